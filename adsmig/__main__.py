@@ -1,0 +1,16 @@
+"""``python -m adsmig`` and the console scripts; imports little, for workers import it too."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    from adsmig.cli import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,327 @@
+"""The command line: builds a Job, and prints what became of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adsmig import __version__
+from adsmig.errors import AdsmigError, UsageError
+from adsmig.log import begin_log
+from adsmig.options import (
+    ADDRESS,
+    COMPARISON,
+    DELETION,
+    DRYRUN,
+    LINKS,
+    LOG,
+    MANIFEST,
+    PROGRESS,
+    REPORT,
+    SELECTION,
+    SPEED,
+    STORING,
+    YES,
+    Command,
+    credentials,
+    fields_of,
+    job_of,
+    together,
+)
+
+if TYPE_CHECKING:
+    from adsmig.output import Output
+
+INTERNAL_ERROR = 3
+
+SRC, DST = click.argument("src"), click.argument("dst")
+JOB = click.argument("job", required=False)
+MIGRATION = (
+    SELECTION, COMPARISON, DELETION, DRYRUN, REPORT, STORING, LINKS, ADDRESS, SPEED, PROGRESS, LOG
+)  # fmt: skip
+
+EPILOG = """\b
+Examples:
+  adsmig cp ./photos/ s3://AK:SK@bucket.s3.eu-west-1.amazonaws.com/photos/
+  adsmig sync minio://AK:SK@10.0.0.5:9000/data/ /mnt/data/
+  adsmig inventory --for s3://bucket/photos/ ./photos/
+  adsmig sync --delete-dst --max-delete 100 ./photos/ s3://bucket/photos/
+  adsmig resume
+
+\b
+Addresses: a local path, s3://[AK:SK[:TOKEN]@]BUCKET[.ENDPOINT][/PREFIX],
+minio://[AK:SK[:TOKEN]@]HOST:PORT/BUCKET[/PREFIX]. Keys can also come from
+ADSMIG_SRC_ACCESS_KEY, ADSMIG_SRC_SECRET_KEY, ADSMIG_SRC_TOKEN (and _DST_).
+
+\b
+Exit: 0 all good, 1 some objects failed, 2 wrong usage, 3 could not run,
+130 interrupted. The same command again goes on where it ended."""
+
+
+class Commands(click.Group):
+    """A group that takes the options of its commands in front of them as well, as ads-cli does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Moves what stands before the command behind it.
+
+        ``--end==ff``, as ads-cli's manual has it, means ``--end=ff``.
+        """
+        args = [re.sub(r"^(--(?:start|end))==", r"\1=", one) for one in args]
+        takes_value = {
+            name
+            for command in self.commands.values()
+            for option in command.params
+            if isinstance(option, click.Option) and not option.is_flag and not option.count
+            for name in option.opts
+        }
+        own = {name for option in self.get_params(ctx) for name in option.opts}
+        at = 0
+        while at < len(args) and args[at].startswith("-") and args[at] not in own:
+            at += 2 if args[at] in takes_value else 1
+        if at < len(args) and args[at] in self.commands:
+            args = [args[at], *args[:at], *args[at + 1 :]]
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands in the order of their use, each once."""
+        rows = [
+            (name, command.get_short_help_str(60))
+            for name, command in self.commands.items()
+            if name == command.name
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(
+    __version__, "-V", "--version", prog_name="adsmig", message="%(prog)s %(version)s"
+)
+def cli() -> None:
+    """Moves very large data sets between file systems and object stores, resumably."""
+
+
+@cli.command("cp", cls=Command, short_help="Copy everything from SRC to DST.")
+@together(SRC, DST, *MIGRATION)
+def copy_command(src: str, dst: str, **options: Any) -> int:
+    """Copies everything from SRC to DST.
+
+    DST is not listed, unless an option asks what is there, and what is there is overwritten.  The
+    same command again goes on with an unfinished run.
+    """
+    return _migrate("cp", src, dst, options)
+
+
+@cli.command("sync", cls=Command, short_help="Copy what is new or changed at SRC to DST.")
+@together(SRC, DST, *MIGRATION)
+def sync_command(src: str, dst: str, **options: Any) -> int:
+    """Copies what is new or changed at SRC to DST.
+
+    An object is copied if it is missing at DST, differs in size, differs in content (where both
+    sides know it) or else is newer. Nothing is deleted without --delete-dst.
+    """
+    return _migrate("sync", src, dst, options)
+
+
+cli.add_command(copy_command, "copy")
+cli.add_command(copy_command, "pcopy")
+
+
+@cli.command("resume", cls=Command, short_help="Go on with an unfinished run.")
+@together(JOB, YES, SPEED, PROGRESS, LOG)
+def resume_command(job: str | None, manifest: Path | None, **options: Any) -> int:
+    """Goes on with an unfinished run of JOB (an id from `adsmig jobs`; default: the last used).
+
+    The manifest keeps no secrets: keys that stood in the address have to come from
+    ADSMIG_SRC_ACCESS_KEY and ADSMIG_SRC_SECRET_KEY (or _DST_), or AWS's own places.
+    """
+    from adsmig import session
+
+    job_, path, output = _saved(job, manifest, options)
+    return session.resume(job_, path, output)
+
+
+@cli.command("retry", cls=Command, short_help="Try again the objects that failed.")
+@together(JOB, YES, SPEED, PROGRESS, LOG)
+def retry_command(job: str | None, manifest: Path | None, **options: Any) -> int:
+    """Tries again the objects of JOB that failed, and no others."""
+    from adsmig import session
+
+    job_, path, output = _saved(job, manifest, options)
+    return session.retry(job_, path, output)
+
+
+@cli.command(
+    "inventory", cls=Command, short_help="Say what is there, and what a migration would cost."
+)
+@together(
+    SRC,
+    click.option("--for", "dst", metavar="DST", help="What a sync to DST would do."),
+    REPORT, SELECTION, ADDRESS, SPEED, LOG,
+)  # fmt: skip
+def inventory_command(src: str, dst: str | None, **options: Any) -> int:
+    """Says what is at SRC: how much, where, of which sizes and ages.
+
+    With --for DST also what a sync would do there, which keys will be trouble, and what it would
+    cost in requests, time and, with --prices, money. Changes nothing.
+    """
+    from adsmig import session
+
+    output = _begin(options)
+    job = job_of("inventory", src, dst, {**options, "dryrun": True})
+    return session.start(job, None, output)
+
+
+@cli.command("verify", cls=Command, short_help="Compare SRC and DST, and change nothing.")
+@together(SRC, DST, SELECTION, LINKS, ADDRESS, SPEED, PROGRESS, LOG)
+def verify_command(src: str, dst: str, manifest: Path | None, **options: Any) -> int:
+    """Compares SRC and DST by size and content, and reports every difference. Changes nothing.
+
+    Content is read wherever both sides do not have the same MD5 on record.
+    """
+    from adsmig import session
+
+    output = _begin(options)
+    return session.start(job_of("verify", src, dst, options), manifest, output)
+
+
+@cli.command("rm", cls=Command, short_help="Delete what is at URI and selected; asks first.")
+@together(
+    click.argument("src", metavar="URI"), DRYRUN, YES, SELECTION, ADDRESS, SPEED, PROGRESS, LOG
+)
+def remove_command(src: str, manifest: Path | None, **options: Any) -> int:
+    """Deletes what is at URI, or what options select of it, after saying what that is.
+
+    Links are deleted, never followed.
+    """
+    from adsmig import session
+
+    output = _begin(options)
+    job = job_of("rm", src, None, {**options, "keep_links": True})
+    return session.remove(job, manifest, output)
+
+
+@cli.command("jobs", cls=Command, short_help="List the jobs of the state directory.")
+@together(LOG)
+def jobs_command(**options: Any) -> int:
+    """Lists the jobs of the state directory."""
+    from adsmig import session
+
+    return _print(session.job_lines(_begin(options)))
+
+
+@cli.command("status", cls=Command, short_help="Show a job, its runs and what is left.")
+@together(
+    JOB, MANIFEST,
+    click.option("--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+                 help="Write a report with plots as one HTML page."),
+    LOG,
+)  # fmt: skip
+def status_command(
+    job: str | None, manifest: Path | None, html: Path | None, **options: Any
+) -> int:
+    """Shows JOB: its runs, what is left to do, what failed."""
+    from adsmig import session
+
+    return _print(session.status_lines(job, manifest, html, _begin(options)))
+
+
+@cli.command("failures", cls=Command, short_help="List the objects that failed, with reasons.")
+@together(JOB, MANIFEST, LOG)
+def failures_command(job: str | None, manifest: Path | None, **options: Any) -> int:
+    """Lists the objects of JOB that failed and have not been copied since: kind, key, reason."""
+    from adsmig import session
+
+    return _print(session.failure_lines(job, manifest, _begin(options)))
+
+
+def _migrate(command: str, src: str, dst: str, options: dict[str, Any]) -> int:
+    from adsmig import session
+
+    manifest = options["manifest"]
+    if options["dryrun"] and options["delete_src"]:
+        # As in ads-cli: the source is deleted, and nothing is copied.
+        output = _begin(options)
+        chosen = {**options, "dryrun": False, "delete_src": False, "keep_links": True}
+        for name in ("record", "storage_class", "sse", "tags", "compare", "max_delete",
+                     "delete_dst", "size_only", "checksum"):  # fmt: skip
+            chosen[name] = None
+        return session.remove(job_of("rm", src, None, chosen), manifest, output)
+    output = _begin(options)
+    if not options["dryrun"]:
+        for name in ("info", "depth", "rate", "prices", "html", "as_csv"):
+            if options[name]:
+                option = {"as_csv": "csv"}.get(name, name)
+                raise UsageError(f"--{option} belongs to the report of --dryrun; add that")
+    return session.start(job_of(command, src, dst, options), manifest, output)
+
+
+def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> tuple[Any, ...]:
+    from dataclasses import replace
+
+    from adsmig import session
+
+    output = _begin(options)
+    job, path = session.open_job(name, manifest, credentials("SRC"), credentials("DST"))
+    return replace(job, **fields_of(options)), path, output
+
+
+def _begin(options: dict[str, Any]) -> Output:
+    """Begins the log; how results are to be printed."""
+    from adsmig.output import Output
+
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(options["verbose"], 2)]
+    if options["quiet"]:
+        level = logging.ERROR
+    file = options["log_file"]
+    begin_log(min(level, logging.INFO) if file else level, str(file) if file else None)
+    names = ("as_json", "as_csv", "info", "html", "prices", "rate")
+    return Output(bool(options["quiet"]), **{name: options.get(name) for name in names})
+
+
+def _print(lines: Iterable[str]) -> int:
+    for line in lines:
+        click.echo(line)
+    return 0
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the program with these arguments; the exit code.  Prints every error in one line."""
+    name = os.path.basename(sys.argv[0])
+    name = name if name in ("adsmig", "ads-cli") else "adsmig"
+    verbose = any(one in ("-v", "-vv", "--verbose") for one in arguments)
+    try:
+        code = cli.main(list(arguments), prog_name=name, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message())
+        return 2
+    except click.ClickException as exc:
+        click.echo(f"{name}: {exc.format_message().rstrip('.')} (see {name} --help)", err=True)
+        return exc.exit_code
+    except AdsmigError as exc:
+        click.echo(f"{name}: {exc}", err=True)
+        if verbose:
+            logging.getLogger(__name__).info("this is where it came from", exc_info=exc)
+        return exc.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as exc:
+        if verbose:
+            logging.getLogger(__name__).exception("internal error")
+        click.echo(
+            f"{name}: internal error: {type(exc).__name__}: {exc}; nothing that was recorded is"
+            " lost: run it again, with -v for details",
+            err=True,
+        )
+        return INTERNAL_ERROR

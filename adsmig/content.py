@@ -1,0 +1,113 @@
+"""The bytes of objects: read, hashed in passing, compared."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Iterator
+
+import xxhash
+
+from adsmig.errors import SourceChanged, TransientError
+from adsmig.limits import Limits
+from adsmig.model import Entry
+from adsmig.retry import never, retry
+from adsmig.storage.base import Body, Storage
+
+CHUNK = 256 * 1024
+"""Bytes; a chunk is hashed and sent while it is still in the processor's cache."""
+
+_MD5 = re.compile(r"[0-9a-f]{32}\Z")
+
+
+class _Buffer(threading.local):
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(CHUNK))
+
+
+_buffer = _Buffer()
+
+
+class Reader:
+    """The chunks of a Body on their way to a destination, hashed in passing.
+
+    Before the last chunk is given out, the content is held against the source's own MD5, so that
+    bytes damaged on the way here never make a whole object.
+    """
+
+    def __init__(self, body: Body, size: int, want_md5: bool, limits: Limits | None) -> None:
+        self._body, self._size, self._limits = body, size, limits
+        self._xxh3 = xxhash.xxh3_64()
+        self._md5 = hashlib.md5(usedforsecurity=False) if want_md5 or body.md5 else None
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Views of the calling thread's one buffer, each valid until the next is asked for."""
+        left, view = self._size, _buffer.view
+        while left:
+            count = self._body.readinto(view[:left] if left < CHUNK else view)
+            if not count:
+                raise SourceChanged(f"the content ended {left} bytes early")
+            left -= count
+            chunk = view[:count]
+            self._xxh3.update(chunk)
+            if self._md5:
+                self._md5.update(chunk)
+                if not left and self._body.md5 and self.md5 != self._body.md5:
+                    raise TransientError("what was read does not match the source's MD5")
+            if self._limits:
+                self._limits.take(count)
+            yield chunk
+
+    @property
+    def md5(self) -> str | None:
+        """Of what was read so far, hexadecimal; None if it was not asked for."""
+        return self._md5.hexdigest() if self._md5 else None
+
+    @property
+    def xxh3(self) -> str:
+        """Of what was read so far, hexadecimal."""
+        return self._xxh3.hexdigest()
+
+
+def digest(storage: Storage, entry: Entry, limits: Limits | None, want_md5: bool = False) -> Reader:
+    """Reads a whole object for its hashes.  One try; raises as Storage.read does."""
+    with storage.read(entry) as body:
+        reader = Reader(body, entry.size, want_md5, limits)
+        for _ in reader.chunks():
+            pass
+    return reader
+
+
+def same_content(
+    src: Storage, here: Entry, dst: Storage, there: Entry, limits: Limits | None = None
+) -> bool:
+    """Whether two objects of one size hold the same bytes; reads no more of them than it must.
+
+    Equal MD5s tell; different ones do not, for an ETag may only look like one.  Tries again;
+    raises what reading them raises, SourceChanged for one that is being written.
+    """
+    sides = [(src, here), (dst, there)]
+    known = [
+        entry.etag if storage.etag_is_md5 and _MD5.match(entry.etag or "") else None
+        for storage, entry in sides
+    ]
+    if known[0] and known[0] == known[1]:
+        return True
+    stopping = limits.stopping if limits else never
+    if known[0]:  # read the one that has no MD5, perhaps the other need not be
+        sides.reverse()
+        known.reverse()
+    hashes: list[Reader] = []
+    for storage, entry in sides:
+        other = known[1 - len(hashes)]
+        want_md5 = other is not None and not hashes
+
+        def unit(storage: Storage = storage, entry: Entry = entry, md5: bool = want_md5) -> Reader:
+            return digest(storage, entry, limits, md5)
+
+        read = retry(unit, f"reading {entry.key!r}", stopping=stopping, final=(SourceChanged,))
+        if want_md5 and read.md5 == other:
+            return True
+        hashes.append(read)
+    return hashes[0].xxh3 == hashes[1].xxh3

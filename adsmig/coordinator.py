@@ -1,0 +1,468 @@
+"""Lends out a run's ranges as slices, commits what comes back, and cuts where workers idle.
+
+It owns the manifest and nothing else does; the workers are any ``concurrent.futures.Executor``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
+from dataclasses import dataclass, replace
+from typing import Any
+
+from adsmig import worker
+from adsmig.deletions import Deletions
+from adsmig.directories import Directories
+from adsmig.errors import AdsmigError
+from adsmig.inventory import Inventory
+from adsmig.job import Job
+from adsmig.large import LargeObjects
+from adsmig.limits import SLOTS, Lease, Limits
+from adsmig.manifest import Manifest, Run
+from adsmig.model import (
+    Budget,
+    Counts,
+    KeyRange,
+    SliceResult,
+    Stop,
+    What,
+)
+from adsmig.pool import kill, processes
+from adsmig.scan import plan_of
+from adsmig.transfer import failure
+
+log = logging.getLogger(__name__)
+
+SHORT_S, LONG_S = 0.5, 5.0
+"""How long slices last at first, so that even a job killed every few seconds gets on; and later."""
+GROWTH = 1.2
+"""How much longer, with each one that was committed."""
+OBJECTS = 20_000
+"""The most objects that a slice copies."""
+TICK_S = 0.2
+STRIKES = 3
+"""A slice whose worker died so often is looked at alone, and in ever smaller pieces."""
+
+Watch = Callable[[Counts, bool], None]
+"""Told every so often what is done so far, and whether this is the last time."""
+
+
+@dataclass(slots=True)
+class _Range:
+    """What is left of a shard, waiting to be lent."""
+
+    shard: int
+    keys: KeyRange
+    whole: bool = False
+    """It was tried, and cannot be cut."""
+    strikes: int = 0
+    objects: int = OBJECTS
+
+
+@dataclass(slots=True)
+class _Lent:
+    """Something that a worker has in hand."""
+
+    settle: Callable[[Any], None]
+    give_back: Callable[[], object]
+    slot: int
+
+
+class Coordinator:
+    """Runs one Run of a job to its end, or as far as it gets.
+
+    ``executor`` is a pool of the caller's, who shuts it down; without one, the first short slice
+    runs in this process, and processes are started only if that was not all.
+    """
+
+    def __init__(
+        self, job: Job, manifest: Manifest, run: Run, watch: Watch, executor: Executor | None = None
+    ) -> None:
+        self.job, self.manifest, self.run_id = job, manifest, run.id
+        self.counts = run.counts
+        self.stop: Stop | None = None
+        self.refused = ""
+        """Why what only the destination has was not removed."""
+        self.interrupted = False
+        self.inventory = Inventory(job.began_ns, job.depth) if job.dryrun else None
+        self._watch = watch
+        self._given = executor
+        self._executor: Executor | None = executor
+        self._pooled = executor is not None
+        self._lent_ranges = 0
+        # Whatever ended a resumed run, may have been in this process.
+        self._tried = self._resumed = run.resumed > 0
+        self._in_hand: dict[Future[Any], _Lent] = {}
+        self._ranges: deque[_Range] = deque()
+        self._suspects: deque[_Range] = deque()
+        self._begin_parts()
+        self._seconds = SHORT_S
+        self._free = list(range(SLOTS))
+        shared = f"{manifest.path}.shared" if manifest.path else None
+        self._limits = Limits.create(shared, job.bwlimit_mbps)
+
+    def run(self) -> None:
+        """Returns when the run is finished, stopped or interrupted, all of it committed.
+
+        Raises AdsmigError when it cannot even begin, and what a broken manifest raises.
+        """
+        try:
+            with self._signals():
+                self._prepare()
+                self._drive()
+                while self.stop and self.stop.kind == "OrderError" and not self.job.by_directory:
+                    log.warning("%s; listing it one directory at a time", self.stop.message)
+                    self.job = self.job.sorted_by_directory()
+                    self.manifest.restart_run(self.run_id, self.job)
+                    self.stop, self.counts = None, Counts()
+                    if self.inventory:
+                        self.inventory = Inventory(self.job.began_ns, self.job.depth)
+                    self._close_executor()
+                    self._limits.remove()
+                    self._limits = Limits.create(self._limits.path, self.job.bwlimit_mbps)
+                    self._drive()
+                self._finish()
+        finally:
+            self._limits.stop()
+            self._close_executor()
+            self._limits.remove()
+            worker.forget()
+
+    def _prepare(self) -> None:
+        try:
+            src, dst = worker.storages(self.job)
+            src.prepare()
+            if self._writes:
+                dst.prepare()
+            there = dst.identity() if self._writes else None
+            self.job = replace(self.job, identities=(src.identity(), there))
+        except AdsmigError as exc:
+            self.manifest.end_run(self.run_id, "stopped", str(exc))
+            raise
+
+    @property
+    def _writes(self) -> bool:
+        """Whether the destination is written to."""
+        return self.job.command in ("cp", "sync") and not self.job.dryrun
+
+    def _finish(self) -> None:
+        if self.refused:
+            worker.storages(self.job)[1].tidy()
+            self.manifest.end_run(self.run_id, "refused", self.refused)
+        elif self.stop:
+            self.manifest.end_run(self.run_id, "stopped", self.stop.message)
+        elif self.interrupted:
+            self.manifest.end_run(self.run_id, "stopped", "interrupted")
+        else:
+            if self.manifest.open_shards(self.run_id) or self.manifest.pending_uploads():
+                raise AdsmigError("internal error: the run ended before all was settled; resume it")
+            if self._writes:
+                worker.storages(self.job)[1].tidy()
+            self.manifest.end_run(self.run_id, "finished")
+        self._watch(self.counts, True)
+
+    @property
+    def listing(self) -> bool:
+        """Whether there may be objects that were not found yet."""
+        return bool(self._ranges or self._suspects or self._lent_ranges)
+
+    # The loop
+
+    def _drive(self) -> None:
+        """Lends, waits and commits until nothing is left, or nothing more may be begun."""
+        self._ranges = deque(
+            _Range(shard, keys) for shard, keys in self.manifest.open_shards(self.run_id)
+        )
+        self._suspects.clear()
+        self._begin_parts()
+        self._large.load()
+        while True:
+            self._lend_all()
+            if not self._in_hand:
+                if not self._release_deletions():
+                    return
+                continue
+            done, _ = wait(self._in_hand, timeout=TICK_S, return_when=FIRST_COMPLETED)
+            for future in done:
+                if future in self._in_hand:  # a broken pool takes all of them at once
+                    self._settle(future)
+            self._watch(self.counts + self._large.progress() + self._limits.live(), False)
+
+    def _begin_parts(self) -> None:
+        """Those who know what else than ranges there is to lend."""
+        args = self.job, self.manifest, self.run_id, self._submit, self._committed
+        self._large, self._deletions = LargeObjects(*args), Deletions(*args)
+        self._directories = Directories(*args)
+
+    def _release_deletions(self) -> bool:
+        """Once all was listed and copied: whether there is now something to remove."""
+        if self._deletions.released or self.interrupted or self.stop or self.job.dryrun:
+            return False
+        counts = self.counts
+        self.refused = self._deletions.refusal(counts.found + counts.dropped)
+        if self.refused:
+            self.manifest.drop_deletions()
+        self._deletions.released = not self.refused
+        return self._deletions.released
+
+    def _settle(self, future: Future[Any]) -> None:
+        lent = self._in_hand.pop(future)
+        try:
+            result = future.result()
+        except BrokenExecutor:
+            self._replace_workers(lent)
+            return
+        except Exception as exc:
+            self._release(lent.slot)
+            lent.give_back()
+            log.info("a task failed", exc_info=exc)
+            known = isinstance(exc, AdsmigError)
+            told = str(exc) if known else f"internal error: {type(exc).__name__}: {exc}"
+            self._committed(Counts(), Stop(told, kind=type(exc).__name__))
+            return
+        self._release(lent.slot)
+        lent.settle(result)
+
+    def _release(self, slot: int) -> None:
+        self._limits.report(slot, Counts())
+        self._free.append(slot)
+
+    def _replace_workers(self, first: _Lent) -> None:
+        """A worker died, and its pool with it: all that was in hand is lent again."""
+        log.warning("a worker process died; starting anew")
+        for lent in (first, *self._in_hand.values()):
+            self._release(lent.slot)
+            lent.give_back()
+        self._in_hand.clear()
+        for _ in range(STRIKES):
+            if self._executor and not self._given:
+                kill(self._executor)
+            self._close_executor()
+            self._executor = self._given or self._new_executor()
+            with contextlib.suppress(BrokenExecutor):
+                self._executor.submit(os.getpid).result()
+                return
+        message = (
+            "worker processes die as soon as they begin; see the system's log for who ends them"
+        )
+        self._committed(Counts(), Stop(message))
+
+    def _committed(self, counts: Counts, stop: Stop | None) -> None:
+        """Work was committed: what it came to, and why no more can be done, if so."""
+        self.counts += counts
+        self._seconds = min(self._seconds * GROWTH, LONG_S)
+        if stop:
+            self.stop = self.stop or stop
+            self._limits.stop()
+
+    # Lending
+
+    def _lend_all(self) -> None:
+        if self.interrupted or self.stop:
+            return
+        if self._suspects:
+            if not self._in_hand:
+                self._lend_slice(self._suspects.popleft(), SHORT_S)
+            return
+        most = self._most_at_once()
+        while len(self._in_hand) < most and not self.stop:
+            if not self._lend_one(most - len(self._in_hand)):
+                return
+
+    def _most_at_once(self) -> int:
+        """How many tasks to have out: one a worker process, or one in this process."""
+        if not self._pooled and not self._in_hand and self.job.workers > 1:
+            # A job of a moment needs no processes: one range is tried here first, once, and what
+            # it found to remove is removed here.
+            if self._tried and not (self._resumed or self._ranges or self._large):
+                return 1
+            if self._tried or self._large or len(self._ranges) != 1:
+                self._close_executor()
+                self._pooled = True
+            self._tried = True
+        return self.job.workers if self._pooled else 1
+
+    def _lend_one(self, idle: int) -> bool:
+        """Lends the next piece of work to one of ``idle`` workers; False if there is none."""
+        last = not (self.listing or self._large or self._in_hand)
+        if self._large.lend(self._seconds) or self._deletions.lend(
+            not self.listing, last and (not self._deletions.at_source or self._directories.done)
+        ):
+            return True
+        if not self._ranges:
+            return last and self._deletions.released and self._lend_directories()
+        piece = self._ranges.popleft()
+        if self._pooled and len(self._ranges) + 1 < idle and not piece.whole:
+            self._lend_cut(piece, idle - len(self._ranges))
+        else:
+            hungry = len(self._ranges) < idle - 1
+            self._lend_slice(piece, min(self._seconds, 1.0) if hungry else self._seconds)
+        return True
+
+    def _lend_directories(self) -> bool:
+        """Directories get their permissions before those at the source go, if they are to go."""
+        if self._directories.lend():
+            return True
+        return self._deletions.at_source and self._deletions.lend(True, True)
+
+    def _lend_slice(self, piece: _Range, seconds: float) -> None:
+        def settle(result: SliceResult) -> None:
+            self._lent_ranges -= 1
+            self._slice_done(piece, result)
+
+        def died() -> None:
+            self._lent_ranges -= 1
+            self._slice_died(piece)
+
+        self._lent_ranges += 1
+        budget = Budget(seconds, piece.objects)
+        self._submit(worker.run_slice, (piece.keys, budget), settle, died)
+
+    def _lend_cut(self, piece: _Range, pieces: int) -> None:
+        def settle(cuts: list[bytes]) -> None:
+            self._lent_ranges -= 1
+            if not cuts:
+                piece.whole = True
+                self._ranges.appendleft(piece)
+                return
+            shards = self.manifest.commit_cut(self.run_id, piece.shard, piece.keys, cuts)
+            parts = zip(shards, piece.keys.cut(cuts), strict=True)
+            self._ranges.extendleft(_Range(shard, keys) for shard, keys in parts)
+
+        def died() -> None:
+            self._lent_ranges -= 1
+            piece.whole = True  # lest it kill the next one too
+            self._ranges.appendleft(piece)
+
+        self._lent_ranges += 1
+        self._submit(
+            worker.cut_range,
+            (piece.keys, pieces),
+            settle,
+            died,
+            leased=False,
+        )
+
+    def _submit(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        settle: Callable[[Any], None],
+        give_back: Callable[[], object],
+        leased: bool = True,
+    ) -> None:
+        if self._executor is None:
+            self._executor = self._new_executor()
+        slot = self._free.pop()
+        lease = (Lease(self._limits.path, slot),) if leased else ()
+        try:
+            future = self._executor.submit(function, self.job, *arguments, *lease)
+        except BrokenExecutor:
+            self._replace_workers(_Lent(settle, give_back, slot))
+            return
+        self._in_hand[future] = _Lent(settle, give_back, slot)
+
+    # Slices
+
+    def _slice_done(self, piece: _Range, result: SliceResult) -> None:
+        self.manifest.commit_slice(self.run_id, piece.shard, result)
+        self._large.add(result.large)
+        if self.inventory and result.inventory:
+            self.inventory.merge(result.inventory)
+        self._committed(result.counts, result.stop)
+        if result.done:
+            return
+        rest = piece.keys if result.cursor is None else piece.keys.rest(result.cursor)
+        left = _Range(piece.shard, rest)
+        if piece.objects < OBJECTS:  # a suspect: trusted again little by little
+            left.objects, left.strikes = max(1, piece.objects * 4), STRIKES
+            if left.objects < OBJECTS:
+                self._suspects.append(left)
+                return
+            left = _Range(piece.shard, rest)
+        self._ranges.append(left)
+
+    def _slice_died(self, piece: _Range) -> None:
+        piece.strikes += 1
+        if piece.strikes < STRIKES:
+            self._ranges.appendleft(piece)
+        elif piece.objects > 1:
+            piece.objects = max(1, piece.objects // 30)
+            self._suspects.append(piece)
+        else:
+            self._condemn(piece)
+
+    def _condemn(self, piece: _Range) -> None:
+        """The first object to copy kills whoever copies it: a failure, and on to the next.
+
+        What comes before it and needs no copying is settled here, in this process.
+        """
+        lease = Lease(self._limits.path, SLOTS - 1)
+        before = worker.run_slice(self.job, piece.keys, Budget(LONG_S, 0), lease)
+        self._limits.report(lease.slot, Counts())
+        self._slice_done(piece, before)
+        if before.done or before.stop:
+            return
+        left = self._suspects.pop()
+        try:
+            action = next(plan_of(self.job, left.keys), None)
+        except AdsmigError as exc:
+            self._committed(Counts(), Stop(str(exc), exc.exit_code, type(exc).__name__))
+            return
+        if action is None or action.what not in (What.COPY, What.CHECK):
+            self._suspects.append(left)
+            return
+        entry, now = action.src, time.time()
+        outcome = failure(entry, "killed", "every worker that copied it died")
+        counts = Counts(found=1, found_bytes=entry.size, failed=1)
+        result = SliceResult(
+            entry.key, False, counts, [outcome], worker=os.getpid(), started=now, ended=now
+        )
+        self._slice_done(left, result)
+
+    # Processes and signals
+
+    def _new_executor(self) -> Executor:
+        return processes(self.job.workers) if self._pooled else ThreadPoolExecutor(1, "slice")
+
+    def _close_executor(self) -> None:
+        if self._executor is not None and self._given is None:
+            self._executor.shutdown(wait=not self._in_hand, cancel_futures=True)
+            self._executor = None
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM settles what is in hand; the second ends at once."""
+
+        def handle(number: int, frame: object) -> None:
+            if self.interrupted:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._limits.path)
+                os._exit(130)  # the workers notice that they are alone, and end too
+            self.interrupted = True
+            self._limits.stop()
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {one: signal.signal(one, handle) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            if not self.interrupted:  # else a second one still ends at once
+                for one, handler in before.items():
+                    signal.signal(one, handler)

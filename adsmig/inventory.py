@@ -1,0 +1,401 @@
+"""What is there, and what a migration would do about it, in figures that stay small."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple, TypeVar
+
+MOST_DIRECTORIES = 10_000
+"""More than these, and they are told apart one level less deep."""
+MOST_EXTENSIONS = 1_000
+MOST_NAMES = 50
+"""Storage classes, verdicts and kinds of trouble; each."""
+MOST_LARGEST = 20
+MOST_EXAMPLES = 5
+"""Keys that are named for a kind of trouble."""
+LONGEST_EXTENSION = 16
+
+MIB = 1 << 20
+LARGE_SIZE = 64 * MIB
+"""As job.LARGE_SIZE, which stands above this module: copied in parts beyond it."""
+
+_DAY_NS = 86400 * 10**9
+_SIZE_BOUNDS = (1, *(10**power for power in range(3, 13)))
+SIZES = ("empty", "under 1 kB", "1–10 kB", "10–100 kB", "100 kB–1 MB", "1–10 MB", "10–100 MB",
+         "100 MB–1 GB", "1–10 GB", "10–100 GB", "100 GB–1 TB", "over 1 TB")  # fmt: skip
+"""Classes of sizes; the lower bound is part of a class, the upper is not; kB is 1,000 bytes."""
+_AGE_BOUNDS_NS = (0, *(days * _DAY_NS for days in (1, 7, 30, 90, 365, 3 * 365, 10 * 365)))
+AGES = ("in the future", "under a day", "1–7 days", "7–30 days", "30–90 days", "90 days–1 year",
+        "1–3 years", "3–10 years", "over 10 years")  # fmt: skip
+"""Classes of ages; a year has 365 days."""
+NO_EXTENSION, OTHER = "(none)", "(other)"
+_NO_EXTENSION, _OTHER_EXTENSIONS = b"", b"OTHER"  # which in lower case no extension is
+
+_Name = TypeVar("_Name", str, bytes)
+
+
+class Tally(NamedTuple):
+    """Objects of one group; sizes are bytes.  The extremes are known of directories only."""
+
+    objects: int
+    size: int
+    smallest: int | None = None
+    largest: int | None = None
+
+    @property
+    def average(self) -> float:
+        """Bytes an object; 0 for none."""
+        return self.size / self.objects if self.objects else 0.0
+
+
+class Inventory:
+    """Tallies of any number of objects: picklable, mergeable, of bounded size whatever the keys.
+
+    A directory marker, an empty object whose key ends in ``/``, is counted in
+    ``directories_marked`` and nowhere else.  Ages are relative to ``now_ns`` (Unix time).
+
+    Where there are more than MOST_DIRECTORIES directories at ``depth``, ``depth`` is lowered and
+    the figures are folded.  Extensions beyond MOST_EXTENSIONS, and names beyond MOST_NAMES, are
+    tallied together as OTHER: those that came first are kept.
+    """
+
+    def __init__(self, now_ns: int, depth: int = 1) -> None:
+        """``depth``: a key's first so many directories make up its directory's name."""
+        self.now_ns, self.depth = now_ns, depth
+        self.wanted_depth = depth
+        self.directories_marked = 0
+        self.large_objects = 0
+        """Beyond LARGE_SIZE."""
+        self.large_parts = 0
+        """That these are copied in."""
+        self._first_ns, self._last_ns = 1 << 127, -(1 << 127)
+        self._sizes = [[0, 0] for _ in SIZES]
+        self._ages = [[0, 0] for _ in AGES]
+        self._directories: dict[bytes, list[int]] = {}
+        self._extensions = {_NO_EXTENSION: [0, 0]}
+        self._storage_classes: dict[str, list[int]] = {}
+        self._verdicts: dict[str, list[int]] = {}
+        self._large: dict[str, list[int]] = {}  # by verdict: objects and parts
+        self._troubles: dict[str, tuple[list[int], list[bytes]]] = {}
+        self._largest: list[tuple[int, bytes]] = []  # sizes negative: the largest is the first
+        self._least = 0  # of what may be among the largest
+        # The directory entered last; keys mostly stay in it.  Nothing starts with one of ().
+        self._here = [0, 0, 0, 0]
+        self._at: bytes | tuple[bytes, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Inventory({self.objects} objects, {self.size} bytes, depth {self.depth})"
+
+    # Filling it.  Each figure is kept once, and `add` is flat, for it is called for every object.
+
+    def add(self, key: bytes, size: int, time_ns: int, storage_class: str) -> None:
+        """Counts one object."""
+        if not size and key[-1:] == b"/":
+            self.directories_marked += 1
+            return
+        tally = self._here if key.startswith(self._at) else self._enter(key, size)
+        tally[0] += 1
+        tally[1] += size
+        if size < tally[2]:
+            tally[2] = size
+        if size > tally[3]:
+            tally[3] = size
+        dot = key.rfind(b".")
+        extension = key[dot + 1 :].lower() if dot > key.rfind(b"/") + 1 else b""
+        tally = self._extensions.get(extension) or self._extension(extension)
+        tally[0] += 1
+        tally[1] += size
+        tally = self._sizes[bisect_right(_SIZE_BOUNDS, size)]
+        tally[0] += 1
+        tally[1] += size
+        tally = self._ages[bisect_right(_AGE_BOUNDS_NS, self.now_ns - time_ns)]
+        tally[0] += 1
+        tally[1] += size
+        tally = self._storage_classes.get(storage_class) or _tally(
+            self._storage_classes, storage_class, MOST_NAMES
+        )
+        tally[0] += 1
+        tally[1] += size
+        if time_ns < self._first_ns:
+            self._first_ns = time_ns
+        if time_ns > self._last_ns:
+            self._last_ns = time_ns
+        if size >= self._least:
+            self._keep(size, key)
+        if size > LARGE_SIZE:
+            self.large_objects += 1
+            self.large_parts += parts(size)
+
+    def trouble(self, kind: str, key: bytes) -> None:
+        """Counts a key that will be trouble at the destination; the first few are named."""
+        _trouble(self._troubles, kind, 1, [key])
+
+    def verdict(self, name: str, size: int) -> None:
+        """Counts what a sync would do: new, changed, unchanged, left, extraneous, unreadable."""
+        tally = _tally(self._verdicts, name, MOST_NAMES)
+        tally[0] += 1
+        tally[1] += size
+        if size > LARGE_SIZE:
+            large = _tally(self._large, name, MOST_NAMES)
+            large[0] += 1
+            large[1] += parts(size)
+
+    def merge(self, other: Inventory) -> None:
+        """Adds the figures of ``other``, which covers other keys and stays as it is.
+
+        However the keys are split and merged, the figures are the same, directories included.
+        Only what OTHER has swallowed on one side is not told apart again.
+        """
+        self.directories_marked += other.directories_marked
+        self.large_objects += other.large_objects
+        self.large_parts += other.large_parts
+        self._first_ns = min(self._first_ns, other._first_ns)
+        self._last_ns = max(self._last_ns, other._last_ns)
+        for mine, theirs in ((self._sizes, other._sizes), (self._ages, other._ages)):
+            for tally, more in zip(mine, theirs, strict=True):
+                _sum(tally, more)
+        for name, more in other._extensions.items():
+            _sum(_tally(self._extensions, name, MOST_EXTENSIONS), more)
+        for mine_of, theirs_of in (
+            (self._storage_classes, other._storage_classes),
+            (self._verdicts, other._verdicts),
+            (self._large, other._large),
+        ):
+            for text, more in theirs_of.items():
+                _sum(_tally(mine_of, text, MOST_NAMES), more)
+        for kind, (count, keys) in other._troubles.items():
+            _trouble(self._troubles, kind, count[0], keys)
+        for negative, key in other._largest:
+            self._keep(-negative, key)
+        self.wanted_depth = min(self.wanted_depth, other.wanted_depth)
+        self._fold(min(self.depth, other.depth))
+        _merge(self._directories, other._directories, self.depth)
+        self._shrink()
+
+    def _enter(self, key: bytes, size: int) -> list[int]:
+        """The tally of the directory of ``key``."""
+        tally = self._directories.get(name := _directory(key, self.depth))
+        if tally is None:
+            tally = self._directories[name] = [0, 0, size, size]
+            if len(self._directories) > MOST_DIRECTORIES:
+                self._shrink()
+                return self._enter(key, size)
+        # In a directory less deep than may be, what begins with its name can be of another.
+        self._here, self._at = tally, name if name.count(b"/") == self.depth else ()
+        return tally
+
+    def _shrink(self) -> None:
+        while len(self._directories) > MOST_DIRECTORIES:
+            self._fold(self.depth - 1)
+
+    def _fold(self, depth: int) -> None:
+        if depth < self.depth:
+            deep, self._directories, self.depth = self._directories, {}, depth
+            _merge(self._directories, deep, depth)
+        self._at = ()
+
+    def _extension(self, name: bytes) -> list[int]:
+        """The tally of a lower-case extension that has none yet, or is none."""
+        if len(name) > LONGEST_EXTENSION or not name.isalnum():
+            name = _NO_EXTENSION
+        return _tally(self._extensions, name, MOST_EXTENSIONS)
+
+    def _keep(self, size: int, key: bytes) -> None:
+        """Among the largest, if it is; of equal ones the first keys are."""
+        if len(self._largest) == MOST_LARGEST:
+            if (-size, key) > self._largest[-1]:
+                return
+            self._largest.pop()
+        insort(self._largest, (-size, key))
+        if len(self._largest) == MOST_LARGEST:
+            self._least = -self._largest[-1][0]
+
+    # Reading it
+
+    @property
+    def objects(self) -> int:
+        """How many were added, without directory markers."""
+        return sum(count for count, _ in self._sizes)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all objects."""
+        return sum(size for _, size in self._sizes)
+
+    @property
+    def empty(self) -> int:
+        """Objects without content."""
+        return self._sizes[0][0]
+
+    @property
+    def total(self) -> Tally:
+        """Everything, as one group."""
+        tallies = self._directories.values()
+        smallest = min((tally[2] for tally in tallies), default=None)
+        largest = max((tally[3] for tally in tallies), default=None)
+        return Tally(self.objects, self.size, smallest, largest)
+
+    @property
+    def first_ns(self) -> int | None:
+        """The oldest object's time; None where there is no object."""
+        return self._first_ns if self.objects else None
+
+    @property
+    def last_ns(self) -> int | None:
+        """The newest object's time."""
+        return self._last_ns if self.objects else None
+
+    def by_directory(self) -> list[tuple[bytes, Tally]]:
+        """Directories, ending in ``/``, with all that is in and below them; most bytes first.
+
+        ``b""`` is for the objects in no directory; at depth 0, for everything.
+        """
+        return _sorted((name, Tally(*tally)) for name, tally in self._directories.items())
+
+    def by_extension(self) -> list[tuple[str, Tally]]:
+        """Lower-case extensions of letters and digits, without the dot; most bytes first."""
+        names = {_NO_EXTENSION: NO_EXTENSION, _OTHER_EXTENSIONS: OTHER}
+        return _sorted(
+            (names.get(name) or name.decode(), Tally(*tally))
+            for name, tally in self._extensions.items()
+            if tally[0]
+        )
+
+    def by_size(self) -> list[tuple[str, Tally]]:
+        """All of SIZES, in this order."""
+        return [(name, Tally(*tally)) for name, tally in zip(SIZES, self._sizes, strict=True)]
+
+    def by_age(self) -> list[tuple[str, Tally]]:
+        """All of AGES, in this order."""
+        return [(name, Tally(*tally)) for name, tally in zip(AGES, self._ages, strict=True)]
+
+    def by_storage_class(self) -> list[tuple[str, Tally]]:
+        """Most bytes first; stores give no name to the usual one, STANDARD."""
+        tallies: dict[str, list[int]] = {}
+        for name, tally in self._storage_classes.items():
+            _sum(tallies.setdefault(name or "STANDARD", [0, 0]), tally)
+        return _sorted((name, Tally(*tally)) for name, tally in tallies.items())
+
+    def by_verdict(self) -> list[tuple[str, Tally]]:
+        """What a sync would do; most bytes first."""
+        return _sorted((name, Tally(*tally)) for name, tally in self._verdicts.items())
+
+    def large_of(self, *verdicts: str) -> tuple[int, int]:
+        """How many objects of these verdicts are beyond LARGE_SIZE, and in how many parts."""
+        found = [self._large.get(name, [0, 0]) for name in verdicts]
+        return sum(objects for objects, _ in found), sum(count for _, count in found)
+
+    def troubles(self) -> list[tuple[str, int, list[bytes]]]:
+        """Kind, count and the first few keys of what will be trouble; most frequent first."""
+        found = [(kind, count[0], list(keys)) for kind, (count, keys) in self._troubles.items()]
+        return sorted(found, key=lambda one: (-one[1], one[0]))
+
+    def largest(self) -> list[tuple[bytes, int]]:
+        """Keys and sizes of the largest objects, largest first."""
+        return [(key, -negative) for negative, key in self._largest]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, for json.dumps: sizes in bytes, times as of :func:`when`, keys as text."""
+        directories = [(text(name), tally) for name, tally in self.by_directory()]
+        return {
+            **_json(self.total),
+            "empty": self.empty,
+            "directories_marked": self.directories_marked,
+            "large_objects": self.large_objects,
+            "large_parts": self.large_parts,
+            "first": when(self.first_ns),
+            "last": when(self.last_ns),
+            "now": when(self.now_ns),
+            "depth": self.depth,
+            "directories": [{"name": name, **_json(tally)} for name, tally in directories],
+            **{
+                section: [{"name": name, **_json(tally)} for name, tally in tallies]
+                for section, tallies in (
+                    ("sizes", self.by_size()),
+                    ("ages", self.by_age()),
+                    ("extensions", self.by_extension()),
+                    ("storage_classes", self.by_storage_class()),
+                    ("verdicts", self.by_verdict()),
+                )
+            },
+            "largest": [{"key": text(key), "bytes": size} for key, size in self.largest()],
+            "troubles": [
+                {"kind": kind, "objects": count, "examples": [text(key) for key in keys]}
+                for kind, count, keys in self.troubles()
+            ],
+        }
+
+
+def parts(size: int) -> int:
+    """How many parts an object is copied in, if it is large: see storage.base.part_size_for."""
+    return -(-size // max(16 * MIB, -(-size // (10_000 * MIB)) * MIB))
+
+
+def text(key: bytes) -> str:
+    """A key for a machine to read; what is not UTF-8 is written as ``\\xNN``."""
+    return key.decode("utf-8", "backslashreplace")
+
+
+def when(time_ns: int | None) -> str | None:
+    """ISO 8601 in UTC, to the second; the bare seconds for what no calendar reaches."""
+    if time_ns is None:
+        return None
+    seconds = time_ns // 10**9
+    try:
+        time = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)
+    except OverflowError:
+        return str(seconds)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ") if time.year >= 1000 else str(seconds)
+
+
+def _directory(key: bytes, depth: int) -> bytes:
+    """The first ``depth`` directories of a key, or of a directory's name."""
+    return key[: len(key) - len(key.split(b"/", depth)[-1])] if depth else b""
+
+
+def _tally(tallies: dict[_Name, list[int]], name: _Name, most: int) -> list[int]:
+    """The tally of that name, a new one if there is room, or else that of OTHER."""
+    tally = tallies.get(name)
+    if tally is None:
+        if len(tallies) >= most:
+            name = _OTHER_EXTENSIONS if isinstance(name, bytes) else OTHER
+        tally = tallies.setdefault(name, [0, 0])
+    return tally
+
+
+def _trouble(
+    troubles: dict[str, tuple[list[int], list[bytes]]], kind: str, count: int, keys: list[bytes]
+) -> None:
+    if kind not in troubles and len(troubles) >= MOST_NAMES:
+        kind = OTHER
+    counted, examples = troubles.setdefault(kind, ([0], []))
+    counted[0] += count
+    for key in keys:
+        if len(examples) < MOST_EXAMPLES or key < examples[-1]:
+            insort(examples, key)
+            del examples[MOST_EXAMPLES:]
+
+
+def _sum(tally: list[int], more: list[int]) -> None:
+    tally[0] += more[0]
+    tally[1] += more[1]
+
+
+def _merge(into: dict[bytes, list[int]], directories: dict[bytes, list[int]], depth: int) -> None:
+    for name, more in directories.items():
+        tally = into.setdefault(_directory(name, depth), [0, 0, more[2], more[3]])
+        _sum(tally, more)
+        tally[2], tally[3] = min(tally[2], more[2]), max(tally[3], more[3])
+
+
+def _sorted(tallies: Iterable[tuple[_Name, Tally]]) -> list[tuple[_Name, Tally]]:
+    return sorted(tallies, key=lambda one: (-one[1].size, -one[1].objects, one[0]))
+
+
+def _json(tally: Tally) -> dict[str, Any]:
+    known = {"objects": tally.objects, "bytes": tally.size}
+    if tally.smallest is None:
+        return known
+    return {**known, "min": tally.smallest, "max": tally.largest, "average": tally.average}

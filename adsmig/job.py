@@ -1,0 +1,308 @@
+"""What a run is to do: chosen once from the command line, the same in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from adsmig.errors import ManifestError, UsageError
+from adsmig.filters import Filters
+from adsmig.location import Credentials, Location
+from adsmig.model import KeyRange
+
+LARGE_SIZE = 64 << 20
+"""Bytes; an object beyond this is copied in parts, by many workers."""
+
+
+COMPARISONS = ("", "size", "checksum", "manifest")
+LINKS = ("follow", "copy", "record")
+_SELECTION = ("single", "start", "end", "filters", "files_from", "links")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One migration.  Checks itself; raises UsageError for what makes no sense."""
+
+    command: str
+    """``cp``: copy everything; ``sync``: copy what is new or changed; ``verify``: compare; ``rm``:
+    remove; ``inventory``: look."""
+    src: Location
+    dst: Location | None = None
+    """None for ``rm`` and ``inventory``.  For a directory, a prefix that ends in ``/`` or is empty.
+    """
+    single: tuple[bytes, bytes] | None = None
+    """A single object: its key below ``src``, and the key below ``dst`` to copy it to."""
+    start: bytes | None = None
+    end: bytes | None = None
+    """The first and last key of the selection, inclusive."""
+    filters: Filters = Filters()  # noqa: RUF009 - it is immutable
+    files_from: str = ""
+    """A file that names the keys to look at, one a line."""
+    compare: str = ""
+    """When an object at the destination counts as equal: by ``size``, by ``checksum``, by what the
+    ``manifest`` says was copied; by default as :func:`adsmig.plan.changed` says, or for ``cp``
+    never."""
+    existing: bool = False
+    """Only what is at the destination already, in whatever version."""
+    ignore_existing: bool = False
+    """Only what is not."""
+    update: bool = False
+    """Leave alone what is newer at the destination."""
+    delete_src: bool = False
+    """Remove at the source what was copied, or found equal."""
+    delete_dst: bool = False
+    """Remove at the destination what the source does not have."""
+    max_delete: int | None = None
+    """Remove nothing at the destination if it would be more than this."""
+    yes: bool = False
+    """Remove without asking, and even if the source is empty."""
+    perms: bool = True
+    """Keep permissions and owner."""
+    links: str = "follow"
+    """See storage.base.Settings."""
+    record: str = ""
+    """The file that takes the paths of links which are not followed."""
+    storage_class: str = ""
+    sse: str = ""
+    tags: bool = False
+    """See storage.base.Settings."""
+    threads: int = 10
+    """Objects and parts in flight, all processes together."""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Processes."""
+    bwlimit_mbps: float = 0
+    """Megabits a second, all processes together; 0: unlimited."""
+    connect_timeout_s: float = 10
+    read_timeout_s: float = 60
+    dryrun: bool = False
+    depth: int = 1
+    """Of the directories that the inventory of a dry run tells apart."""
+    by_directory: bool = False
+    """An object store was found to list out of byte order."""
+    identities: tuple[tuple[int, int] | None, tuple[int, int] | None] = (None, None)
+    """See storage.base.Settings."""
+    began_ns: int = 0
+    """When the run began, which ages are measured from; Unix time."""
+    known: str = ""
+    """The manifest to compare with, if ``compare`` says so."""
+    keys_file: str = ""
+    """What ``files_from`` names, sorted; see keylist."""
+    check: bool = True
+    """Whether it is known which of SRC and DST are directories, and they can be compared."""
+
+    def __post_init__(self) -> None:
+        if self.start is not None and self.end is not None and self.end < self.start:
+            raise UsageError(
+                f"--end {os.fsdecode(self.end)!r} comes before --start"
+                f" {os.fsdecode(self.start)!r} in byte order: nothing lies between"
+            )
+        if self.threads < 1 or self.workers < 1:
+            raise UsageError("--threads and --workers are numbers from 1")
+        if self.bwlimit_mbps < 0 or self.connect_timeout_s <= 0 or self.read_timeout_s <= 0:
+            raise UsageError("--bwlimit cannot be negative; timeouts are more than 0 seconds")
+        assert self.compare in COMPARISONS
+        assert self.links in LINKS
+        for wrong, why in self._contradictions():
+            if wrong:
+                raise UsageError(why)
+        if self.check:
+            self._check_overlap()
+
+    def _contradictions(self) -> Iterator[tuple[object, str]]:
+        """Options that cannot go together, or have no meaning for these storages."""
+        looks = self.existing or self.ignore_existing or self.update
+        kinds = [at.scheme for at in (self.src, self.dst) if at]
+        unsure = {"size": "--size-only", "manifest": "--compare manifest"}
+        yield (
+            self.delete_src and self.delete_dst,
+            "--delete-src and --delete-dst together: the next run would find an empty source, and"
+            " remove everything at the destination; choose one",
+        )
+        yield (
+            self.delete_src and self.compare in unsure,
+            "--delete-src removes only what was found equal by content: leave out"
+            f" {unsure.get(self.compare)}",
+        )
+        yield (
+            self.existing and self.ignore_existing,
+            "--existing and --ignore-existing together leave nothing to copy; choose one",
+        )
+        yield (
+            self.compare == "manifest" and self.command != "sync",
+            "--compare manifest copies what changed since the last run: it belongs to sync",
+        )
+        yield (
+            self.compare == "manifest" and looks,
+            "--compare manifest does not look at the destination, as --existing,"
+            " --ignore-existing and --update do; choose one",
+        )
+        yield (
+            self.files_from and self.delete_dst,
+            "--delete-dst removes what the source does not have, which the names of --files-from"
+            " do not tell; leave one of them out",
+        )
+        yield (
+            self.max_delete is not None and not self.delete_dst,
+            "--max-delete limits --delete-dst, which is not there",
+        )
+        yield (
+            self.links == "copy" and self.record,
+            "--links copies links, --recordName skips them; choose one",
+        )
+        yield (
+            (self.storage_class or self.sse) and kinds[-1] == "file",
+            "--storage-class and --sse are for a destination in an object store",
+        )
+        yield self.tags and "file" in kinds, "--tags are copied between object stores only"
+        yield (
+            self.sse and not re.fullmatch(r"AES256|aws:kms(:.+)?", self.sse),
+            f"--sse {self.sse!r}: write AES256, aws:kms, or aws:kms:KEY-ID",
+        )
+
+    def _check_overlap(self) -> None:
+        src, dst = self.src, self.dst
+        if dst is None or self.command not in ("cp", "sync"):
+            return
+        if (src.scheme == "file") != (dst.scheme == "file"):
+            return
+        if src.scheme == "file":
+            one, other = (os.path.join(os.path.realpath(at.path), b"") for at in (src, dst))
+        elif (src.host, src.bucket) == (dst.host, dst.bucket):
+            one, other = src.path, dst.path
+        else:
+            return
+        if self.single:
+            if one + self.single[0] == other + self.single[1]:
+                raise UsageError(f"SRC and DST are the same object in {src}")
+        elif one.startswith(other) or other.startswith(one):
+            raise UsageError(f"{src} and {dst} lie within one another: choose separate places")
+
+    @property
+    def id(self) -> str:
+        """Names the job by what it selects and where that goes, not by how or how fast."""
+        text = json.dumps(self._identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def manner(self) -> str:
+        """What is done with each object: an unfinished run goes on only where it is the same."""
+        names = ("command", "compare", "existing", "ignore_existing", "update", "delete_src",
+                 "delete_dst", "perms", "record", "storage_class", "sse", "tags")  # fmt: skip
+        manner = {name: getattr(self, name) for name in names}
+        # The same name, with other content: other keys.
+        return json.dumps({**manner, "files": _digest(self.files_from)}, sort_keys=True)
+
+    @property
+    def keeps_directories(self) -> bool:
+        """Whether directories have permissions and times that are to be copied."""
+        places = {at.scheme for at in (self.src, self.dst) if at}
+        return self.command in ("cp", "sync") and not self.dryrun and places == {"file"}
+
+    @property
+    def lists_destination(self) -> bool:
+        """Whether what is at the destination makes a difference."""
+        if self.dst is None:
+            return False
+        asks = self.existing or self.ignore_existing or self.update or self.delete_dst
+        return self.command != "cp" or bool(self.compare) or asks
+
+    @property
+    def staging(self) -> str:
+        """The name of the job's own directory at the destination."""
+        return f".adsmig-{self.id}"
+
+    @property
+    def keys(self) -> KeyRange:
+        """The keys that the job selects."""
+        if self.single:
+            return KeyRange(self.single[0], self.single[0], closed=True)
+        return KeyRange(self.start or b"", self.end, closed=True)
+
+    @property
+    def threads_per_worker(self) -> int:
+        """Threads in each process; all together, at least ``threads``."""
+        return -(-self.threads // self.workers)
+
+    def dst_key(self, key: bytes) -> bytes:
+        """Where the source's ``key`` is copied to, below ``dst``."""
+        return self.single[1] if self.single else key
+
+    def _identity(self) -> dict[str, Any]:
+        chosen = {name: _json(getattr(self, name)) for name in _SELECTION}
+        plain = {name: value for name, value in chosen.items() if value != _json(_default(name))}
+        family = "copy" if self.command in ("cp", "sync") else self.command
+        places = [at.identity if at else None for at in (self.src, self.dst)]
+        return {"family": family, "src": places[0], "dst": places[1], **plain}
+
+    def to_json(self) -> str:
+        """All but the secrets, for the manifest; :meth:`from_json` reads it."""
+        left_out = {"src", "dst", "check", "identities", "began_ns", "known", "keys_file", "dryrun",
+                    "yes"}  # fmt: skip
+        names = [one.name for one in fields(self) if one.name not in left_out]
+        places = {"src": _plain(self.src), "dst": _plain(self.dst) if self.dst else None}
+        return json.dumps({**places, **{name: _json(getattr(self, name)) for name in names}})
+
+    @classmethod
+    def from_json(
+        cls, text: str, src: Credentials | None = None, dst: Credentials | None = None
+    ) -> Job:
+        """The job that a manifest holds, with credentials, which it does not hold."""
+        try:
+            kept = json.loads(text)
+            for side, credentials in (("src", src), ("dst", dst)):
+                if place := kept[side]:
+                    path = os.fsencode(place.pop("path"))
+                    kept[side] = Location(path=path, credentials=credentials, **place)
+            for name in ("start", "end"):
+                kept[name] = None if kept[name] is None else os.fsencode(kept[name])
+            if kept["single"]:
+                kept["single"] = tuple(os.fsencode(key) for key in kept["single"])
+            chosen: dict[str, Any] = {
+                name: tuple(v) if isinstance(v, list) else v
+                for name, v in kept.pop("filters", {}).items()
+            }
+            return cls(**{**kept, "filters": Filters(**chosen)})
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            raise ManifestError("the manifest holds no job that this adsmig can read") from exc
+
+    def sorted_by_directory(self) -> Job:
+        """The same job, distrusting the order in which object stores list."""
+        return replace(self, by_directory=True)
+
+
+def _default(name: str) -> Any:
+    return next(one.default for one in fields(Job) if one.name == name)
+
+
+def _json(value: Any) -> Any:
+    """A field in a form that JSON has."""
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    if isinstance(value, Filters):
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(value).items()}
+    return [_json(one) for one in value] if isinstance(value, tuple) else value
+
+
+def _digest(path: str) -> str:
+    """Of a file's content; '' for no file."""
+    if not path:
+        return ""
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+            return digest.hexdigest()
+    except OSError as exc:
+        raise UsageError(f"cannot read --files-from {path}: {exc.strerror}") from exc
+
+
+def _plain(location: Location) -> dict[str, Any]:
+    names = ("scheme", "bucket", "host", "path_style", "https", "region", "trailing_slash",
+             "anonymous")  # fmt: skip
+    return {"path": os.fsdecode(location.path), **{n: getattr(location, n) for n in names}}

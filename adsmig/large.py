@@ -1,0 +1,215 @@
+"""Large objects under way: each is opened, lent out part by part to all workers, and finished."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from adsmig import worker
+from adsmig.errors import AdsmigError
+from adsmig.job import Job
+from adsmig.manifest import Manifest
+from adsmig.model import (
+    Budget,
+    Counts,
+    Entry,
+    Outcome,
+    Part,
+    PartsResult,
+    Stop,
+    Upload,
+    UploadResult,
+)
+from adsmig.slice import deletion_of
+from adsmig.transfer import failure
+
+MOST_PARTS = 64
+"""The most parts of one object that are lent at once."""
+TRIES = 4
+"""Of an object that changes whenever it is copied."""
+STRIKES = 5
+"""Workers that may die over one object."""
+
+Submit = Callable[
+    [Callable[..., Any], "tuple[Any, ...]", Callable[[Any], None], Callable[[], object]], None
+]
+"""``submit(function, arguments, settle, give_back)`` has a worker call the function with the job,
+the arguments and a lease, then calls ``settle`` with its result, or ``give_back`` if it died."""
+Committed = Callable[[Counts, "Stop | None"], None]
+"""Told what was committed to the manifest, and why no more can be done, if so."""
+
+
+@dataclass(slots=True)
+class _Large:
+    """One of them."""
+
+    entry: Entry
+    upload: Upload | None = None
+    parts: dict[int, Part] = field(default_factory=dict)
+    todo: deque[int] = field(default_factory=deque)
+    lent: int = 0
+    tries: int = 0
+    began: float = field(default_factory=time.time)
+    """When this run of the program came upon it; Unix time."""
+    strikes: int = 0
+    struck: bool = False
+    """A strike was counted for what is in hand: workers that die, die together."""
+    failed: Outcome | None = None
+    again: bool = False
+    """The source changed or the upload is gone: from the beginning, once nothing is lent."""
+
+    @property
+    def done(self) -> int:
+        """Bytes."""
+        return sum(self.upload.span(part)[1] for part in self.parts) if self.upload else 0
+
+    def begin(self, upload: Upload | None, parts: Iterable[Part]) -> None:
+        """Takes over an open upload, of which ``parts`` are done."""
+        self.upload, self.again = upload, False
+        self.parts = {part.number: part for part in parts}
+        numbers = range(1, upload.parts + 1) if upload else ()
+        self.todo = deque(number for number in numbers if number not in self.parts)
+
+
+class LargeObjects:
+    """Those of one run.  Everything that is done about them is committed before it is built on."""
+
+    def __init__(
+        self, job: Job, manifest: Manifest, run: int, submit: Submit, committed: Committed
+    ) -> None:
+        self._job, self._manifest, self._run = job, manifest, run
+        self._submit, self._committed = submit, committed
+        self._pending: dict[bytes, _Large] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._pending)
+
+    def load(self) -> None:
+        """Takes up those that the manifest holds unfinished."""
+        self._pending = {}
+        for pending in self._manifest.pending_uploads():
+            large = _Large(pending.entry, tries=pending.tries)
+            large.begin(pending.upload, pending.parts)
+            self._pending[pending.entry.key] = large
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Takes up those that a slice came upon."""
+        for entry in entries:
+            self._pending[entry.key] = _Large(entry)
+
+    def progress(self) -> Counts:
+        """What is done of objects that no count holds yet."""
+        return Counts(copied_bytes=sum(large.done for large in self._pending.values()))
+
+    def lend(self, seconds: float) -> bool:
+        """Lends the next step of the first object that has one; False if none has."""
+        return any(self._lend(large, seconds) for large in list(self._pending.values()))
+
+    def _lend(self, large: _Large, seconds: float) -> bool:
+        if large.failed or large.again:
+            if large.lent:
+                return False
+            self._clear(large)
+            if large.failed:
+                return False
+        if large.upload is None:
+            if large.lent:
+                return False
+            arguments: tuple[Any, ...] = (large.entry, large.tries > 0)
+            self._step(large, worker.open_upload, arguments, self._opened)
+        elif large.todo:
+            share = max(self._job.threads_per_worker, len(large.todo) // self._job.workers)
+            count = min(share, MOST_PARTS, len(large.todo))
+            numbers = tuple(large.todo.popleft() for _ in range(count))
+
+            def settle(large: _Large, result: PartsResult) -> None:
+                self._parts_done(large, numbers, result)
+
+            def give_back() -> None:
+                large.todo.extendleft(reversed(numbers))
+
+            arguments = (large.upload, numbers, Budget(seconds, count))
+            self._step(large, worker.run_parts, arguments, settle, give_back)
+        elif large.lent:
+            return False
+        else:
+            parts = [large.parts[number] for number in sorted(large.parts)]
+            self._step(large, worker.finish_upload, (large.upload, parts), self._finished)
+        return True
+
+    def _step(
+        self,
+        large: _Large,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        settle: Callable[[_Large, Any], None],
+        give_back: Callable[[], None] = lambda: None,
+    ) -> None:
+        def settled(result: Any) -> None:
+            large.lent -= 1
+            large.strikes = 0
+            settle(large, result)
+
+        def died() -> None:
+            large.lent -= 1
+            large.strikes += not large.struck
+            large.struck = True
+            give_back()
+            if large.strikes >= STRIKES:
+                large.failed = failure(large.entry, "killed", "every worker that copied it died")
+
+        large.lent += 1
+        large.struck = False
+        self._submit(function, arguments, settled, died)
+
+    def _opened(self, large: _Large, result: UploadResult) -> None:
+        if result.outcome:
+            large.failed = result.outcome
+        elif result.upload:
+            large.tries += 1
+            large.entry = result.upload.entry
+            large.begin(result.upload, [])
+            self._manifest.commit_upload(large.entry, result.upload, large.tries)
+        self._committed(Counts(), result.stop)
+
+    def _parts_done(self, large: _Large, numbers: tuple[int, ...], result: PartsResult) -> None:
+        self._manifest.commit_parts(self._run, large.entry.key, result)
+        large.parts.update((part.number, part) for part in result.parts)
+        large.todo.extendleft(n for n in reversed(numbers) if n not in large.parts)
+        large.failed = large.failed or result.failure
+        large.again = large.again or result.changed
+        self._committed(Counts(), result.stop)
+
+    def _finished(self, large: _Large, result: UploadResult) -> None:
+        if result.outcome and result.outcome.error:
+            large.failed = result.outcome
+        elif result.outcome:
+            self._end(large, result.outcome._replace(seconds=time.time() - large.began))
+        elif not result.stop:
+            large.again = True
+        self._committed(Counts(), result.stop)
+
+    def _clear(self, large: _Large) -> None:
+        """Gives up an upload that failed, or makes ready to begin it anew."""
+        upload, large.upload = large.upload, None
+        if large.tries >= TRIES and not large.failed:
+            large.failed = failure(large.entry, "changed", "the object keeps changing")
+        large.again = False
+        if upload:
+            with contextlib.suppress(AdsmigError):  # the next upload of the key aborts it as well
+                worker.abort_upload(self._job, large.entry.key, upload.upload_id)
+        if large.failed:
+            self._end(large, large.failed)
+        else:
+            self._manifest.commit_upload(large.entry, None, large.tries)
+
+    def _end(self, large: _Large, outcome: Outcome) -> None:
+        deletions = [deletion_of(outcome)] if self._job.delete_src and not outcome.error else []
+        self._manifest.commit_large(self._run, outcome, deletions)
+        del self._pending[large.entry.key]
+        good = Counts(copied=1, copied_bytes=outcome.size)
+        self._committed(Counts(failed=1) if outcome.error else good, None)

@@ -1,0 +1,265 @@
+"""An address: parsed, printed without its secrets, identified.
+
+``[NAME://][ACCESS_KEY:SECRET_KEY[:TOKEN]@]BUCKET[.ENDPOINT][/PREFIX]`` for object stores, in path
+style ``NAME://[...@]HOST[:PORT]/BUCKET[/PREFIX]``; anything without ``NAME://`` is a local path.
+
+No message raised here repeats a part of an address that could hold a key or a secret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import urllib.parse
+from dataclasses import dataclass
+
+from adsmig.errors import UsageError
+from adsmig.providers import PROVIDERS, endpoint_of
+
+_SUPPORTED = ", ".join(["a local path", "file://", *(f"{name}://" for name in PROVIDERS)])
+
+_ESCAPES = "'/' as %2F, '@' as %40, ':' as %3A, '+' as %2B and '%' as %25"
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_HOST = re.compile(
+    r"(?P<name>\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)"
+    r"(?P<port>:[0-9]{1,5})?"
+)
+_IPV4 = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
+# https://docs.aws.amazon.com/general/latest/gr/s3.html, with the older s3-REGION form.
+_AWS = re.compile(
+    r"(?:(?P<bucket>.+)\.)?"
+    r"(?P<host>s3(?:[.-](?:accelerate|dualstack|external-1|fips))*"
+    r"(?:[.-](?P<region>[a-z]{2,}(?:-[a-z]+)+-[0-9]+))?\.amazonaws\.com(?:\.cn)?)",
+    re.IGNORECASE,
+)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")  # ':' is Ceph's TENANT:BUCKET, in a path only
+_AWS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+# AK:SK@BUCKET, USER@HOST:PATH and rclone's s3:BUCKET
+_LIKE_STORE = re.compile(
+    rf"[^/]+:.*@|[^/\s]+@[^/\s:]+:|(?:{'|'.join(PROVIDERS)}|file):", re.DOTALL | re.IGNORECASE
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """An access key with its secret, decoded; prints as ``***``."""
+
+    access_key: str
+    secret_key: str
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Location:
+    """Where objects are: a local path, or a prefix in a bucket of a store.
+
+    Prints without its credentials, on one line, so that it can go into any log.  Equality and
+    hash take in every field, credentials too, so a cache of connections can be keyed by it;
+    :attr:`identity` tells whether two locations are the same place.  A pickle holds the secret.
+    """
+
+    scheme: str
+    """``file`` or a NAME of an object store."""
+    path: bytes
+    """Absolute path without trailing slashes, or the prefix exactly as it was written."""
+    bucket: str = ""
+    host: str = ""
+    """Endpoint ``HOST[:PORT]`` without the bucket, lower case; empty for the default of AWS."""
+    path_style: bool = False
+    https: bool = False
+    region: str = ""
+    """Named by the host of a public cloud, else empty."""
+    credentials: Credentials | None = None
+    trailing_slash: bool = False
+    """A directory: it was written with a ``/`` at its end, or it is a whole bucket."""
+    anonymous: bool = False
+    """Requests carry no credentials, whatever could be found."""
+
+    def __repr__(self) -> str:
+        if self.scheme == "file":
+            return _one_line(self.path)
+        secret = "***@" if self.credentials else ""
+        if self.path_style:
+            authority = f"{self.host}/{self.bucket}"
+        else:
+            authority = f"{self.bucket}.{self.host}" if self.host else self.bucket
+        return f"{self.scheme}://{secret}{authority}/{_one_line(self.path)}"
+
+    @property
+    def identity(self) -> str:
+        """The place as ASCII text, to be hashed: no credentials, the same for http and https.
+
+        Virtual-hosted and path style give the same text.  A slash at the end counts, for files
+        as for prefixes: as a destination, ``name`` and ``name/`` are not the same place.
+        """
+        path = urllib.parse.quote(self.path, safe="/")
+        if self.scheme == "file":
+            return f"file://{path}{'/' if self.trailing_slash and path != '/' else ''}"
+        return f"{self.scheme}://{self.host}/{self.bucket}/{path}"
+
+
+def parse(text: str | bytes, *, https: bool | None = None, path_style: bool = False) -> Location:
+    """The location that a user wrote; raises UsageError with a message that is safe to print.
+
+    ``text`` may come from ``sys.argv`` (surrogateescape).  ``https`` is ``--https`` (True),
+    ``--no-https`` (False) or neither; ``path_style`` is ``--path-style``.  A local path is made
+    absolute against the current directory and need not exist.
+    """
+    if isinstance(text, bytes):
+        text = os.fsdecode(text)
+    if not text:
+        raise UsageError(f"the address is empty; write one of {_SUPPORTED}")
+    name, separator, rest = text.partition("://")
+    if not separator or "/" in name:
+        if _LIKE_STORE.match(text) and not os.path.lexists(text):
+            raise UsageError(
+                "an address without NAME:// that does not look like a local path (not shown, it"
+                " may hold a secret): write s3://... or minio://...; sftp addresses are not"
+                " supported yet; a local path with such a name is written ./name"
+            )
+        return _parse_path(text)
+    scheme = name.lower()
+    if scheme == "file":
+        if not rest.startswith("/"):
+            raise UsageError("file:// needs an absolute path: write file:///path, or just the path")
+        return _parse_path(rest)
+    if scheme in PROVIDERS:
+        return _parse_store(scheme, rest, https=https, path_style=path_style)
+    shown = f"{name}://" if _NAME.fullmatch(name) else "what stands before ://"
+    raise UsageError(f"{shown} is not supported in an address; write one of {_SUPPORTED}")
+
+
+def _parse_path(text: str) -> Location:
+    """A local path; ``..`` is looked up, for the parent of what a link names is another place."""
+    try:
+        path = os.path.expanduser(os.fsencode(text))
+        if b"\0" in path:
+            raise UsageError("a local path cannot hold a NUL byte; check the address")
+        parts = path.split(b"/")
+        if b".." in parts:
+            below = parts[::-1].index(b"..")
+            above = b"/".join(parts[: len(parts) - below])
+            path = os.path.join(os.path.realpath(above), *parts[len(parts) - below :])
+        absolute = os.path.abspath(path)
+    except UnicodeEncodeError as exc:
+        raise UsageError("a local path that cannot be a file name; check its characters") from exc
+    except OSError as exc:
+        raise UsageError(f"no current directory ({exc.strerror}); write an absolute path") from exc
+    # POSIX lets '//' at the start mean something else; Linux and macOS do not.
+    return Location("file", b"/" + absolute.lstrip(b"/"), trailing_slash=text.endswith("/"))
+
+
+def _parse_store(scheme: str, rest: str, *, https: bool | None, path_style: bool) -> Location:
+    store = PROVIDERS[scheme]
+    try:
+        data: bytes | None = rest.encode()
+    except UnicodeEncodeError:
+        data = None
+    if data is None:  # not raised above, where it would carry an error that holds the address
+        raise UsageError(f"{scheme}:// address that is not UTF-8; object keys are, so write it so")
+    # Where a key or a secret could be, whole or cut off at a '/', nothing is shown.
+    where = f"{scheme}://{'...' if '@' in rest or ':' in rest else _one_line(data)}"
+
+    authority, _, path = rest.partition("/")
+    userinfo, at, address = authority.rpartition("@")
+    credentials = _parse_credentials(where, userinfo) if at else None
+    match = _HOST.fullmatch(address)
+    if match and match["port"] and int(match["port"][1:]) > 65535:
+        match = None
+    if not match and ":" in address:
+        raise UsageError(
+            f"{where}: neither HOST:PORT nor ACCESS_KEY:SECRET_KEY@BUCKET stands before the first"
+            f" '/'; in keys and secrets write {_ESCAPES}"
+        )
+    if not match and address:
+        raise UsageError(
+            f"{where}: a bucket and its endpoint are letters, digits, '-' and '_' between dots;"
+            " check what stands before the first '/' of the prefix"
+        )
+    name, port = (match["name"], match["port"] or "") if match else ("", "")
+    private = name.startswith("[") or name.lower() == "localhost" or bool(_IPV4.fullmatch(name))
+
+    aws = None if store.path_style else _AWS.fullmatch(name)
+    region = (aws["region"] or "").lower() if aws else ""
+    if aws and (aws["bucket"] or not path_style):
+        # Such a host tells by itself whether it begins with a bucket, so it may have a port too.
+        bucket, host, prefix = aws["bucket"] or "", aws["host"] + port, path
+    elif store.path_style or path_style or private or (port and path):
+        host, path_style = name + port, True
+        bucket, _, prefix = path.partition("/")
+    else:
+        # HOST:PORT with nothing after it can only be BUCKET.HOST:PORT.
+        bucket, dot, host = name.partition(".")
+        bucket, host, prefix = (bucket, host + port, path) if dot or not port else ("", name, path)
+
+    if not bucket:
+        form = "HOST[:PORT]/BUCKET[/PREFIX]" if path_style or port else "BUCKET[.ENDPOINT][/PREFIX]"
+        raise UsageError(f"{where}: no bucket in the address; write {scheme}://{form}")
+    # AK:SE@CR/ET@BUCKET and AK:90/CRET@BUCKET can be read as a bucket, or a port, and a prefix
+    # with an '@'.  The names tell: AWS has no such buckets, and hosts can be in lower case.
+    if host:
+        odd = "." not in name and not private and name != name.lower()
+    else:
+        odd = not _AWS_BUCKET.fullmatch(bucket)
+    if "@" in bucket or ("@" in prefix and odd):
+        raise UsageError(
+            f"{where}: an '@' after the first '/', as from a secret with a '/' in it; in keys and"
+            f" secrets write {_ESCAPES}; if there are none, write the endpoint, in lower case"
+        )
+    if not _BUCKET.fullmatch(bucket):
+        raise UsageError(
+            f"{where}: a bucket's name begins with a letter or digit and goes on with those,"
+            " '.', '-' and '_'; check what follows the host"
+        )
+    host = host.lower()
+    if not (path_style or aws):
+        host, region = endpoint_of(scheme, host)
+    if https is None:
+        https = store.https and not private and "-internal" not in host
+    return Location(
+        scheme,
+        prefix.encode(),
+        bucket=bucket,
+        host=host,
+        path_style=path_style,
+        https=https,
+        region=region,
+        credentials=credentials,
+        trailing_slash=not prefix or prefix.endswith("/"),
+    )
+
+
+def _parse_credentials(where: str, userinfo: str) -> Credentials:
+    parts = userinfo.split(":")
+    if "@" in userinfo or len(parts) not in (2, 3) or not (parts[0] and parts[1]):
+        raise UsageError(
+            f"{where}: what stands before '@' is not ACCESS_KEY:SECRET_KEY[:TOKEN];"
+            f" in keys and secrets write {_ESCAPES}"
+        )
+    access_key, secret_key, token = [*(_decode(where, part) for part in parts), ""][:3]
+    return Credentials(access_key, secret_key, token or None)
+
+
+def _decode(where: str, part: str) -> str:
+    text: str | None = None
+    if not re.search(r"%(?![0-9A-Fa-f]{2})", part):
+        with contextlib.suppress(UnicodeDecodeError):
+            text = urllib.parse.unquote(part, errors="strict")
+    if text is None:
+        raise UsageError(
+            f"{where}: a '%' in the keys that does not begin an escape of UTF-8 text; in keys and"
+            f" secrets write {_ESCAPES}"
+        )
+    return text
+
+
+def _one_line(data: bytes) -> str:
+    """Text that stays on its line and can be encoded."""
+    text = data.decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)

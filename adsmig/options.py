@@ -1,0 +1,279 @@
+"""The options of the command line, in groups, and the Job that they come to."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from adsmig.errors import UsageError
+
+if TYPE_CHECKING:
+    from adsmig.job import Job
+    from adsmig.location import Credentials, Location
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def together(*options: Callable[[Any], Any], under: str = "") -> Callable[[F], F]:
+    """One decorator of several, in the order of help, which shows them ``under`` a heading."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+            if under:
+                function.__click_params__[-1].under = under  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+class Command(click.Command):
+    """A command whose help shows its options under their headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does, group by group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record and isinstance(option, click.Option):
+                groups.setdefault(getattr(option, "under", "Options"), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def _size(_: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    from adsmig.filters import parse_size
+
+    return None if text is None else parse_size(text, option.opts[0])
+
+
+def _pattern(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> tuple[str, ...]:
+    """Patterns without the curly quotes that come along when they are copied from a page."""
+    return tuple(re.sub(r"^[“”„](.*)[“”]$", r"\1", text) for text in texts)
+
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+LOG = together(
+    click.option("-v", "--verbose", count=True, help="Log what happens; -vv logs more."),
+    click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+    click.option("--log-file", type=_FILE, metavar="FILE",
+                 help="Log to FILE, not to the terminal."),
+    click.option("--json", "as_json", is_flag=True,
+                 help="Print progress and results as JSON, one object a line."),
+    under="What is printed",
+)  # fmt: skip
+
+MANIFEST = click.option(
+    "--manifest", type=_FILE, metavar="FILE",
+    help="The manifest, if it is not in the state directory.",
+)  # fmt: skip
+
+SPEED = together(
+    click.option("-p", "--threads", type=click.IntRange(1, 4096), metavar="N",
+                 help="Objects and parts in flight, all processes together [10]."),
+    click.option("--workers", type=click.IntRange(1, 256), metavar="N",
+                 help="Processes [one for each CPU]."),
+    click.option("--bwlimit", "bwlimit_mbps", type=click.FloatRange(0), metavar="MBPS",
+                 help="Megabits a second, all processes together; 0 is unlimited [0]."),
+    click.option("--conn-timeout", "--connTimeout", "--conntimeout", "connect_timeout_s",
+                 type=click.FloatRange(0, min_open=True), metavar="S",
+                 help="Seconds to wait for a connection [10]."),
+    click.option("--timeout", "read_timeout_s", type=click.FloatRange(0, min_open=True),
+                 metavar="S", help="Seconds to wait for an answer [60]."),
+    under="How fast",
+)  # fmt: skip
+
+PROGRESS = click.option(
+    "--manifest", type=_FILE, metavar="FILE", help="Where progress is kept [the state directory]."
+)
+
+YES = click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
+
+ADDRESS = together(
+    click.option("--https/--no-https", default=None,
+                 help="Force https, or http [https for public clouds]."),
+    click.option("--path-style", is_flag=True, help="HOST/BUCKET in requests, not BUCKET.HOST."),
+    click.option("--anonymous", type=click.Choice(["0", "1"]), multiple=True,
+                 help="Send no credentials: 0 to the source, 1 to the destination."),
+    under="The way there",
+)  # fmt: skip
+
+SELECTION = together(
+    click.option("-s", "--start", metavar="KEY", help="The first key to look at, relative to SRC."),
+    click.option("-e", "--end", metavar="KEY", help="The last key to look at."),
+    click.option("--include", metavar="RE", multiple=True, callback=_pattern,
+                 help="Only keys in which RE is found; of excluded ones, keep these."),
+    click.option("--exclude", metavar="RE", multiple=True, callback=_pattern,
+                 help="No keys in which RE is found."),
+    click.option("--include-dir", metavar="RE", multiple=True, callback=_pattern,
+                 help="The same for the directories that a key lies in."),
+    click.option("--exclude-dir", metavar="RE", multiple=True, callback=_pattern,
+                 help="No directories in whose path RE is found, nor what lies below."),
+    click.option("--files-from", metavar="FILE",
+                 default="", help="Only the keys that FILE names, one a line."),
+    click.option("--min-size", metavar="SIZE", callback=_size, help="No smaller objects: 10k, 5M."),
+    click.option("--max-size", metavar="SIZE", callback=_size, help="No larger objects."),
+    click.option("--newer-than", "--max-age", metavar="AGE", default="",
+                 help="Only what changed within 12h, 30d, or since 2026-01-31."),
+    click.option("--older-than", "--min-age", metavar="AGE", default="",
+                 help="Only what has not changed since."),
+    under="What to look at",
+)  # fmt: skip
+
+LINKS = together(
+    click.option("--links", "keep_links", is_flag=True,
+                 help="Copy symbolic links as links, between file systems."),
+    click.option("--record-name", "--recordName", "-rd", "record", metavar="FILE", default="",
+                 help="Skip links to directories, and write their paths to FILE."),
+    under="Symbolic links",
+)  # fmt: skip
+
+COMPARISON = together(
+    click.option("--size-only", is_flag=True, help="Equal is what is of the same size."),
+    click.option("-c", "--checksum", is_flag=True, help="Equal is what is of the same content."),
+    click.option("--compare", type=click.Choice(["size", "checksum", "manifest"]), default=None,
+                 help="With manifest: as when it was copied; DST is not listed."),
+    click.option("--existing", is_flag=True, help="Copy only what is at DST already."),
+    click.option("--ignore-existing", is_flag=True, help="Copy only what is not at DST."),
+    click.option("-u", "--update", is_flag=True, help="Leave alone what is newer at DST."),
+    under="When to copy",
+)  # fmt: skip
+
+DELETION = together(
+    click.option("--delete-src", "--deleteSrc", is_flag=True,
+                 help="Remove at SRC what was copied, or is equal at DST."),
+    click.option("--delete-dst", "--deleteDst", is_flag=True,
+                 help="Remove at DST what SRC does not have."),
+    click.option("--max-delete", type=click.IntRange(0), metavar="N",
+                 help="Remove nothing at DST if it would be more than N objects."),
+    YES,
+    under="What to delete",
+)  # fmt: skip
+
+STORING = together(
+    click.option("--noperms", "--no-perms", is_flag=True,
+                 help="Do not keep permissions and owner."),
+    click.option("--storage-class", metavar="CLASS", default="",
+                 help="The storage class of what is written."),
+    click.option("--sse", metavar="KIND", default="",
+                 help="Encrypt at DST: AES256, aws:kms or aws:kms:KEY-ID."),
+    click.option("--tags", is_flag=True, help="Copy objects' tags too."),
+    under="How to keep it",
+)  # fmt: skip
+
+REPORT = together(
+    click.option("--info", is_flag=True,
+                 help="For each directory: count, total, smallest, largest, average."),
+    click.option("--depth", type=click.IntRange(0, 64), metavar="N",
+                 help="How deep directories are told apart [1]."),
+    click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="MBPS",
+                 help="Megabits a second, to say how long it would take."),
+    click.option("--prices", type=_FILE, metavar="FILE", help="A price list, to say the cost."),
+    click.option("--html", type=_FILE, metavar="FILE", help="Write the report as one HTML page."),
+    click.option("--csv", "as_csv", is_flag=True, help="Print the report as CSV."),
+    under="The report of a dry run",
+)  # fmt: skip
+
+DRYRUN = click.option(
+    "--dryrun", "--dry-run", is_flag=True, help="Change nothing anywhere; say what would be done."
+)
+
+_SAME_NAME = (
+    "threads", "workers", "bwlimit_mbps", "connect_timeout_s", "read_timeout_s", "depth",
+    "files_from", "existing", "ignore_existing", "update", "delete_src", "delete_dst",
+    "max_delete", "yes", "storage_class", "sse", "tags", "dryrun",
+)  # fmt: skip
+"""Options that are fields of a Job."""
+
+
+def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> Job:
+    """The Job that a command line asks for; looks up what is a file and what a directory."""
+    from dataclasses import replace
+
+    from adsmig.addresses import resolve, resolve_source
+    from adsmig.filters import Filters
+    from adsmig.job import Job
+    from adsmig.location import parse
+
+    def place(text: str, side: str) -> Location:
+        at = parse(text, https=options["https"], path_style=options["path_style"])
+        return _with_credentials(at, side, ("0" if side == "SRC" else "1") in options["anonymous"])
+
+    here, there = place(src, "SRC"), place(dst, "DST") if dst is not None else None
+    record = options.get("record") or ""
+    if options["files_from"]:
+        options["files_from"] = os.path.abspath(options["files_from"])
+    local = {at.scheme for at in (here, there) if at} == {"file"}
+    patterns = ("include", "exclude", "include_dir", "exclude_dir")
+    limits = ("min_size", "max_size", "newer_than", "older_than")
+    asked = Job(
+        command,
+        here,
+        there,
+        start=_key(options["start"]),
+        end=_key(options["end"]),
+        filters=Filters(**{name: options[name] for name in (*patterns, *limits)}),
+        compare=_comparison(options),
+        perms=not options.get("noperms"),
+        # Where one side has no links, what they point to is copied.
+        links="copy" if options.get("keep_links") and local else "record" if record else "follow",
+        record=os.path.abspath(record) if record else "",
+        check=False,
+        **fields_of(options),
+    )
+    if there is None:
+        source = resolve_source(here, asked)
+        single = (source.single, source.single) if source.single is not None else None
+        return replace(asked, src=source.at, single=single, check=True)
+    found = resolve(here, there, asked)
+    return replace(asked, src=found.src, dst=found.dst, single=found.single, check=True)
+
+
+def fields_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Those options that are fields of a Job, if they were given."""
+    return {name: options[name] for name in _SAME_NAME if options.get(name) is not None}
+
+
+def _comparison(options: dict[str, Any]) -> str:
+    asked = {
+        name: options.get(flag) for name, flag in (("size", "size_only"), ("checksum", "checksum"))
+    }
+    names = {name for name, flag in asked.items() if flag} | {options.get("compare") or ""} - {""}
+    if len(names) > 1:
+        raise UsageError("--size-only, --checksum and --compare say different things; choose one")
+    return next(iter(names), "")
+
+
+def _key(text: str | None) -> bytes | None:
+    return None if text is None else os.fsencode(text)
+
+
+def _with_credentials(at: Location, side: str, anonymous: bool) -> Location:
+    from dataclasses import replace
+
+    if at.scheme == "file":
+        if anonymous:
+            what = "source" if side == "SRC" else "destination"
+            raise UsageError(f"--anonymous for the {what}, which is a local path: leave it out")
+        return at
+    if anonymous:
+        return replace(at, anonymous=True, credentials=None)
+    return at if at.credentials else replace(at, credentials=credentials(side))
+
+
+def credentials(side: str) -> Credentials | None:
+    """The keys of one side, ``SRC`` or ``DST``, from the environment; None if there are none."""
+    from adsmig.location import Credentials
+
+    names = (f"ADSMIG_{side}_{what}" for what in ("ACCESS_KEY", "SECRET_KEY", "TOKEN"))
+    access_key, secret_key, token = (os.environ.get(name) for name in names)
+    if bool(access_key) != bool(secret_key):
+        raise UsageError(f"set both ADSMIG_{side}_ACCESS_KEY and ADSMIG_{side}_SECRET_KEY")
+    return Credentials(access_key, secret_key, token or None) if access_key and secret_key else None

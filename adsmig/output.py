@@ -1,0 +1,43 @@
+"""How results are printed: for people, or as JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the user asked for.  Results go to stdout, all else to stderr."""
+
+    quiet: bool = False
+    as_json: bool | None = None
+    as_csv: bool | None = None
+    info: bool | None = None
+    html: Path | None = None
+    prices: Path | None = None
+    rate: float | None = None
+    """Megabits a second, for an estimate."""
+
+    def result(self, line: str) -> None:
+        """Prints a line for people."""
+        if not self.as_json:
+            print(line)
+
+    def note(self, line: str) -> None:
+        """Prints what is no result, and may be left out."""
+        if not self.as_json:
+            print(line, file=sys.stderr)
+
+    def event(self, name: str, **values: Any) -> None:
+        """Prints a JSON line, if the user asked for such."""
+        if self.as_json:
+            print(json.dumps({"event": name, **values}, ensure_ascii=False), flush=True)
+
+
+def text_of(key: bytes) -> str:
+    """A key in JSON: bytes that are not UTF-8 as ``\\\\xNN``."""
+    return key.decode("utf-8", "backslashreplace")

@@ -1,0 +1,201 @@
+"""What is to be done: two sorted listings in, one Action for each key out.  No I/O."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from adsmig.job import Job
+from adsmig.model import Action, Entry, What
+
+_MD5 = re.compile(r"[0-9a-f]{32}\Z")
+
+
+class Verdict(enum.Enum):
+    """What two entries of one key tell about their content."""
+
+    SAME = "same"
+    CHANGED = "changed"
+    UNSURE = "unsure"
+    """To be told from the content."""
+
+
+Compare = Callable[[Entry, Entry], Verdict]
+
+
+class Rules(NamedTuple):
+    """What is to be done about which keys."""
+
+    compare: Compare
+    keeps: Callable[[Entry], bool]
+    """Whether a source object is selected, by its size and age."""
+    existing: bool = False
+    ignore_existing: bool = False
+    update: bool = False
+    delete: bool = False
+    """Keys that only the destination has are to be removed."""
+    record: bool = False
+    """Links are not to be copied."""
+    directories: bool = False
+    """Directories that their content implies are of interest, too."""
+
+
+def rules_of(job: Job, keeps: Callable[[Entry], bool] = lambda entry: True) -> Rules:
+    """The rules that a job's options come to."""
+    compare: Compare
+    if job.compare == "size":
+        compare = by_size
+    elif job.compare == "checksum" or job.command == "verify":
+        compare = by_content
+    elif job.compare == "manifest":
+        compare = by_record
+    elif job.command == "cp":
+        compare = never
+    else:
+        compare = by_content if job.delete_src else by_default
+    delete = job.delete_dst or job.command in ("verify", "inventory")
+    return Rules(
+        compare,
+        keeps,
+        job.existing,
+        job.ignore_existing,
+        job.update,
+        delete and job.dst is not None,
+        bool(job.record),
+        job.keeps_directories or job.delete_src,
+    )
+
+
+def merge(
+    src: Iterator[Entry], dst: Iterator[Entry] | None, rules: Rules, large_size: int
+) -> Iterator[Action]:
+    """One Action for each entry of ``src`` and, if they are to be removed, each that only ``dst``
+    has, in the order of their keys, in which both sides come.
+
+    ``dst`` None stands for a destination that is not looked at: everything is copied.  Objects of
+    more than ``large_size`` bytes are LARGE.  Directories that their content implies are left out,
+    unless they are to be removed, or ``rules`` ask for them.  What lies below a directory that
+    cannot be listed, or that was not followed, is never to be removed.
+    """
+    there = next(dst, None) if dst is not None else None
+    guarded: list[bytes] = []  # directories of which the source does not tell what they hold
+
+    def extraneous(entry: Entry, here: Entry | None) -> bool:
+        if not rules.delete or not rules.keeps(entry):
+            return False
+        if entry.problem and entry.key.endswith(b"/"):
+            return False  # nobody knows what it holds
+        if any(entry.key.startswith(directory) for directory in guarded):
+            return False
+        # A directory is there as long as there is something in it.
+        return not (here and entry.key.endswith(b"/") and here.key.startswith(entry.key))
+
+    for here in src:
+        while there is not None and there.key < here.key:
+            if extraneous(there, here):
+                yield Action(What.DELETE, there)
+            assert dst is not None
+            there = next(dst, None)
+        if here.problem or (here.link is not None and rules.record):
+            # "d.old" comes between "d" and "d/x".
+            guarded = [one for one in guarded if one > here.key or here.key.startswith(one)]
+            guarded.append(here.key.removesuffix(b"/") + b"/")
+        same = there if there is not None and there.key == here.key else None
+        if not here.implied:
+            yield Action(_decide(here, same, rules, large_size), here, same)
+        elif rules.directories:
+            yield Action(What.DIRECTORY, here, same)
+        if same:
+            assert dst is not None
+            there = next(dst, None)
+    while there is not None:
+        if extraneous(there, None):
+            yield Action(What.DELETE, there)
+        assert dst is not None
+        there = next(dst, None)
+
+
+def _decide(here: Entry, same: Entry | None, rules: Rules, large_size: int) -> What:
+    if here.problem:
+        return What.FAIL  # nobody knows its size and age
+    if not rules.keeps(here):
+        return What.DROP
+    if here.link is not None and rules.record:
+        return What.LEAVE
+    if (rules.existing and not same) or (rules.ignore_existing and same):
+        return What.LEAVE
+    if same and not same.problem:
+        verdict = rules.compare(here, same)
+        if verdict == Verdict.SAME:
+            return What.SKIP
+        if rules.update and time_of(same) > time_of(here):
+            return What.LEAVE
+        if verdict == Verdict.UNSURE:
+            return What.CHECK
+    return What.LARGE if here.size > large_size else What.COPY
+
+
+def never(src: Entry, dst: Entry) -> Verdict:
+    """For ``cp``, to which nothing at the destination is equal."""
+    return Verdict.CHANGED
+
+
+def by_default(src: Entry, dst: Entry) -> Verdict:
+    """As :func:`changed`."""
+    return Verdict.CHANGED if changed(src, dst) else Verdict.SAME
+
+
+def by_size(src: Entry, dst: Entry) -> Verdict:
+    """For ``--size-only``."""
+    differ = src.link != dst.link or src.size != dst.size
+    return Verdict.CHANGED if differ else Verdict.SAME
+
+
+def by_content(src: Entry, dst: Entry) -> Verdict:
+    """For ``--checksum``: by the MD5 where both sides carry one, else the content has to tell.
+
+    An ETag of that form is none where objects are encrypted with keys of KMS
+    (docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html), so only equal ones tell something.
+    """
+    if src.size != dst.size or src.link != dst.link:
+        return Verdict.CHANGED
+    if src.link is not None or (src.key.endswith(b"/") and not src.size):
+        return Verdict.SAME
+    if src.etag and src.etag == dst.etag and _MD5.match(src.etag):
+        return Verdict.SAME
+    return Verdict.UNSURE
+
+
+def by_record(src: Entry, dst: Entry) -> Verdict:
+    """For ``--compare manifest``: whether the source is what it was when it was copied."""
+    differ = (
+        src.size != dst.size
+        or time_of(src) != time_of(dst)
+        or bool(src.etag and dst.etag and src.etag != dst.etag)
+    )
+    return Verdict.CHANGED if differ else Verdict.SAME
+
+
+def changed(src: Entry, dst: Entry) -> bool:
+    """Whether ``src`` has to be copied over ``dst``, by size, then content, then time.
+
+    Content decides where both sides carry an MD5.  Between file systems, which both keep the
+    owner's mtime, the newer one is compared; otherwise when the destination's copy was stored.
+    """
+    if src.size != dst.size or src.link != dst.link:
+        return True
+    if src.link is not None or (src.key.endswith(b"/") and not src.size):
+        return False  # a link to the same place; a directory: being there is all there is to it
+    if src.etag and dst.etag and _MD5.match(src.etag) and _MD5.match(dst.etag):
+        return src.etag != dst.etag
+    if src.mtime_ns is None:
+        # Stores tell times in whole seconds, rounded down; see transfer.await_settled.
+        return src.stored_ns + 1_000_000_000 > dst.stored_ns
+    return src.mtime_ns > (dst.stored_ns if dst.mtime_ns is None else dst.mtime_ns)
+
+
+def time_of(entry: Entry) -> int:
+    """When the content was last changed, as far as the storage knows; Unix nanoseconds."""
+    return entry.stored_ns if entry.mtime_ns is None else entry.mtime_ns

@@ -1,0 +1,101 @@
+"""Removes objects, each only if what made that right is still so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from adsmig.errors import NotFound, ObjectError
+from adsmig.model import Deletion
+from adsmig.plan import time_of
+from adsmig.storage.base import Storage
+
+Spread = Callable[[Callable[[], None]], None]
+"""Runs a function in several threads at once."""
+
+
+def remove(
+    src: Storage,
+    side: Storage,
+    deletions: Sequence[Deletion],
+    key_at: Callable[[bytes], bytes],
+    spread: Spread,
+) -> tuple[list[bytes], dict[bytes, str]]:
+    """Removes objects of ``side``, where ``key_at`` names their keys.
+
+    Returns the keys that are gone, and for those that could not be removed, the reasons.  In
+    neither are keys that came back at the source meanwhile.  Raises if the source cannot be read:
+    once it is unmounted, it would seem to lack whatever it is asked for.
+    """
+    src.prepare()
+    sure, problems = [one.key for one in deletions if not one.checked], dict[bytes, str]()
+    if len(sure) < len(deletions):
+        _check(src, deletions, sure, problems, spread)
+        src.prepare()
+    wanted = set(sure)
+    keys = [deletion.key for deletion in deletions if deletion.key in wanted]
+    errors = side.delete([key_at(key) for key in keys]) if keys else {}
+    for key in keys:
+        if why := errors.get(key_at(key)):
+            problems[key] = why
+    return [key for key in keys if key not in problems], problems
+
+
+def _check(
+    src: Storage,
+    deletions: Sequence[Deletion],
+    sure: list[bytes],
+    problems: dict[bytes, str],
+    spread: Spread,
+) -> None:
+    lock, waiting = threading.Lock(), iter([one for one in deletions if one.checked])
+
+    def work() -> None:
+        while True:
+            with lock:
+                deletion = next(waiting, None)
+            if deletion is None:
+                return
+            try:
+                good = (_unchanged if deletion.at_source else _absent)(src, deletion)
+            except (ObjectError, NotFound) as exc:
+                with lock:
+                    problems[deletion.key] = f"it cannot be looked up at the source: {exc}"
+                continue
+            with lock:
+                if good:
+                    sure.append(deletion.key)
+                elif deletion.at_source:
+                    problems[deletion.key] = "it changed after it had been copied"
+
+    spread(work)
+
+
+def _unchanged(src: Storage, deletion: Deletion) -> bool:
+    """Whether the source's object is the one that was copied, or gone."""
+    try:
+        entry = src.stat(deletion.key)
+    except NotFound:
+        return True
+    if src.keeps_files and deletion.key.endswith(b"/"):
+        return True  # a directory goes only if it is empty
+    # A HEAD tells whole seconds, where a listing may tell more.
+    unit = 1 if src.keeps_files else 10**9
+    now = (entry.size, entry.etag, time_of(entry) // unit)
+    return now == (deletion.size, deletion.etag, deletion.time_ns // unit)
+
+
+def _absent(src: Storage, deletion: Deletion) -> bool:
+    """Whether the source has no such key, nor, for a directory, anything below it."""
+    key = deletion.key
+    if src.problem(key):
+        return True  # it cannot even have such a key
+    if src.hides(key):
+        return False
+    if key.endswith(b"/") and (below := src.probe(key)) is not None and below.startswith(key):
+        return False
+    try:
+        src.stat(key)
+    except NotFound:
+        return True
+    return False

@@ -1,0 +1,177 @@
+"""What a person reads after a run, or about one: plain text, ready to print."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from adsmig.job import Job
+from adsmig.manifest import Manifest, Run, default_path
+from adsmig.model import Counts, Outcome
+from adsmig.progress import duration, size
+from adsmig.tables import printable as printable
+from adsmig.tables import table as table
+
+_WOULD = {"copied": "would copy", "deleted": "would delete"}
+
+
+def summary(job: Job, run: Run, seconds: float) -> str:
+    """A run's result in one line."""
+    counts = run.counts
+    if not counts.found and not counts.deleted:
+        return f"found nothing to {_VERBS[job.command]}: {job.src} was listed to its end"
+
+    def verb(done: str) -> str:
+        return _WOULD[done] if job.dryrun else done
+
+    parts = []
+    if job.command in ("cp", "sync"):
+        parts.append(f"{verb('copied')} {counts.copied:,} objects ({size(counts.copied_bytes)})")
+    elif job.command == "inventory" and job.dst:
+        parts.append(f"a sync would copy {counts.copied:,} objects ({size(counts.copied_bytes)})")
+    if job.command not in ("rm", "inventory") or job.dst:
+        word = "equal" if job.command == "verify" else "unchanged"
+        parts.append(f"{counts.unchanged:,} {word}")
+    if counts.left:
+        parts.append(f"{counts.left:,} left alone")
+    if counts.deleted or job.command == "rm" or job.delete_dst or job.delete_src:
+        what = "only at the destination" if job.command == "inventory" else verb("deleted")
+        parts.append(f"{what} {counts.deleted:,} ({size(counts.deleted_bytes)})")
+    if job.command != "inventory" or counts.failed:
+        word = "different" if job.command == "verify" else "failed"
+        parts.append(f"{counts.failed:,} {word}")
+    found = f"{counts.found:,} found ({size(counts.found_bytes)})"
+    parts.append(f"of {found}" if parts else found)
+    if counts.dropped:
+        parts.append(f"{counts.dropped:,} more not selected")
+    moved = job.command in ("cp", "sync") and not job.dryrun
+    rate = f", {size(counts.copied_bytes / max(seconds, 1e-3))}/s" if moved else ""
+    return f"{', '.join(parts)} in {duration(seconds)}{rate}"
+
+
+_VERBS = {
+    "cp": "copy", "sync": "sync", "rm": "delete", "verify": "compare", "inventory": "count",
+}  # fmt: skip
+
+
+def nothing_found(
+    job: Job, listed: int, reasons: Sequence[tuple[str, int, bytes]]
+) -> Iterator[str]:
+    """Why a run found nothing: what was listed, and which option dropped it.
+
+    ``listed`` objects were looked at again; ``reasons`` are options, with how many objects each
+    dropped, and the first of those.
+    """
+    if job.start is not None or job.end is not None:
+        limits = [
+            f"{name} {(value or b'').decode(errors='replace')!r}"
+            for name, value in (("--start", job.start), ("--end", job.end))
+            if value is not None
+        ]
+        if not listed:
+            yield f"no key lies within {' and '.join(limits)}"
+            return
+    if not listed:
+        yield "it is empty" if not job.files_from else "it has none of the keys in --files-from"
+    for option, count, first in reasons:
+        yield f"{option} dropped {count:,} of {listed:,} objects, such as {printable(first)}"
+
+
+def failure_lines(manifest: Manifest, most: int) -> Iterator[str]:
+    """A line for each failed key, at most ``most``, and one that tells of the others."""
+    for shown, outcome in enumerate(manifest.failures()):
+        if shown == most:
+            total = sum(count for _, count, _ in manifest.failure_kinds())
+            yield f"… and {total - most:,} more"
+            return
+        yield failure_line(outcome)
+
+
+def failure_line(outcome: Outcome) -> str:
+    """``kind  key  reason``; the key printable, whatever it holds."""
+    return f"{outcome.kind:<10} {printable(outcome.key)}  {outcome.error}"
+
+
+def program() -> str:
+    """What the user called this program."""
+    name = os.path.basename(sys.argv[0])
+    return name if name in ("adsmig", "ads-cli") else "adsmig"
+
+
+def which(job: Job, manifest: Manifest) -> str:
+    """How the user names a job to a command: its id, or its manifest's place."""
+    return job.id if manifest.path == default_path(job) else f"--manifest {manifest.path}"
+
+
+def status(manifest: Manifest, job: Job) -> Iterator[str]:
+    """What ``adsmig status`` prints: the job, its runs, what is left, what failed."""
+    yield f"job       {job.id}: {job.command} {job.src} {job.dst or ''}".rstrip()
+    yield f"manifest  {manifest.path}"
+    runs = manifest.runs()
+    if not runs:
+        yield "it has not been run yet"
+        return
+    yield ""
+    yield from table([RUN_COLUMNS, *(_run_row(run) for run in runs)])
+    last = runs[-1]
+    if last.state == "refused":
+        yield ""
+        yield last.message
+    elif last.state != "finished":
+        left = len(manifest.open_shards(last.id))
+        large = manifest.pending_uploads()
+        yield ""
+        yield f"unfinished: {left} ranges left" + (f" ({last.message})" if last.message else "")
+        for pending in large:
+            total = pending.upload.parts if pending.upload else 0
+            of = f"{len(pending.parts)} of {total} parts" if total else "not begun"
+            yield f"  large object {printable(pending.entry.key)}: {of}"
+        yield f"go on with: {program()} resume {which(job, manifest)}"
+    kinds = manifest.failure_kinds()
+    if kinds:
+        yield ""
+        yield "failed:"
+        for kind, count, example in kinds:
+            yield f"  {count:>8,}  {kind}: {example}"
+        name = which(job, manifest)
+        yield f"see them: {program()} failures {name}; try again: {program()} retry {name}"
+
+
+RUN_COLUMNS = (
+    "run", "kind", "state", "started", "took", "found", "unchanged", "copied", "bytes", "deleted",
+    "failed"
+)  # fmt: skip
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    counts: Counts = run.counts
+    state = run.state + (f" (resumed {run.resumed}×)" if run.resumed else "")
+    return (
+        str(run.id), run.kind, state, clock(run.started),
+        duration(run.ended - run.started) if run.ended else "",
+        f"{counts.found:,}", f"{counts.unchanged:,}", f"{counts.copied:,}",
+        size(counts.copied_bytes), f"{counts.deleted:,}", f"{counts.failed:,}",
+    )  # fmt: skip
+
+
+def clock(seconds: float) -> str:
+    """Local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+JOB_COLUMNS: tuple[str, ...] = (
+    "job", "command", "state", "last run", "copied", "failed", "from", "to"
+)  # fmt: skip
+
+
+def job_row(job: Job, runs: list[Run]) -> tuple[str, ...]:
+    """A job's line in ``adsmig jobs``."""
+    if not runs:
+        return (job.id, job.command, "new", "", "", "", str(job.src), str(job.dst or ""))
+    run = runs[-1]
+    return (
+        job.id, job.command, run.state, clock(run.started), f"{run.counts.copied:,}",
+        f"{run.counts.failed:,}", str(job.src), str(job.dst or ""),
+    )  # fmt: skip

@@ -1,0 +1,65 @@
+"""The one retry layer: an idempotent unit of work, tried again while that can help.
+
+A unit is one page of a listing, one stat, one object or one part, never a whole job, and
+nothing inside a unit tries again by itself, so that tries do not multiply.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from adsmig.errors import Throttled, TransientError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+TRIES = 7
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 20.0
+
+
+def never() -> bool:
+    """The default for ``stopping``: nobody asks to stop."""
+    return False
+
+
+def retry(
+    unit: Callable[[], T],
+    what: str,
+    *,
+    tries: int = TRIES,
+    stopping: Callable[[], bool] = never,
+    final: tuple[type[TransientError], ...] = (),
+) -> T:
+    """The result of ``unit()``, called up to ``tries`` times while it raises TransientError.
+
+    Pauses grow exponentially with full jitter (AWS Architecture Blog, "Exponential Backoff And
+    Jitter"), longer where the store asked for fewer requests.  ``what`` names the unit in the
+    log.  Raises the last error when the tries are used up or ``stopping()`` turns true, and at once
+    those that are ``final``.
+    """
+    pause = FIRST_PAUSE_S
+    for left in range(tries - 1, -1, -1):
+        try:
+            return unit()
+        except TransientError as exc:
+            if not left or stopping() or isinstance(exc, final):
+                raise
+            log.info("%s: %s; trying again", what, exc)
+            if not exc.immediate:
+                wait(pause * random.uniform(0.5, 1.5), stopping)
+                if stopping():
+                    raise
+                pause = min(pause * (4 if isinstance(exc, Throttled) else 2.5), LONGEST_PAUSE_S)
+    raise AssertionError("unreachable")
+
+
+def wait(seconds: float, stopping: Callable[[], bool] = never) -> None:
+    """Sleeps, but no longer than a moment once ``stopping()`` is true."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and not stopping():
+        time.sleep(min(left, 0.1))

@@ -1,0 +1,174 @@
+"""What a job finds at its two sides, in the order of keys, and what is to be done about it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import islice
+
+from adsmig.errors import AdsmigError, NotFound
+from adsmig.filters import Selection
+from adsmig.job import LARGE_SIZE, Job
+from adsmig.keylist import KeyList
+from adsmig.manifest import known_objects
+from adsmig.model import Action, Entry, KeyRange, What
+from adsmig.plan import merge, rules_of
+from adsmig.storage import open_storage
+from adsmig.storage.base import Storage
+
+LOOKUPS = 8
+"""Objects of a key list that are looked up at once."""
+
+
+@lru_cache(maxsize=8)
+def storages(job: Job) -> tuple[Storage, Storage]:
+    """The job's two storages, opened once a process; twice the source, if it has no destination."""
+    src = open_storage(job.src, job)
+    return src, open_storage(job.dst, job, destination=True) if job.dst else src
+
+
+@lru_cache(maxsize=2)
+def selection_of(job: Job) -> Selection:
+    """The job's filters at work."""
+    return Selection(job.filters, job.began_ns)
+
+
+@lru_cache(maxsize=1)
+def _key_list(path: str) -> KeyList:
+    return KeyList(path)
+
+
+def forget() -> None:
+    """Drops what this process keeps between slices, at the end of a run."""
+    for cache in (storages, selection_of, _key_list):
+        cache.cache_clear()
+
+
+def plan_of(job: Job, keys: KeyRange) -> Iterator[Action]:
+    """What there is to do about each key of a range, in order."""
+    _, dst = storages(job)
+    keeps = selection_of(job).keeps
+    if job.command == "rm":
+        return _removals(source_entries(job, keys), job)
+    there: Iterator[Entry] | None = None
+    if job.compare == "manifest":
+        there = known_objects(job.known, keys) if job.known else iter(())
+    elif job.lists_destination:
+        there = _alone(dst, *job.single) if job.single else _entries(job, dst, keys, missing=False)
+        if job.dryrun or job.command == "verify":
+            there = _empty_if_missing(there)
+    return merge(source_entries(job, keys), there, rules_of(job, keeps), LARGE_SIZE)
+
+
+def source_entries(job: Job, keys: KeyRange) -> Iterator[Entry]:
+    """What the source has in a range, of the keys that are selected by name."""
+    return _entries(job, storages(job)[0], keys, missing=True)
+
+
+def next_source_key(job: Job, after: bytes) -> bytes | None:
+    """The first key past ``after`` at the source, selected or not."""
+    if job.keys_file:
+        return next(_key_list(job.keys_file).keys(KeyRange(after)), None)
+    return storages(job)[0].probe(after)
+
+
+LOOKED_AT = 1000
+
+
+def explain(job: Job) -> tuple[int, list[tuple[str, int, bytes]]]:
+    """Looks at the first objects again, whatever options say: how many, and which options drop how
+    many of them, with the first that each drops.
+    """
+    src, _ = storages(job)
+    selection = selection_of(job)
+    dropped: dict[str, tuple[int, bytes]] = {}
+    listed = 0
+    found = (entry for entry in src.list(job.keys) if not entry.implied)
+    for entry in islice(found, 0 if job.keys_file else LOOKED_AT):
+        listed += 1
+        if reason := selection.reason(entry):
+            count, first = dropped.get(reason, (0, entry.key))
+            dropped[reason] = count + 1, first
+    return listed, [(reason, *found) for reason, found in dropped.items()]
+
+
+def _entries(job: Job, storage: Storage, keys: KeyRange, missing: bool) -> Iterator[Entry]:
+    selection = selection_of(job)
+    if job.keys_file:
+        found = _named(storage, _key_list(job.keys_file), keys, missing)
+    else:
+        found = storage.list(keys, selection.prune)
+    if not job.filters:
+        return found
+    return (entry for entry in found if selection.keeps_key(entry.key))
+
+
+def _named(storage: Storage, names: KeyList, keys: KeyRange, missing: bool) -> Iterator[Entry]:
+    """The entries that a key list names, of a range; ``missing``: also those that are not there.
+
+    A name that ends in ``/`` stands for everything below it.
+    """
+
+    def look_up(key: bytes) -> Entry | None:
+        try:
+            return storage.stat(key)
+        except NotFound:
+            return Entry(key, 0, None, 0, problem="it is not there") if missing else None
+        except AdsmigError as exc:
+            return Entry(key, 0, None, 0, problem=str(exc))
+
+    # The range may begin below a name that stands before it.
+    covering = (keys.after[: at + 1] for at, byte in enumerate(keys.after) if byte == ord("/"))
+    directory = next((name for name in covering if name in names), None)
+    wanted = names.keys(keys)
+    with contextlib.ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(LOOKUPS, "look up"))
+        while True:
+            if directory is not None:
+                last = directory + b"\xff" * 256
+                upto = last if keys.upto is None else min(last, keys.upto)
+                for entry in storage.list(KeyRange(max(keys.after, directory), upto, True)):
+                    if entry.key in keys:
+                        yield entry
+                below, directory = directory, None
+                wanted = (name for name in names.keys(KeyRange(below + b"\xff" * 256, keys.upto)))
+            batch = []
+            for name in islice(wanted, 10 * LOOKUPS):
+                if name.endswith(b"/"):
+                    directory = name
+                    break
+                batch.append(name)
+            yield from filter(None, threads.map(look_up, batch))
+            if not batch and directory is None:
+                return
+
+
+def _removals(entries: Iterator[Entry], job: Job) -> Iterator[Action]:
+    """For ``rm``: everything that is selected, with directories that their content implies."""
+    keeps = selection_of(job).keeps
+    for entry in entries:
+        if entry.problem and not entry.key.endswith(b"/"):
+            # A broken link or a pipe cannot be copied, but it can be removed.
+            yield Action(What.DELETE, entry)
+        elif entry.problem:
+            yield Action(What.FAIL, entry)
+        else:
+            yield Action(What.DELETE if keeps(entry) else What.DROP, entry)
+
+
+def _alone(dst: Storage, src_key: bytes, dst_key: bytes) -> Iterator[Entry]:
+    """The listing of one object at the destination, under the key that it has at the source."""
+    try:
+        yield dst.stat(dst_key)._replace(key=src_key)
+    except NotFound:
+        return
+
+
+def _empty_if_missing(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """A destination that must not be created is one without objects."""
+    try:
+        yield from entries
+    except NotFound:
+        return

@@ -1,0 +1,139 @@
+"""The tables of a manifest, and how keys are kept in them.
+
+Keys are TEXT, which SQLite compares by their bytes; a key that is not UTF-8 is a BLOB.
+sqlite-utils, Datasette and the sqlite3 shell open it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adsmig.model import Counts
+
+VERSION = 2
+"""Of the schema; kept as PRAGMA user_version."""
+APPLICATION = 0x41445331
+"""``ADS1``; kept as PRAGMA application_id, by which ``file`` and others tell databases apart."""
+
+SCHEMA: dict[str, tuple[dict[str, Any], Any]] = {
+    # One row: what this manifest is about.  `job` is JSON, without secrets.
+    "job": (
+        {"id": str, "command": str, "src": str, "dst": str, "job": str, "created": float},
+        "id",
+    ),
+    # Every time the job was run from the beginning; a resumed run keeps its row.
+    # state: running (or killed), stopped (resumable), refused (it would have removed too much),
+    # finished.  kind: cp, sync, rm, verify, retry.  manner: the options that it was begun with.
+    "runs": (
+        {
+            "id": int,
+            "kind": str,
+            "state": str,
+            "started": float,
+            "ended": float,
+            "resumed": int,
+            **dict.fromkeys(Counts._fields, int),
+            "message": str,
+            "manner": str,
+        },
+        "id",
+    ),
+    # The ranges (after, upto] of a run's keys; settled up to and including cursor.
+    "shards": (
+        {
+            "id": int,
+            "run": int,
+            "after": str,
+            "upto": str,
+            "closed": int,
+            "cursor": str,
+            "done": int,
+        },
+        "id",
+    ),
+    # What was committed when, by which worker (a process id): a slice of a shard, or parts of a
+    # large object.  Unix time, seconds.
+    "slices": (
+        {
+            "id": int,
+            "run": int,
+            "shard": int,
+            "worker": int,
+            "started": float,
+            "ended": float,
+            "found": int,
+            "copied": int,
+            "failed": int,
+            "bytes": int,
+        },
+        "id",
+    ),
+    # Large objects under way.  upload_id is empty until the destination has opened one.
+    "uploads": (
+        {
+            "key": str,
+            "size": int,
+            "mtime_ns": int,
+            "stored_ns": int,
+            "etag": str,
+            "upload_id": str,
+            "part_size": int,
+            "tries": int,
+        },
+        "key",
+    ),
+    "parts": (
+        {"key": str, "number": int, "etag": str, "checksum": str, "md5": str},
+        ("key", "number"),
+    ),
+    # What could not be copied, and has not been since.
+    "failures": (
+        {"key": str, "run": int, "kind": str, "error": str, "size": int, "at": float},
+        "key",
+    ),
+    # Every object copied, as its source was then.  checksum: xxh3:HEX, of a large object
+    # xxh3:HEX-PARTSxSIZE (the hash of its parts' hashes), NULL after a server-side copy.
+    "objects": (
+        {
+            "key": str,
+            "size": int,
+            "mtime_ns": int,
+            "etag": str,
+            "checksum": str,
+            "run": int,
+            "seconds": float,
+        },
+        "key",
+    ),
+    # What the current run has yet to remove.
+    "deletions": (
+        {
+            "id": int,
+            "key": str,
+            "size": int,
+            "time_ns": int,
+            "etag": str,
+            "at_source": int,
+            "checked": int,
+            "implied": int,
+        },
+        "id",
+    ),
+    # Directories that are to get the permissions and times of their sources, once all is in them.
+    "directories": ({"key": str}, "key"),
+    # Symbolic links to directories that the last run did not follow.
+    "links": ({"key": str}, "key"),
+}
+
+
+def to_db(key: bytes) -> str | bytes:
+    """A key as SQLite keeps it."""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return key
+
+
+def from_db(value: str | bytes) -> bytes:
+    """The key that :func:`to_db` put away."""
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,366 @@
+"""One command's work on a job, from its manifest to its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from adsmig import report, scan
+from adsmig.coordinator import Coordinator
+from adsmig.errors import AdsmigError, ManifestError, UsageError
+from adsmig.inventory import Inventory
+from adsmig.job import Job
+from adsmig.keylist import sort_keys
+from adsmig.location import Credentials
+from adsmig.manifest import Manifest, Run, default_path, jobs, state_directory
+from adsmig.model import Counts, KeyRange, Outcome
+from adsmig.output import Output, text_of
+from adsmig.progress import Progress, progress_event
+
+log = logging.getLogger(__name__)
+
+FAILURES_SHOWN = 20
+INTERRUPTED = 130
+
+Begin = Callable[[Manifest, Job], Run]
+
+
+def start(job: Job, path: Path | None, output: Output) -> int:
+    """Goes on with the job's unfinished run, or begins a new one.  The exit code.
+
+    ``path`` None: the manifest's usual place.  A dry run keeps none.
+    """
+    if job.dryrun:
+        known = path or default_path(job)
+        job = replace(job, known=str(known) if known.exists() else "")
+        return _run(job, None, output, _resume_or_begin)
+    return _run(job, path or default_path(job), output, _resume_or_begin)
+
+
+def remove(job: Job, path: Path | None, output: Output) -> int:
+    """Deletes what the job selects, once the user agreed to it.
+
+    Without a terminal to ask at, and without ``job.yes``, says what would go, and raises.
+    """
+    if job.dryrun or not job.yes:
+        code = _run(replace(job, dryrun=True), None, output, _resume_or_begin)
+        if job.dryrun or code == INTERRUPTED:
+            return code
+        if not sys.stdin.isatty():
+            raise AdsmigError("nothing was deleted: say --yes to delete this without being asked")
+        print(f"Delete all this at {job.src}? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise AdsmigError("nothing was deleted")
+    return _run(job, path or default_path(job), output, _resume_or_begin)
+
+
+def resume(job: Job, path: Path, output: Output) -> int:
+    """Goes on with the unfinished run of a manifest; says so if there is none."""
+    with Manifest(path) as manifest:
+        if not manifest.unfinished_run():
+            output.result(f"nothing to resume: the last run of job {job.id} came to its end")
+            return 0
+    return _run(job, path, output, _retry)
+
+
+def retry(job: Job, path: Path, output: Output) -> int:
+    """Tries again what failed, and nothing else; an unfinished run comes first."""
+    with Manifest(path) as manifest:
+        if not manifest.unfinished_run() and not manifest.failure_kinds():
+            output.result(f"nothing to retry: no object of job {job.id} has failed")
+            return 0
+    return _run(job, path, output, _retry)
+
+
+def open_job(
+    name: str | None, path: Path | None, src: Credentials | None, dst: Credentials | None
+) -> tuple[Job, Path]:
+    """The job of an id (or the beginning of one), or of a manifest; by default the last used.
+
+    Raises UsageError if there is no such job, or more than one.
+    """
+    path = path or _find(name)
+    with Manifest(path) as manifest:
+        return Job.from_json(_job_json(manifest), src, dst), path
+
+
+def job_lines(output: Output) -> Iterator[str]:
+    """The jobs of the state directory and what their last runs came to, as a table."""
+    rows = [report.JOB_COLUMNS]
+    troubles = []
+    for path, manifest in jobs():
+        if isinstance(manifest, ManifestError):
+            troubles.append(str(manifest))
+        elif text := manifest.job_json():
+            rows.append(report.job_row(Job.from_json(text), manifest.runs()))
+        else:
+            troubles.append(f"{path} holds no job yet")
+    if output.as_json:
+        columns = [column.replace(" ", "_") for column in report.JOB_COLUMNS]
+        yield from (json.dumps(dict(zip(columns, row, strict=True))) for row in rows[1:])
+        return
+    if len(rows) == 1:
+        yield f"no jobs in {state_directory()}"
+    else:
+        yield from report.table(rows)
+    yield from troubles
+
+
+def status_lines(
+    name: str | None, path: Path | None, html: Path | None, output: Output
+) -> Iterator[str]:
+    """What ``adsmig status`` prints; ``html`` takes a page with plots."""
+    with Manifest(path or _find(name)) as manifest:
+        job = Job.from_json(_job_json(manifest))
+        if html:
+            from adsmig.page import run_page
+
+            _write(html, run_page(job, manifest))
+        if output.as_json:
+            yield from (json.dumps(run_event(run)) for run in manifest.runs())
+        else:
+            yield from report.status(manifest, job)
+
+
+def failure_lines(name: str | None, path: Path | None, output: Output) -> Iterator[str]:
+    """What ``adsmig failures`` prints: a line for each."""
+    with Manifest(path or _find(name)) as manifest:
+        for one in manifest.failures():
+            yield json.dumps(failure_event(one)) if output.as_json else report.failure_line(one)
+
+
+def run_event(run: Run) -> dict[str, object]:
+    """A run as JSON has it."""
+    return {
+        "run": run.id,
+        "kind": run.kind,
+        "state": run.state,
+        "started": run.started,
+        "ended": run.ended,
+        "resumed": run.resumed,
+        **run.counts._asdict(),
+        "message": run.message,
+    }
+
+
+def failure_event(outcome: Outcome) -> dict[str, object]:
+    """A failure as JSON has it."""
+    return {
+        "kind": outcome.kind,
+        "key": text_of(outcome.key),
+        "size": outcome.size,
+        "error": outcome.error,
+    }
+
+
+def _job_json(manifest: Manifest) -> str:
+    text = manifest.job_json()
+    if text is None:
+        raise ManifestError(f"{manifest.path} holds no job yet")
+    return text
+
+
+def _find(name: str | None) -> Path:
+    paths = sorted(state_directory().glob(f"{name or ''}*.db"), key=lambda p: p.stat().st_mtime)
+    if not paths:
+        wanted = f"no job {name}" if name else "no job"
+        raise UsageError(f"{wanted} in {state_directory()}; see adsmig jobs, or name a --manifest")
+    if name and len(paths) > 1:
+        raise UsageError(f"{name} could be any of {', '.join(path.stem for path in paths)}")
+    return paths[-1]
+
+
+def _resume_or_begin(manifest: Manifest, job: Job) -> Run:
+    run = manifest.unfinished_run()
+    if run and run.kind != "retry" and run.manner == job.manner:
+        return _resume(manifest, run)
+    if run and run.kind != "retry":  # which looked at a few keys only
+        log.warning("the unfinished run %d had other options; beginning a new one", run.id)
+    return manifest.begin_run(job.command, [job.keys], job.manner)
+
+
+def _resume(manifest: Manifest, run: Run) -> Run:
+    manifest.resume_run(run.id)
+    return manifest.runs()[-1]
+
+
+def _retry(manifest: Manifest, job: Job) -> Run:
+    if run := manifest.unfinished_run():
+        return _resume(manifest, run)
+    return manifest.begin_run("retry", list(_ranges_of(manifest.failures())), job.manner)
+
+
+def _ranges_of(failures: Iterable[Outcome]) -> Iterator[KeyRange]:
+    """A range for each failed key; for a directory that could not be listed, all below it."""
+    below: bytes | None = None
+    for outcome in failures:
+        key = outcome.key
+        if below is not None and key.startswith(below):
+            continue
+        below = key if key.endswith(b"/") and outcome.kind == "source" else None
+        yield KeyRange(key, key + b"\xff" * 256 if below else key, closed=True)
+
+
+@contextlib.contextmanager
+def _readied(job: Job, run: Run, path: Path | None) -> Iterator[Job]:
+    """The job with what its workers need to know of the run and of files."""
+    job = replace(job, began_ns=int(run.started * 1e9), known=str(path) if path else job.known)
+    if not job.files_from:
+        yield job
+        return
+    if path:
+        keys_file = f"{path}.keys"
+    else:
+        fd, keys_file = tempfile.mkstemp(prefix="adsmig-", suffix=".keys")
+        os.close(fd)
+    try:
+        sort_keys(job.files_from, keys_file, as_paths=job.src.scheme == "file")
+        yield replace(job, keys_file=keys_file)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(keys_file)
+
+
+def _run(job: Job, path: Path | None, output: Output, begin: Begin) -> int:
+    with Manifest(path, create=True) as manifest:
+        manifest.lock()
+        text = manifest.job_json()
+        if text and Job.from_json(text).by_directory:
+            job = job.sorted_by_directory()
+        manifest.set_job(job)
+        finished = [run for run in manifest.runs() if run.state == "finished"]
+        run = begin(manifest, job)
+        if run.resumed and run.counts.found and not output.quiet:
+            output.note(f"resuming run {run.id} of job {job.id}")
+        log.info("run %d of job %s: %s %s %s", run.id, job.id, job.command, job.src, job.dst or "")
+        expected = finished[-1].counts if finished else None
+        progress = Progress(expected, silent=output.as_json, dryrun=job.dryrun)
+        began = time.monotonic()
+
+        def watch(counts: Counts, last: bool) -> None:
+            if not output.quiet:
+                progress(counts, last, listed=not coordinator.listing)
+                if output.as_json and progress.due(last):
+                    output.event("progress", **progress_event(counts, coordinator.listing))
+
+        with _readied(job, run, path) as ready:
+            coordinator = Coordinator(ready, manifest, run, watch)
+            try:
+                coordinator.run()
+            finally:
+                _record_links(job, manifest)
+            run = manifest.runs()[-1]
+            seconds = time.monotonic() - began
+            log.info("run %d is %s: %s", run.id, run.state, report.summary(job, run, seconds))
+            _tell(ready, run, seconds, coordinator.inventory, output)
+        return _exit_code(job, manifest, run, coordinator, output)
+
+
+def _record_links(job: Job, manifest: Manifest) -> None:
+    """Writes the paths of the links that were not followed to the file that the user named."""
+    if not job.record or job.dryrun:
+        return
+    try:
+        with open(job.record, "wb") as file:
+            for key in manifest.links():
+                file.write(os.path.join(job.src.path, key) + b"\n")
+    except OSError as exc:
+        raise AdsmigError(f"cannot write --recordName {job.record}: {exc.strerror}") from exc
+
+
+def _tell(job: Job, run: Run, seconds: float, inventory: Inventory | None, output: Output) -> None:
+    """Prints what a run came to, and the report of a dry one."""
+    if output.as_json:
+        event = {**run_event(run), "command": job.command, "job": job.id, "dryrun": job.dryrun}
+        output.event("result", **event, seconds=round(seconds, 3))
+    elif (not output.quiet or job.dryrun) and (run.state == "finished" or run.counts.found):
+        if not output.as_csv:
+            print(report.summary(job, run, seconds))
+        if not run.counts.found + run.counts.deleted and run.state == "finished":
+            for line in report.nothing_found(job, *scan.explain(job)):
+                print(line)
+    if inventory and run.counts.found + run.counts.deleted:
+        _report(job, run, inventory, output)
+
+
+def _report(job: Job, run: Run, inventory: Inventory, output: Output) -> None:
+    from adsmig import tables
+    from adsmig.estimate import estimate, load_prices
+
+    counts = run.counts
+    figures = estimate(
+        inventory,
+        src_scheme=job.src.scheme,
+        dst_scheme=job.dst.scheme if job.dst else None,
+        lists_destination=job.lists_destination and job.compare != "manifest",
+        to_copy=(counts.copied, counts.copied_bytes),
+        large=_large(job, inventory),
+        extraneous=counts.deleted,
+        rate_mbps=output.rate or job.bwlimit_mbps or None,
+        prices=load_prices(output.prices) if output.prices else None,
+    )
+    if output.as_json:
+        output.event("inventory", **inventory.to_json(), estimate=figures.to_json())
+    elif output.as_csv:
+        sys.stdout.writelines(tables.inventory_csv(inventory, figures))
+    else:
+        for line in tables.inventory_lines(inventory, figures, bool(output.info)):
+            print(line)
+    if output.html:
+        from adsmig.page import inventory_page
+
+        facts = [("Source", str(job.src))]
+        if job.dst:
+            facts.append(("Destination", str(job.dst)))
+        facts += [("Command", f"{job.command}, as a dry run"), ("Made", report.clock(time.time()))]
+        page = inventory_page(f"What is at {job.src}", facts, inventory, figures, bool(output.info))
+        _write(output.html, page)
+
+
+def _large(job: Job, inventory: Inventory) -> tuple[int, int]:
+    """The large objects that would be copied, and their parts."""
+    if job.dst:
+        return inventory.large_of("new", "changed")
+    # Without a destination, all of them, to any.
+    return (0, 0) if job.command == "rm" else (inventory.large_objects, inventory.large_parts)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise AdsmigError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+def _exit_code(
+    job: Job, manifest: Manifest, run: Run, coordinator: Coordinator, output: Output
+) -> int:
+    """Tells what failed and what to do next; raises the error that stopped the run."""
+    if run.counts.failed:
+        for line in report.failure_lines(manifest, FAILURES_SHOWN):
+            output.note(line)
+        for outcome in manifest.failures() if output.as_json else ():
+            output.event("failure", **failure_event(outcome))
+    program = report.program()
+    which = report.which(job, manifest)
+    if coordinator.refused:
+        raise AdsmigError(coordinator.refused)
+    if coordinator.stop:
+        hint = "" if job.dryrun else f"; then go on with: {program} resume {which}"
+        raise AdsmigError(coordinator.stop.message + hint)
+    if run.state != "finished":
+        hint = "" if job.dryrun else f"; go on with: {program} resume {which}"
+        output.note(f"interrupted{hint}")
+        return INTERRUPTED
+    if run.counts.failed and not job.dryrun:
+        verb = "compare these again" if job.command == "verify" else "try these again"
+        output.note(f"{verb} with: {program} retry {which}")
+    return 1 if run.counts.failed else 0

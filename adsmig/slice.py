@@ -1,0 +1,411 @@
+"""A range of keys being worked on by the threads of one process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from adsmig.content import same_content
+from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
+from adsmig.job import LARGE_SIZE, Job
+from adsmig.limits import Lease, opened
+from adsmig.model import (
+    Action,
+    Budget,
+    Counts,
+    Deletion,
+    Entry,
+    KeyRange,
+    Outcome,
+    SliceResult,
+    Stop,
+    What,
+)
+from adsmig.plan import time_of
+from adsmig.progress import size
+from adsmig.retry import never
+from adsmig.scan import plan_of, storages
+from adsmig.survey import Survey
+from adsmig.transfer import Manner, copy, failure, settled
+
+log = logging.getLogger(__name__)
+
+SEEK_SHARE = 10
+"""A slice lasts at least this many times as long as it took to reach its first key."""
+MOST_LARGE = 50
+"""A slice ends after so many large objects, lest a listing run far ahead of the copying."""
+MOST_DELETIONS = 20_000
+"""Or after so many deletions."""
+
+_WORK = (What.COPY, What.CHECK)
+"""What threads carry out; all else is settled as it is listed."""
+
+
+@dataclass(slots=True)
+class _Listed:
+    """Tallies of what was settled as it was listed, in the order of keys."""
+
+    found: int = 0
+    found_bytes: int = 0
+    unchanged: int = 0
+    unchanged_bytes: int = 0
+    left: int = 0
+    dropped: int = 0
+    deleted: int = 0
+    deleted_bytes: int = 0
+
+    def counts(self) -> Counts:
+        return Counts(
+            self.found,
+            self.found_bytes,
+            self.unchanged,
+            self.unchanged_bytes,
+            left=self.left,
+            dropped=self.dropped,
+            deleted=self.deleted,
+            deleted_bytes=self.deleted_bytes,
+        )
+
+
+class Slice:
+    """A range being worked on; call :meth:`run` once.  Threads pull actions from it."""
+
+    def __init__(self, job: Job, keys: KeyRange, budget: Budget, lease: Lease) -> None:
+        self._job, self._keys, self._budget, self._lease = job, keys, budget, lease
+        self._limits = opened(lease.path)
+        self._stopping = self._limits.stopping if self._limits else never
+        self._src, self._dst = storages(job)
+        self._manner = Manner(job.perms, job.delete_src)
+        self._lock = threading.Lock()
+        self._started, self._began = time.time(), time.monotonic()
+        self._deadline = self._began + budget.seconds
+        self._actions: Iterator[Action] | None = None
+        self._cursor: bytes | None = None
+        self._dispatched = 0
+        self._ended = self._done = False
+        self._stop: AdsmigError | None = None
+        self._listed = _Listed()
+        self._outcomes: list[Outcome] = []
+        self._equal: list[Outcome] = []
+        """Of those that had to be read to find out."""
+        self._large: list[Entry] = []
+        self._deletions: list[Deletion] = []
+        self._links: list[bytes] = []
+        self._directories: list[bytes] = []
+        self._copied = self._copied_bytes = self._failed = self._equal_bytes = 0
+        # Keys being worked on: the cursor and the tallies as they were just before each.
+        self._in_hand: dict[bytes, tuple[bytes | None, Counts]] = {}
+        self._survey = Survey(job, self._src, self._dst) if job.dryrun else None
+
+    def run(self, spread: Callable[[Callable[[], None]], None]) -> SliceResult:
+        """Settles keys in order until all are or the budget is used up; see worker.run_slice.
+
+        ``spread`` runs a function in all threads of the process.
+        """
+        if self._job.dryrun:
+            self._work()  # which only lists
+        else:
+            spread(self._work)
+        try:
+            if self._copied and not self._job.dryrun and self._job.dst:
+                self._dst.sync()
+        except AdsmigError as exc:
+            return self._result(None, Counts(), False, exc)
+        cursor, counts, done = self._cursor, self._counts(), self._done
+        if self._in_hand:
+            # Some keys were left unsettled: only what comes before the first of them counts.
+            done = False
+            cursor, counts = self._in_hand[min(self._in_hand)]
+            self._forget_past(cursor)
+            counts += self._settled_counts()
+        return self._result(cursor, counts, done, self._stop)
+
+    def _forget_past(self, cursor: bytes | None) -> None:
+        """Drops what is known about keys past the cursor; they are looked at again."""
+
+        def kept(key: bytes) -> bool:
+            return cursor is not None and key <= cursor
+
+        self._outcomes = [one for one in self._outcomes if kept(one.key)]
+        self._equal = [one for one in self._equal if kept(one.key)]
+        self._large = [one for one in self._large if kept(one.key)]
+        self._deletions = [one for one in self._deletions if kept(one.key)]
+        self._links = [key for key in self._links if kept(key)]
+        self._directories = [key for key in self._directories if kept(key)]
+
+    def _settled_counts(self) -> Counts:
+        """Of what the threads did, as lists tell it."""
+        good = [one for one in self._outcomes if not one.error]
+        return Counts(
+            unchanged=len(self._equal),
+            unchanged_bytes=sum(one.size for one in self._equal),
+            copied=len(good),
+            copied_bytes=sum(one.size for one in good),
+            failed=len(self._outcomes) - len(good),
+        )
+
+    def _result(
+        self, cursor: bytes | None, counts: Counts, done: bool, stop: AdsmigError | None
+    ) -> SliceResult:
+        nothing = cursor is None and not done
+        if nothing:
+            self._forget_past(None)
+        return SliceResult(
+            cursor,
+            done,
+            counts,
+            self._outcomes,
+            self._large,
+            self._deletions,
+            self._links,
+            self._directories,
+            self._survey.inventory if self._survey else None,
+            stop_of(stop) if stop else None,
+            os.getpid(),
+            self._started,
+            time.time(),
+        )
+
+    def _counts(self) -> Counts:
+        """All of it; as :meth:`_settled_counts`, without counting."""
+        listed = self._listed
+        return Counts(
+            listed.found,
+            listed.found_bytes,
+            listed.unchanged + len(self._equal),
+            listed.unchanged_bytes + self._equal_bytes,
+            self._copied,
+            self._copied_bytes,
+            self._failed,
+            listed.left,
+            listed.dropped,
+            listed.deleted,
+            listed.deleted_bytes,
+        )
+
+    def _work(self) -> None:
+        """What each thread does: works on one object after the other, until there are no more."""
+        try:
+            while action := self._next():
+                equal, outcome = self._carry_out(action)
+                with self._lock:
+                    del self._in_hand[action.src.key]
+                    if outcome is None:
+                        self._large.append(action.src)
+                    elif equal:
+                        self._equal.append(outcome)
+                        self._equal_bytes += outcome.size
+                        if self._job.delete_src:
+                            self._deletions.append(deletion_of(outcome))
+                        self._show()
+                    else:
+                        self._settle(outcome)
+        except Exception as exc:
+            if not isinstance(exc, AdsmigError):
+                log.info("internal error", exc_info=exc)
+                exc = AdsmigError(f"internal error: {type(exc).__name__}: {exc}")
+            with self._lock:
+                self._ended = True
+                if not (isinstance(exc, TransientError) and self._stopping()):
+                    self._stop = self._stop or exc
+
+    def _carry_out(self, action: Action) -> tuple[bool, Outcome | None]:
+        """Works on one object: whether it was found equal, and what became of it.
+
+        No outcome: it is to be copied, in parts.
+        """
+        entry, job = action.src, self._job
+        key = job.dst_key(entry.key)
+        if action.what == What.CHECK:
+            assert action.dst
+            there = action.dst._replace(key=key)
+
+            def compare() -> Outcome:
+                same = same_content(self._src, entry, self._dst, there, self._limits)
+                return done(entry, "" if same else "differs")
+
+            found = settled(compare, entry, self._stopping)
+            if found.kind != "differs":
+                return not found.error, found
+            if job.command == "verify":
+                return False, failure(entry, "differs", "the content is not the same")
+            if entry.size > LARGE_SIZE:
+                return False, None
+        return False, copy(self._src, self._dst, entry, key, self._limits, self._manner)
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+        if outcome.error:
+            self._failed += 1
+        else:
+            self._copied += 1
+            self._copied_bytes += outcome.size
+            if self._job.delete_src:
+                self._deletions.append(deletion_of(outcome))
+        self._show()
+
+    def _next(self) -> Action | None:
+        """The next object to work on; everything that needs no work is settled on the way."""
+        listed = 0
+        with self._lock:
+            if self._actions is None:
+                self._actions = plan_of(self._job, self._keys)
+            while not self._ended:
+                if self._cursor is not None and self._used_up():
+                    break
+                try:
+                    action = next(self._actions, None)
+                except BaseException:
+                    # Still under the lock: to the next thread, a generator that raised would look
+                    # like one that has come to its end, and the range like one that is done.
+                    self._ended = True
+                    raise
+                if action is None:
+                    self._done = True
+                    break
+                if self._cursor is None:
+                    reached = time.monotonic()
+                    self._deadline = max(
+                        self._deadline, reached + SEEK_SHARE * (reached - self._began)
+                    )
+                if self._survey:
+                    self._foresee(action)
+                elif action.what in _WORK and not self._budget.objects:
+                    break
+                else:
+                    before, counts = self._cursor, self._listed.counts()
+                    if self._settle_listed(action):
+                        self._in_hand[action.src.key] = before, counts
+                        self._cursor = action.src.key
+                        self._dispatched += 1
+                        return action
+                self._cursor = action.src.key
+                listed += 1
+                if not listed & 1023:
+                    self._show()
+            self._ended = True
+            return None
+
+    def _settle_listed(self, action: Action) -> bool:
+        """Counts an action, and settles it if it is no work; True if it is."""
+        what, entry, there = action
+        listed, job = self._listed, self._job
+        if what == What.DROP:
+            listed.dropped += 1
+            return False
+        if what == What.DIRECTORY:
+            if job.keeps_directories:
+                self._directories.append(entry.key)
+            if job.delete_src:  # once it is empty
+                self._deletions.append(_deletion(entry, at_source=True, checked=False))
+            return False
+        if what == What.DELETE and job.dst:
+            if job.command == "verify":
+                if not entry.implied:
+                    self._settle(failure(entry, "extra", "only at the destination"))
+            else:
+                self._deletions.append(_deletion(entry, at_source=False, checked=True))
+            return False
+        if not entry.implied:
+            listed.found += 1
+            listed.found_bytes += entry.size
+        if what == What.CHECK or (what == What.COPY and job.command != "verify"):
+            return True
+        if what == What.SKIP:
+            listed.unchanged += 1
+            listed.unchanged_bytes += entry.size
+            if job.delete_src:
+                self._deletions.append(_deletion(entry, at_source=True, checked=True))
+        elif what == What.LEAVE:
+            listed.left += 1
+            if entry.link is not None and job.record:
+                self._links.append(entry.key)
+        elif what == What.FAIL:
+            self._settle(failure(entry, "source", entry.problem))
+        elif what == What.DELETE:
+            self._deletions.append(_deletion(entry, at_source=True, checked=False))
+        elif job.command == "verify":
+            missing = "it is not at the destination"
+            sizes = there and f"{size(entry.size)} at the source, {size(there.size)} at the other"
+            self._settle(failure(entry, "differs" if there else "missing", sizes or missing))
+        else:
+            self._large.append(entry)
+        return False
+
+    def _foresee(self, action: Action) -> None:
+        """Counts what a run would do about one key; for a dry run, which is in one thread."""
+        what, entry, there = action
+        assert self._survey
+        if what == What.CHECK:
+            assert there
+            there = there._replace(key=self._job.dst_key(entry.key))
+            try:
+                same = same_content(self._src, entry, self._dst, there, self._limits)
+                what = What.SKIP if same else What.COPY
+            except (ObjectError, NotFound, SourceChanged) as exc:
+                what, entry = What.FAIL, entry._replace(problem=str(exc))
+                action = Action(what, entry)
+        if what != What.DROP:
+            self._survey.add(action, what)
+        if what == What.DELETE:
+            if not entry.implied:
+                self._listed.deleted += 1
+                self._listed.deleted_bytes += entry.size
+        elif what in (What.COPY, What.LARGE):
+            self._copied += 1
+            self._copied_bytes += entry.size
+        if what != What.DELETE or not self._job.dst:
+            self._count_foreseen(what, entry)
+
+    def _count_foreseen(self, what: What, entry: Entry) -> None:
+        listed = self._listed
+        if what == What.DROP:
+            listed.dropped += 1
+        elif not entry.implied:
+            listed.found += 1
+            listed.found_bytes += entry.size
+            if what == What.SKIP:
+                listed.unchanged += 1
+                listed.unchanged_bytes += entry.size
+            elif what == What.LEAVE:
+                listed.left += 1
+            elif what == What.FAIL:
+                self._failed += 1
+                self._outcomes.append(failure(entry, "source", entry.problem))
+
+    def _show(self) -> None:
+        if self._limits:
+            self._limits.report(self._lease.slot, self._counts())
+
+    def _used_up(self) -> bool:
+        return (
+            self._dispatched >= (self._budget.objects or 1)
+            or len(self._large) >= MOST_LARGE
+            or time.monotonic() > self._deadline
+            or self._stopping()
+            or len(self._deletions) >= MOST_DELETIONS
+        )
+
+
+def deletion_of(outcome: Outcome) -> Deletion:
+    """Of a source object that was copied, or found equal."""
+    return Deletion(outcome.key, outcome.size, outcome.mtime_ns, outcome.etag, True, True)
+
+
+def _deletion(entry: Entry, at_source: bool, checked: bool) -> Deletion:
+    time_ns = time_of(entry)
+    return Deletion(entry.key, entry.size, time_ns, entry.etag, at_source, checked, entry.implied)
+
+
+def done(entry: Entry, kind: str) -> Outcome:
+    """The Outcome of an object that was looked at."""
+    return Outcome(entry.key, entry.size, time_of(entry), entry.etag, None, kind=kind)
+
+
+def stop_of(exc: AdsmigError) -> Stop:
+    """An error that ends a run, in a form that crosses processes."""
+    return Stop(str(exc), exc.exit_code, type(exc).__name__)

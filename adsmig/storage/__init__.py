@@ -1,0 +1,28 @@
+"""Where bytes come from and go to: one protocol, one driver a kind of storage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adsmig.errors import AdsmigError
+from adsmig.providers import PROVIDERS
+
+if TYPE_CHECKING:
+    from adsmig.location import Location
+    from adsmig.storage.base import Settings, Storage
+
+
+def open_storage(location: Location, settings: Settings, destination: bool = False) -> Storage:
+    """The driver for ``location``, ready; imports only that driver.  Makes no request yet.
+
+    ``destination`` says that it will be written to.
+    """
+    if location.scheme == "file":
+        from adsmig.storage.local import LocalStorage
+
+        return LocalStorage(location, settings, destination)
+    if location.scheme in PROVIDERS:
+        from adsmig.storage.s3 import S3Storage
+
+        return S3Storage(location, settings, destination)
+    raise AdsmigError(f"no driver for addresses of the form {location.scheme}://")

@@ -1,0 +1,239 @@
+"""The contract of a storage driver, and the function that opens one.
+
+Every driver passes the same conformance suite, ``tests/storage``.  Keys are relative to the
+Location that the storage was opened for.  Methods may be called from several threads at once.
+Where the text says *tries again*, the method does so itself; the others are units that the caller
+tries again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import NamedTuple, Protocol
+
+from adsmig.location import Location
+from adsmig.model import Entry, KeyRange, Meta, Part, Upload
+
+Identity = tuple[int, int]
+"""Device and inode of a directory."""
+
+Prune = Callable[[bytes], bool]
+"""Whether a directory, relative to the Location and ending in ``/``, is of no interest."""
+
+
+class Body(Protocol):
+    """The bytes of one object, or a span of them, being read.  Closed by whoever opened it."""
+
+    meta: Meta
+    md5: str | None
+    """What the source says is the MD5 of all of these bytes, hexadecimal; None if it does not."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fills as much of ``buffer`` as it can and returns the number of bytes; 0 at the end.
+
+        Before it hands out the last bytes it makes sure that the object is still what its Entry
+        said, and raises SourceChanged if not: so a writer never completes a mixture of versions.
+        """
+        ...
+
+    def __enter__(self) -> Body: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+
+class Stored(NamedTuple):
+    """What a destination answered to a write."""
+
+    etag: str | None = None
+    md5: str | None = None
+    """The MD5 that it computed over what it stored, hexadecimal, where its ETag is one."""
+
+
+class Storage(Protocol):
+    """One Location, open.  Closing is the opener's work."""
+
+    location: Location
+    etag_is_md5: bool
+    """An ETag of 32 hexadecimal digits is the content's MD5."""
+    keeps_files: bool
+    """Keys are paths: what is written is durable only after :meth:`sync`."""
+
+    def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
+        """Every entry whose key lies in ``keys``, in ascending byte order, streamed.
+
+        Directories that ``prune`` names are left out with all below them, where that saves work;
+        where it does not, what is below them may be given all the same.
+
+        Entries that exist but cannot be copied (an unreadable directory, a broken link) are there
+        with ``problem`` set.  Tries again, going on after the last key it gave.  Raises
+        ListingError rather than end early, and NotFound if the Location does not exist.
+        """
+        ...
+
+    def probe(self, after: bytes) -> bytes | None:
+        """The first key past ``after``, or None.  Tries again."""
+        ...
+
+    def stat(self, key: bytes) -> Entry:
+        """The entry of exactly this key; NotFound if there is none.  Tries again."""
+        ...
+
+    def read(self, entry: Entry, start: int = 0, size: int | None = None) -> Body:
+        """The content from byte ``start``, ``size`` bytes or to the end.
+
+        Raises SourceChanged if the object is no longer what ``entry`` says.
+        """
+        ...
+
+    def meta(self, entry: Entry) -> Meta:
+        """What is kept beside the content; SourceChanged as :meth:`read`."""
+        ...
+
+    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+        """Stores the ``size`` bytes of ``chunks`` as ``key``, whole or not at all.
+
+        Each chunk is valid until the next is asked for.  Raises ObjectError for a key that this
+        storage cannot hold, before it takes the first chunk.
+        """
+        ...
+
+    def write_link(self, key: bytes, target: bytes, meta: Meta) -> None:
+        """Makes a symbolic link; ObjectError where this storage has none."""
+        ...
+
+    def set_directory_meta(self, key: bytes, meta: Meta) -> None:
+        """Gives a directory permissions and times; one that is not there is no error.
+
+        Where keys are no paths there is nothing to do.
+        """
+        ...
+
+    def hides(self, key: bytes) -> bool:
+        """Whether listings pass over what may be at ``key``: it lies behind a symbolic link that
+        is not followed, or leads nowhere.
+        """
+        ...
+
+    def problem(self, key: bytes) -> str:
+        """Why this storage cannot hold ``key``, as far as can be told without trying; or ''."""
+        ...
+
+    def delete(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+        """Removes the objects; those that could not be removed, with the reasons.  Tries again.
+
+        What is not there is no error.  A directory that is not empty stays, and is no error.
+        """
+        ...
+
+    def copy_from(self, src: Storage, entry: Entry, key: bytes) -> Stored | None:
+        """Copies an object inside the service, without its bytes passing here.
+
+        None where that cannot be done, and the bytes have to be read and written.
+        """
+        ...
+
+    def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
+        """Opens a multipart upload of an object like ``entry``; nothing is visible at ``key``.
+
+        Uploads of exactly this key that an earlier, killed call may have left are removed.
+        """
+        ...
+
+    def put_part(
+        self, key: bytes, upload: Upload, number: int, chunks: Iterator[memoryview]
+    ) -> Stored:
+        """Stores part ``number``, in place of an earlier one of that number."""
+        ...
+
+    def copy_part(self, src: Storage, key: bytes, upload: Upload, number: int) -> Stored | None:
+        """As :meth:`copy_from`, for one part."""
+        ...
+
+    def complete(self, key: bytes, upload: Upload, parts: Sequence[Part], meta: Meta) -> str | None:
+        """Makes the object appear at ``key``, checked; the ETag.
+
+        Tries again, and knows a first try whose answer was lost.  NotFound if the upload is gone.
+        """
+        ...
+
+    def abort(self, key: bytes, upload_id: str) -> None:
+        """Removes an unfinished upload; one that is not there is no error.  Tries again."""
+        ...
+
+    def prepare(self) -> None:
+        """Makes sure, once before a run, that it can be read, or written to; raises if not."""
+        ...
+
+    def identity(self) -> Identity | None:
+        """What tells whether the place is still the one that it was; None where nothing can."""
+        ...
+
+    def sync(self) -> None:
+        """Returns when all that was written is on stable storage."""
+        ...
+
+    def tidy(self) -> None:
+        """Removes what an ended run left for itself: the staging directory."""
+        ...
+
+    def close(self) -> None:
+        """Drops the connections of the calling thread."""
+        ...
+
+
+STAGING = b".adsmig-"
+"""What the names of jobs' own directories at a destination begin with."""
+MIB = 1 << 20
+PART_SIZE = 16 * MIB
+MAX_PARTS = 10_000
+"""docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html: at most 10,000 parts an upload, each
+of 5 MiB to 5 GiB but the last, and 5 TB an object."""
+
+
+def part_size_for(size: int) -> int:
+    """Bytes in each part of an object of ``size`` bytes; whole MiB, at most 10,000 parts."""
+    return max(PART_SIZE, -(-size // (MAX_PARTS * MIB)) * MIB)
+
+
+class Settings(Protocol):
+    """What a driver needs to know of the job."""
+
+    @property
+    def connect_timeout_s(self) -> float:
+        """Seconds to wait for a connection."""
+
+    @property
+    def read_timeout_s(self) -> float:
+        """Seconds to wait for an answer, or for more of one."""
+
+    @property
+    def staging(self) -> str:
+        """A name for this job's own files at the destination."""
+
+    @property
+    def identities(self) -> tuple[Identity | None, Identity | None]:
+        """What the source's and the destination's ``identity()`` was when the run began."""
+
+    @property
+    def by_directory(self) -> bool:
+        """Object stores are to be listed one directory at a time, whatever they seem to be."""
+
+    @property
+    def links(self) -> str:
+        """``follow`` symbolic links of file systems; ``copy``: list each as a link; ``record``: so
+        list those to directories, and follow the others."""
+
+    @property
+    def storage_class(self) -> str:
+        """The storage class of what is written to an object store; '' for the bucket's own."""
+
+    @property
+    def sse(self) -> str:
+        """Encryption of what is written: ``AES256``, ``aws:kms``, ``aws:kms:KEY-ID``, or ''."""
+
+    @property
+    def tags(self) -> bool:
+        """Objects are to be read and written with their tags."""

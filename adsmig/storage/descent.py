@@ -1,0 +1,97 @@
+"""Directories below a root, reached without following a symbolic link, and removing in them.
+
+A path is looked up anew each time it is used, and may lead through a link by then.  A descriptor
+stays with its directory (openat(2)), so that what is made or removed through it is certain to lie
+below the root, whatever others do to the tree meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+from adsmig.errors import ObjectError
+
+# O_PATH, which Linux has: a directory that may be entered need not be readable.
+_DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+MISSING = (errno.ENOENT, errno.ENOTDIR)
+"""What a path fails with that leads nowhere."""
+
+
+class BehindLink(ObjectError):
+    """A directory of the key is a symbolic link."""
+
+    def __init__(self, kind: str = "link", message: str = "it lies behind a symbolic link") -> None:
+        super().__init__(kind, message)
+
+
+def descend(root_fd: int, names: Sequence[bytes], make: bool = False) -> int:
+    """A descriptor of the directory that ``names`` lead to, good for ``dir_fd``; to be closed.
+
+    ``make`` makes what is missing.  Raises BehindLink if one of them is a symbolic link, and
+    OSError for what else can be wrong.
+    """
+    fd = os.dup(root_fd)
+    try:
+        for name in names:
+            above, fd = fd, _enter(fd, name, make)
+            os.close(above)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _enter(above: int, name: bytes, make: bool) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=above)
+    except FileNotFoundError:
+        if not make:
+            raise
+    except OSError as exc:
+        if exc.errno in (errno.ENOTDIR, errno.ELOOP) and _is_link(name, above):
+            raise BehindLink() from exc
+        raise
+    with contextlib.suppress(FileExistsError):  # another thread was faster
+        os.mkdir(name, dir_fd=above)
+    return _enter(above, name, False)
+
+
+def _is_link(name: bytes, above: int) -> bool:
+    return stat.S_ISLNK(os.lstat(name, dir_fd=above).st_mode)
+
+
+def remove(name: bytes, above: int) -> str:
+    """Removes what is called ``name``, a directory if that ends in ``/``; why not, or ''.
+
+    See Storage.delete for what is no error.  A link is removed as what it is, never what it leads
+    to; one to a directory is no directory of that name, and is left alone.
+    """
+    try:
+        if not name.endswith(b"/"):
+            os.unlink(name, dir_fd=above)
+        else:
+            os.rmdir(name[:-1], dir_fd=above)
+    except OSError as exc:
+        if exc.errno == errno.ENOTDIR and _leads_to_directory(name[:-1], above):
+            return "it is a symbolic link to a directory"
+        # A directory is no object of its name without the slash, so that one is not there.
+        if exc.errno in (*MISSING, errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
+            return ""
+        return not_removed(exc)
+    return ""
+
+
+def not_removed(exc: OSError) -> str:
+    """The reason in words."""
+    return f"cannot be removed: {exc.strerror}"
+
+
+def _leads_to_directory(name: bytes, above: int) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISDIR(os.stat(name, dir_fd=above).st_mode)
+    return False

@@ -1,0 +1,328 @@
+"""Pages of ListObjectsV2: parsed, and proven to be in order and complete.
+
+A listing that ends early without an error is a migration that silently left objects behind, so
+every page is held against what the API promises
+(docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html) and against the page before.
+"""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote_to_bytes
+from xml.etree import ElementTree
+
+from adsmig.errors import ListingError, OrderError, TransientError
+from adsmig.model import LAST, Entry, KeyRange
+from adsmig.storage.base import Prune
+
+MAX_EMPTY_PAGES = 1000
+"""In a row, that are empty or repeat what was there: allowed, but not for ever."""
+
+
+STANDARD = "STANDARD"
+"""The storage class of an object where nobody chose one; an Entry leaves it out."""
+
+
+class Page(NamedTuple):
+    """One answer; keys and prefixes are full, as the store has them."""
+
+    entries: list[Entry]
+    prefixes: list[bytes]
+    truncated: bool
+    token: str
+
+
+class Fetch(Protocol):
+    """Asks the store for one page, and tries again where that helps."""
+
+    def __call__(
+        self, prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int
+    ) -> Page:
+        """At most ``limit`` keys that begin with ``prefix``, past ``after`` or from ``token``."""
+        ...
+
+
+def parse(document: bytes) -> Page:
+    """The page in an XML answer.  TransientError if it is none."""
+    try:
+        root = ElementTree.fromstring(document)
+    except ElementTree.ParseError as exc:
+        raise TransientError(f"the store answered with broken XML ({exc})") from exc
+    space, brace, name = root.tag.rpartition("}")
+    if name != "ListBucketResult":
+        raise TransientError(f"the store answered a listing with <{name}>")
+    space += brace
+    contents, key_tag, size_tag, time_tag, etag_tag, class_tag, common, prefix_tag = (
+        space + tag
+        for tag in ("Contents", "Key", "Size", "LastModified", "ETag", "StorageClass",
+                    "CommonPrefixes", "Prefix")
+    )  # fmt: skip
+    # Only if the answer says that it encoded: some stores ignore the wish.
+    decode = unquote if root.findtext(space + "EncodingType") == "url" else str.encode
+    entries, prefixes = [], []
+    for item in root:
+        if item.tag == contents:
+            found = {child.tag: child.text or "" for child in item}
+            try:
+                key, size = decode(found[key_tag]), int(found[size_tag])
+            except (KeyError, ValueError) as exc:
+                raise TransientError("the store listed an object without key or size") from exc
+            if not key:
+                raise TransientError("the store listed an object without a key")
+            # '""' stays apart from no ETag at all; see _level.
+            etag = found[etag_tag].strip('"') if found.get(etag_tag) else None
+            time_ns = parse_time(found.get(time_tag, ""))
+            kind = found.get(class_tag, "")
+            entries.append(Entry(key, size, None, time_ns, etag, "" if kind == STANDARD else kind))
+        elif item.tag == common:
+            if not (directory := decode(item.findtext(prefix_tag) or "")):
+                raise TransientError("the store listed a directory without a name")
+            prefixes.append(directory)
+    more = root.findtext(space + "IsTruncated")
+    if more not in ("true", "false"):
+        raise ListingError("the store does not say whether a listing goes on")
+    return Page(
+        entries,
+        prefixes,
+        more == "true",
+        root.findtext(space + "NextContinuationToken") or "",
+    )
+
+
+def unquote(text: str) -> bytes:
+    """A key that was listed with ``encoding-type=url``: as in HTML forms, a blank is ``+``."""
+    if "+" in text:
+        text = text.replace("+", " ")
+    return unquote_to_bytes(text) if "%" in text else text.encode()
+
+
+_seconds: dict[str, int] = {}
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds of Unix time from ``2026-11-22T10:11:12.345Z``; 0 for what is no such time."""
+    second = text[:19]
+    whole = _seconds.get(second)
+    if whole is None:
+        try:
+            year, month, day = int(text[:4]), int(text[5:7]), int(text[8:10])
+            clock = int(text[11:13]), int(text[14:16]), int(text[17:19])
+            whole = calendar.timegm((year, month, day, *clock))
+        except ValueError:
+            return 0
+        if len(_seconds) > 10_000:
+            _seconds.clear()
+        _seconds[second] = whole
+    fraction = text[20:].rstrip("Z") if text[19:20] == "." else ""
+    return whole * 1_000_000_000 + (int(fraction.ljust(9, "0")[:9]) if fraction.isdigit() else 0)
+
+
+PAGE = 1000
+"""Keys; what stores give at most."""
+
+
+def pages(
+    fetch: Fetch,
+    prefix: bytes,
+    after: bytes,
+    by_directory: bool,
+    limit: int,
+    skip: Callable[[], bytes] = bytes,
+) -> Iterator[Page]:
+    """The pages from just past ``after`` (a full key; '' for the start) to the provable end.
+
+    ``skip`` is asked after each page: the full key past which the next is to begin, if that is
+    further than where the page ended.
+    """
+    token, idle = "", 0
+    while True:
+        page = fetch(prefix, after, token, by_directory, limit)
+        yield page
+        if not page.truncated:
+            return
+        ends = [page.entries[-1].key] if page.entries else []
+        ends += [page.prefixes[-1].removesuffix(b"/")] if page.prefixes else []
+        if ends and max(ends) > after:
+            after, idle = max(ends), 0
+        elif page.token and page.token != token and idle < MAX_EMPTY_PAGES:
+            idle += 1
+        else:
+            raise ListingError("the store says that a listing goes on, but not where")
+        # Without a token, the last key says where to go on; the order check holds it to that.  A
+        # token that is a key with characters which XML cannot hold (SeaweedFS) arrives damaged.
+        token = "" if "\ufffd" in page.token else page.token
+        if (further := skip()) > after:
+            after, token = further, ""
+
+
+class Pruned:
+    """Tells which keys lie in directories that ``prune`` names; they come in ascending order.
+
+    It is asked once for each directory, and not for those inside one that it named.
+    """
+
+    def __init__(self, prune: Prune) -> None:
+        self._prune = prune
+        self._clear = b""
+        self.directory = b""
+        """The outermost one around the last key; '' if none is."""
+
+    def holds(self, key: bytes) -> bool:
+        """Whether the key, past all that were asked about before, lies in such a directory."""
+        if self.directory and key.startswith(self.directory):
+            return True
+        self.directory = b""
+        end = key.rfind(b"/") + 1
+        if self._clear.startswith(key[:end]):
+            return False
+        at = key.find(b"/") + 1
+        while at:
+            if not self._clear.startswith(key[:at]) and self._prune(key[:at]):
+                self.directory = key[:at]
+                return True
+            at = key.find(b"/", at) + 1
+        self._clear = key[:end]
+        return False
+
+    @property
+    def end(self) -> bytes:
+        """At or after every key of text in that directory; '' if there is none."""
+        return self.directory + LAST if self.directory else b""
+
+
+def flat(
+    fetch: Fetch, prefix: bytes, keys: KeyRange, limit: int = PAGE, prune: Prune | None = None
+) -> Iterator[Entry]:
+    """The entries of ``keys`` (relative to ``prefix``), of a store that lists in byte order.
+
+    ``keys.closed`` counts only at the beginning; ``limit`` is the size of a page.  A page that
+    ends in a directory which ``prune`` names is followed by the first past that.  Raises
+    OrderError when the store proves not to list in order.
+    """
+    last, cut = prefix + keys.after, len(prefix)
+    upto = None if keys.upto is None else prefix + keys.upto
+    first, start = not keys.after, last if keys.after else b""
+    pruned = Pruned(prune) if prune else None
+    if pruned and pruned.holds(keys.after):
+        if keys.ends_before(pruned.end):
+            return
+        start = max(start, prefix + pruned.end)
+
+    def skip() -> bytes:
+        return prefix + pruned.end if pruned and pruned.directory else b""
+
+    for page in pages(fetch, prefix, start, False, limit, skip):
+        # All of it, before any is given out: what is out of order may be past the range's end.
+        for one, two in zip(page.entries, page.entries[1:], strict=False):
+            if two.key <= one.key:
+                raise OrderError(f"keys are not listed in order: {two.key!r} after {one.key!r}")
+        for entry in page.entries:
+            key = entry.key
+            if key == last and entry is page.entries[0] and not first:
+                continue  # the MinIO gateway lists the directory that it was told to start after
+            if key <= last and not first:
+                raise OrderError(f"keys are not listed in order: {key!r} came after {last!r}")
+            if not key.startswith(prefix):
+                raise ListingError(f"asked for keys below {prefix!r}, the store listed {key!r}")
+            if upto is not None and key > upto:
+                return
+            if first and key == prefix and not keys.closed:
+                continue  # what lies at the prefix itself is not past it
+            first, last = False, key
+            if not (pruned and pruned.holds(key[cut:])):
+                yield entry._replace(key=key[cut:]) if cut else entry
+        if pruned and pruned.directory and keys.ends_before(pruned.end):
+            return
+
+
+def walk(
+    fetch: Fetch, prefix: bytes, keys: KeyRange, limit: int = PAGE, prune: Prune | None = None
+) -> Iterator[Entry]:
+    """As :func:`flat`, for any store that lists each single directory in order of its names.
+
+    Needed where ``a/b`` is listed before ``a-b``: there a listing that starts after ``a-b`` never
+    shows ``a/b``.  Directories that ``prune`` names are not listed at all.
+    """
+    cut = len(prefix)
+
+    def wanted(directory: bytes) -> bool:
+        return keys.may_hold(directory) and not (prune and prune(directory))
+
+    levels = [_level(fetch, prefix, b"", keys, limit, wanted)]
+    while levels:
+        for key, entry in levels[-1]:
+            if keys.ends_before(key):
+                return
+            if entry:
+                if key in keys:
+                    yield entry._replace(key=key) if cut else entry
+            elif wanted(key):
+                levels.append(_level(fetch, prefix, key, keys, limit, wanted))
+                break
+        else:
+            levels.pop()
+
+
+def _level(
+    fetch: Fetch,
+    root: bytes,
+    directory: bytes,
+    keys: KeyRange,
+    limit: int,
+    wanted: Callable[[bytes], bool],
+) -> Iterator[tuple[bytes, Entry | None]]:
+    """The objects and directories (None) right in ``directory``, by key, from where keys begins.
+
+    The store orders them by bare name, ``a`` before ``a-b``; by key, ``a-b`` is before ``a/``.  So
+    a directory waits until no name that begins with its own can come before it.
+    """
+    waiting: list[bytes] = []
+    start = b""
+    if keys.after.startswith(directory) and keys.after != directory:
+        start = keys.after[len(directory) :].partition(b"/")[0]
+        for length in range(1, len(start) + 1):
+            # Names before the start, of directories whose content is after it: "a" for "a-b".
+            if length == len(start) or start[length] < ord("/"):
+                path = directory + start[:length] + b"/"
+                if wanted(path):
+                    page = fetch(root + path, b"", "", by_directory=False, limit=1)
+                    if page.entries or page.prefixes or page.truncated:
+                        heappush(waiting, path)
+    last = (b"", False)
+    base = root + directory
+    for page in pages(fetch, base, base + start if start else b"", True, limit):
+        if not all(path.startswith(base) for path in page.prefixes) or not all(
+            entry.key.startswith(base) for entry in page.entries
+        ):
+            raise ListingError(f"asked for keys below {base!r}, the store listed others")
+        names: list[tuple[bytes, Entry | None]] = [
+            (entry.key[len(base) :], entry) for entry in page.entries
+        ]
+        names += [(path[len(base) : -1], None) for path in page.prefixes]
+        names.sort(key=lambda item: (item[0], item[1] is None))
+        for name, entry in names:
+            if start and name == start:
+                continue  # before the range, or waiting already
+            if entry and not name and entry.etag == "":
+                continue  # SeaweedFS: a directory that it made for others, now empty
+            here = (name, entry is None)
+            if name < start or here < last or (here == last and last[0]):
+                raise ListingError(f"names in {directory!r} are not listed in order, at {name!r}")
+            last = here
+            key = directory + name
+            while waiting and waiting[0] < key:
+                yield heappop(waiting), None
+            if keys.ends_before(key):
+                break
+            if entry:
+                yield key, entry
+            else:
+                heappush(waiting, key + b"/")
+        else:
+            continue
+        break
+    while waiting:
+        yield heappop(waiting), None

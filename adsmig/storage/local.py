@@ -1,0 +1,422 @@
+"""File systems: listing in byte order, reading with a check for change, writing by rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged
+from adsmig.location import Location
+from adsmig.model import Entry, KeyRange, Meta, Part, Upload
+from adsmig.storage.base import (
+    STAGING,
+    Body,
+    Identity,
+    Prune,
+    Settings,
+    Storage,
+    Stored,
+    part_size_for,
+)
+from adsmig.storage.descent import MISSING, BehindLink, descend, not_removed, remove
+from adsmig.storage.localfile import (
+    DirectoryBody,
+    LocalBody,
+    from_os_error,
+    meta_of,
+    set_directory_meta,
+    set_meta,
+    write_all,
+)
+from adsmig.storage.root import Root
+from adsmig.storage.staging import Staging, publish
+from adsmig.storage.tree import Tree
+
+PATH_MAX = 4096
+"""Linux: bytes of the longest path, with the NUL at its end (path_resolution(7))."""
+
+
+class LocalStorage:
+    """A directory tree.  Everything is relative to ``location.path``.
+
+    ``destination`` says that this run writes here.  What is being written lies in a staging
+    directory of the job's at the top, where it stays if the run ends early; staging directories,
+    also of other jobs, are not listed then.
+
+    Where a run copies links, it makes links that lead anywhere, and a source can change or be made
+    so that keys lie below them.  So nothing is written through any link below the root then:
+    directories are reached by descriptors, one name after the other (storage.descent).  Without
+    ``links="copy"`` the links at a destination are its owner's arrangement, and are followed.
+    Nothing is ever deleted behind a link, lest a file be removed that has another key, or none.
+    """
+
+    etag_is_md5 = False
+    keeps_files = True
+
+    def __init__(self, location: Location, settings: Settings, destination: bool = False) -> None:
+        self.location, self.destination = location, destination
+        self._root = Root(location, settings.identities[destination])
+        self._staging = Staging(self._root, os.fsencode(settings.staging))
+        # Only a source tells of the links that it does not follow.
+        links = "follow" if destination and settings.links == "record" else settings.links
+        self._guarded = links == "copy"
+        self._tree = Tree(location.path, destination, STAGING, self._root.check, links)
+
+    def __repr__(self) -> str:
+        return f"LocalStorage({self.location})"
+
+    # Listing
+
+    def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
+        """See Storage.list.  A directory's own entry comes before its content."""
+        return self._tree.list(keys, prune)
+
+    def probe(self, after: bytes) -> bytes | None:
+        """See Storage.probe."""
+        for entry in self.list(KeyRange(after)):
+            return entry.key
+        return None
+
+    def stat(self, key: bytes) -> Entry:
+        """See Storage.stat."""
+        path = self._path(key)
+        missing = NotFound(f"no such file: {os.fsdecode(path)}")
+        try:
+            if not key or self._tree.is_behind_link(key):
+                raise missing
+            status = self._tree.examine(path.removesuffix(b"/"))
+            if stat.S_ISDIR(status.st_mode) != key.endswith(b"/"):
+                raise missing
+            return self._tree.entry(key, status)
+        except OSError as exc:
+            if exc.errno in MISSING:
+                raise missing from exc
+            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+
+    def hides(self, key: bytes) -> bool:
+        """See Storage.hides."""
+        return self._tree.hides(key)
+
+    # Reading
+
+    def read(self, entry: Entry, start: int = 0, size: int | None = None) -> Body:
+        """See Storage.read."""
+        if entry.link is not None:
+            raise ObjectError("link", "a symbolic link has no content of its own")
+        if entry.key.endswith(b"/"):
+            return DirectoryBody(self.meta(entry))
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        if self._guarded:
+            flags |= os.O_NOFOLLOW
+        try:
+            fd = os.open(self._path(entry.key), flags)
+        except OSError as exc:
+            if exc.errno in MISSING:
+                raise SourceChanged("removed since it was listed") from exc
+            if exc.errno == errno.ELOOP and self._guarded:
+                raise SourceChanged("a link has taken its place since it was listed") from exc
+            raise ObjectError("unreadable", f"cannot be read: {exc.strerror}") from exc
+        return LocalBody(fd, entry, start, entry.size - start if size is None else size)
+
+    def meta(self, entry: Entry) -> Meta:
+        """See Storage.meta.  A directory is still the same whatever came and went in it."""
+        if entry.link is None and not entry.key.endswith(b"/"):
+            with self.read(entry) as body:
+                return body.meta
+        path = self._path(entry.key).removesuffix(b"/")
+        try:
+            status = self._tree.examine(path)
+            same = stat.S_ISDIR(status.st_mode)
+            if entry.link is not None:
+                same = stat.S_ISLNK(status.st_mode) and os.readlink(path) == entry.link
+        except OSError as exc:
+            if exc.errno in MISSING:
+                raise SourceChanged("removed since it was listed") from exc
+            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+        if not same:
+            raise SourceChanged("something else has taken its place since it was listed")
+        return meta_of(status)
+
+    # Writing
+
+    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+        """See Storage.write."""
+        if key.endswith(b"/") or not key:
+            self._write_directory(key, size, meta)
+            return Stored()
+        path = self._target(key)
+        staged = self._staging.path_for(key)
+        with self._translated(staged):
+            fd = self._staging.create(staged, meta)
+            try:
+                for chunk in chunks:
+                    write_all(fd, chunk)
+                set_meta(fd, meta)
+            finally:
+                os.close(fd)
+            self._publish(staged, key, path)
+        return Stored()
+
+    def _write_directory(self, key: bytes, size: int, meta: Meta) -> None:
+        path = self._path(key)
+        if size:
+            raise ObjectError("key", "a directory cannot hold content, as this object does")
+        with self._translated():
+            root = self._root.opened()
+            if self._guarded:
+                os.close(descend(root, _names(key), make=True))
+            else:
+                os.makedirs(path, exist_ok=True)
+        if key:  # the root is the user's own
+            self.set_directory_meta(key, meta)
+
+    def set_directory_meta(self, key: bytes, meta: Meta) -> None:
+        """Gives a directory its mode, owner (as root) and mtime, once all its content is written.
+
+        ObjectError where that fails; a directory that is not there is no error.
+        """
+        path = self._path(key)
+        if (meta.mode, meta.uid, meta.mtime_ns) == (None, None, None):
+            return
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        with self._translated(), contextlib.suppress(FileNotFoundError):
+            self._root.opened()
+            if self._guarded and key:
+                with self._directory_of(key) as (name, above):
+                    fd = os.open(name, flags | os.O_NOFOLLOW, dir_fd=above)
+            else:
+                fd = os.open(path, flags)
+            try:
+                set_directory_meta(fd, meta)
+            finally:
+                os.close(fd)
+
+    def write_link(self, key: bytes, target: bytes, meta: Meta) -> None:
+        """See Storage.write_link.  Whole or not at all, as a file, and as durable."""
+        if key.endswith(b"/") or not key:
+            raise ObjectError("key", "a symbolic link cannot have the name of a directory")
+        if not target or b"\0" in target:
+            raise ObjectError("link", "a symbolic link cannot lead to an empty name or to a NUL")
+        path = self._target(key)
+        staged = self._staging.path_for(key)
+        with self._translated(staged):
+            self._staging.link(staged, target, meta)
+            self._publish(staged, key, path)
+
+    def delete(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+        """See Storage.delete.  What lies behind a symbolic link below the root stays, with that
+        for a reason: it is outside the root, or there under another key.
+        """
+        self._root.check()
+        reasons, good = dict[bytes, str](), list[bytes]()
+        for key in keys:
+            if problem := self.problem(key):
+                reasons[key] = problem
+            elif key:  # the root itself is no object
+                good.append(key)
+        good.sort(reverse=True)  # a directory goes after what is in it
+        for names, group in groupby(good, lambda key: _names(key)[:-1]):
+            reasons.update(self._delete_in(names, group))
+        return reasons
+
+    def _delete_in(self, names: Sequence[bytes], keys: Iterable[bytes]) -> dict[bytes, str]:
+        """Removes from one directory."""
+        try:
+            above = descend(self._root.opened(), names)
+        except BehindLink as exc:
+            return {key: str(exc) for key in keys if os.path.lexists(self._path(key))}
+        except OSError as exc:
+            return {} if exc.errno in MISSING else dict.fromkeys(keys, not_removed(exc))
+        try:
+            results = {key: remove(key[len(b"/".join([*names, b""])) :], above) for key in keys}
+        finally:
+            os.close(above)
+        return {key: reason for key, reason in results.items() if reason}
+
+    def copy_from(self, src: Storage, entry: Entry, key: bytes) -> Stored | None:
+        """None: the bytes have to pass here, to be hashed."""
+        return None
+
+    def copy_part(self, src: Storage, key: bytes, upload: Upload, number: int) -> Stored | None:
+        """None, as copy_from."""
+        return None
+
+    def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
+        """A staged file of full size."""
+        self._target(key)
+        staged = self._staging.path_for(key)
+        with self._translated(staged):
+            self._staging.remove_strays(staged)
+            fd = self._staging.create(staged, meta)
+            try:
+                os.ftruncate(fd, entry.size)
+            finally:
+                os.close(fd)
+        return Upload(entry, staged.hex(), part_size_for(entry.size))
+
+    def put_part(
+        self, key: bytes, upload: Upload, number: int, chunks: Iterator[memoryview]
+    ) -> Stored:
+        """See Storage.put_part."""
+        offset, _ = upload.span(number)
+        with self._translated():
+            try:
+                fd = os.open(bytes.fromhex(upload.upload_id), os.O_WRONLY | os.O_CLOEXEC)
+            except FileNotFoundError as exc:
+                raise NotFound("the staged file is gone") from exc
+            try:
+                for chunk in chunks:
+                    offset += write_all(fd, chunk, offset)
+            finally:
+                os.close(fd)
+        return Stored()
+
+    def complete(self, key: bytes, upload: Upload, parts: Sequence[Part], meta: Meta) -> str | None:
+        """See Storage.complete."""
+        path, staged = self._path(key), bytes.fromhex(upload.upload_id)
+        with self._translated():
+            try:
+                fd = os.open(staged, os.O_WRONLY | os.O_CLOEXEC)
+            except FileNotFoundError as exc:
+                with contextlib.suppress(NotFound):
+                    there = self.stat(key)
+                    if there.size == upload.entry.size and there.mtime_ns == meta.mtime_ns:
+                        return None  # an earlier try renamed it, and was killed before it said so
+                raise NotFound("the staged file is gone") from exc
+            try:
+                if os.fstat(fd).st_size != upload.entry.size:
+                    raise NotFound("the staged file was tampered with")
+                set_meta(fd, meta)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            self._publish(staged, key, path)
+        return None
+
+    def abort(self, key: bytes, upload_id: str) -> None:
+        """See Storage.abort."""
+        with self._translated(), contextlib.suppress(FileNotFoundError):
+            os.unlink(bytes.fromhex(upload_id))
+
+    def prepare(self) -> None:
+        """Makes the root and the staging directory of a destination, and locks that for as long
+        as this storage lives; looks into a source, which has to be the one that it was.
+        """
+        try:
+            if not self.destination:
+                os.scandir(self._root.path).close()
+                self._root.check()
+                return
+            self._staging.prepare()
+        except BlockingIOError as exc:
+            raise AdsmigError(
+                f"another run of this job is writing to {self.location}; wait for it, or end it"
+            ) from exc
+        except OSError as exc:
+            verb = "write to" if self.destination else "read"
+            raise AdsmigError(f"cannot {verb} {self.location}: {exc.strerror}") from exc
+
+    def identity(self) -> Identity | None:
+        """The root's device and inode."""
+        return self._root.identity()
+
+    def sync(self) -> None:
+        """See Storage.sync."""
+        try:
+            self._root.sync()
+        except OSError as exc:
+            raise from_os_error(exc, f"flushing {self.location}") from exc
+        self._root.check()
+
+    def tidy(self) -> None:
+        """Removes the staging directory."""
+        self._staging.tidy()
+
+    def close(self) -> None:
+        """Nothing is kept for a thread."""
+
+    # Inside
+
+    def problem(self, key: bytes) -> str:
+        """See Storage.problem."""
+        for name in key.removesuffix(b"/").split(b"/") if key else ():
+            if name in (b"", b".", b".."):
+                return f"{name.decode()!r} cannot be part of a path"
+            if len(name) > 255:
+                return "a name of more than 255 bytes cannot be part of a path"
+        if b"\0" in key:
+            return "a NUL cannot be part of a path"
+        if self.destination and key.startswith(STAGING):
+            return f"{STAGING.decode()}… is where unfinished files are kept"
+        if len(os.path.join(self._root.path, key)) >= PATH_MAX:
+            return "too long for a path of this file system"
+        return ""
+
+    def _path(self, key: bytes) -> bytes:
+        """The path of ``key``, which is certain to lie inside the root, but for links."""
+        if problem := self.problem(key):
+            raise ObjectError("key", problem)
+        return os.path.join(self._root.path, key)
+
+    @contextlib.contextmanager
+    def _directory_of(self, key: bytes, make: bool = False) -> Iterator[tuple[bytes, int]]:
+        """The last name of ``key``, and a descriptor of its directory, which no link led to.
+
+        ``make`` makes the directory.
+        """
+        *names, name = _names(key)
+        above = descend(self._root.opened(), names, make)
+        try:
+            yield name, above
+        finally:
+            os.close(above)
+
+    def _target(self, key: bytes) -> bytes:
+        """The path of ``key``; refuses what lies below a file or a link, or in the place of a
+        directory, a device, a pipe or a socket.
+        """
+        path = self._path(key)
+        try:
+            if self._guarded:
+                with self._directory_of(key) as (name, above):
+                    mode = os.lstat(name, dir_fd=above).st_mode
+            else:
+                mode = os.lstat(path).st_mode
+        except OSError as exc:
+            if exc.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
+                raise from_os_error(exc, f"writing to {self.location}") from exc
+            return path  # it is not there, or it will be told when it is written
+        if stat.S_ISDIR(mode):
+            raise ObjectError("key", "a directory is where this file has to be")
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            raise ObjectError("key", "there is something that is neither file nor directory")
+        return path
+
+    def _publish(self, staged: bytes, key: bytes, path: bytes) -> None:
+        if self._guarded:
+            with self._directory_of(key, make=True) as (name, above):
+                publish(staged, name, above)
+        else:
+            publish(staged, path)
+
+    @contextlib.contextmanager
+    def _translated(self, staged: bytes | None = None) -> Iterator[None]:
+        """Turns OSError into ours, and removes the staged file of a write that failed."""
+        try:
+            yield
+        except BaseException as exc:
+            if staged:
+                with contextlib.suppress(OSError):
+                    os.unlink(staged)
+            if not isinstance(exc, OSError):
+                raise
+            raise from_os_error(exc, f"writing to {self.location}") from exc
+
+
+def _names(key: bytes) -> list[bytes]:
+    """The names that lead to ``key``, its own the last."""
+    return key.removesuffix(b"/").split(b"/") if key else []

@@ -1,0 +1,156 @@
+"""One file or directory of a file system: read with a check for change, written, given its times.
+
+What fails as OSError while writing is put into our words by :func:`from_os_error`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from dataclasses import replace
+
+from adsmig.errors import AdsmigError, ObjectError, SourceChanged, StorageFull, TransientError
+from adsmig.model import Entry, Meta
+
+
+class LocalBody:
+    """A span of a file being read; see storage.base.Body."""
+
+    def __init__(self, fd: int, entry: Entry, start: int, size: int) -> None:
+        self._fd, self._entry = fd, entry
+        self._at, self._end = start, start + size
+        self.md5: str | None = None
+        try:
+            self.meta = meta_of(self._check())
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _check(self) -> os.stat_result:
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ObjectError("unreadable", "not a regular file")
+        if status.st_size != self._entry.size or status.st_mtime_ns != self._entry.mtime_ns:
+            raise SourceChanged("the file changed while it was read")
+        return status
+
+    def readinto(self, buffer: memoryview) -> int:
+        """See Body.readinto."""
+        left = self._end - self._at
+        if left <= 0:
+            return 0
+        try:
+            count = os.preadv(self._fd, [buffer[:left]], self._at)
+        except OSError as exc:
+            raise ObjectError("unreadable", f"cannot be read: {exc.strerror}") from exc
+        self._at += count
+        if self._at >= self._end or not count:
+            self._check()
+            if not count:
+                raise SourceChanged("the file became shorter while it was read")
+        return count
+
+    def __enter__(self) -> LocalBody:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+class DirectoryBody:
+    """What there is to read of a directory: no bytes; see storage.base.Body."""
+
+    md5: str | None = None
+
+    def __init__(self, meta: Meta) -> None:
+        self.meta = meta
+
+    def readinto(self, buffer: memoryview) -> int:
+        """0: this is the end."""
+        return 0
+
+    def __enter__(self) -> DirectoryBody:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+
+def meta_of(status: os.stat_result) -> Meta:
+    """What a file system keeps beside the bytes; links have no mode of their own."""
+    mode = None if stat.S_ISLNK(status.st_mode) else stat.S_IMODE(status.st_mode)
+    return Meta(status.st_mtime_ns, mode, status.st_uid, status.st_gid)
+
+
+def set_meta(fd: int, meta: Meta) -> None:
+    """Gives an open file or directory its owner (as root), mode and mtime, as far as known."""
+    if meta.uid is not None and meta.gid is not None and os.geteuid() == 0:
+        os.fchown(fd, meta.uid, meta.gid)  # before chmod: it clears the set-id bits
+    if meta.mode is not None:
+        os.fchmod(fd, meta.mode)
+    if meta.mtime_ns is not None:
+        os.utime(fd, ns=(meta.mtime_ns, meta.mtime_ns))
+
+
+def set_link_meta(path: bytes, meta: Meta, above: int | None = None) -> None:
+    """As :func:`set_meta`, for a symbolic link itself."""
+    if meta.uid is not None and meta.gid is not None and os.geteuid() == 0:
+        os.chown(path, meta.uid, meta.gid, dir_fd=above, follow_symlinks=False)
+    if meta.mtime_ns is not None:
+        times = (meta.mtime_ns, meta.mtime_ns)
+        os.utime(path, ns=times, dir_fd=above, follow_symlinks=False)
+
+
+def set_directory_meta(fd: int, meta: Meta) -> None:
+    """As :func:`set_meta`, where it differs: nobody else may touch what another user owns."""
+    there = meta_of(os.fstat(fd))
+    if (there.uid, there.gid) == (meta.uid, meta.gid):
+        meta = replace(meta, uid=None, gid=None)
+    if there.mode == meta.mode:
+        meta = replace(meta, mode=None)
+    if there.mtime_ns == meta.mtime_ns:
+        meta = replace(meta, mtime_ns=None)
+    set_meta(fd, meta)
+
+
+def write_all(fd: int, chunk: memoryview, offset: int | None = None) -> int:
+    """Writes the whole chunk, at ``offset`` or where the file stands; the number of its bytes."""
+    done = 0
+    while done < len(chunk):
+        if offset is None:
+            done += os.write(fd, chunk[done:])
+        else:
+            done += os.pwrite(fd, chunk[done:], offset + done)
+    return done
+
+
+def from_os_error(exc: OSError, doing: str) -> AdsmigError:
+    """Ours for an error while writing: told apart by whether the object or the run has to end."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(f"{doing}: {exc.strerror}; free some room")
+    if exc.errno == errno.ENOENT:
+        return TransientError(f"{doing}: a file or directory was removed meanwhile")
+    if exc.errno in (errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE):
+        return AdsmigError(f"{doing}: {exc.strerror}")
+    if exc.errno in (errno.ENOTDIR, errno.EEXIST):
+        return ObjectError("key", "a file is where this key needs a directory")
+    if exc.errno in (errno.EISDIR, errno.ENOTEMPTY):
+        return ObjectError("key", "a directory is where this file has to be")
+    if exc.errno == errno.ENAMETOOLONG:
+        return ObjectError("key", "too long for a path of this file system")
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return ObjectError("denied", f"cannot be written: {exc.strerror}")
+    return ObjectError("write", f"cannot be written: {exc.strerror}")
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def sync_file_system(fd: int) -> None:
+    """syncfs(2), which reports write errors since Linux 5.8; sync(2) elsewhere."""
+    if not hasattr(_libc, "syncfs"):
+        os.sync()
+    elif _libc.syncfs(fd):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

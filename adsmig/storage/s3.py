@@ -1,0 +1,412 @@
+"""Object stores of the S3 protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from email.message import Message
+from functools import cached_property, partial
+
+from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
+from adsmig.location import Location
+from adsmig.model import Entry, KeyRange, Meta, Part, Upload
+from adsmig.retry import TRIES, retry
+from adsmig.storage import listing
+from adsmig.storage.aws import credentials_for, default_region
+from adsmig.storage.base import Identity, Prune, Settings, Storage, Stored, part_size_for
+from adsmig.storage.oddkeys import OddKeys, holds
+from adsmig.storage.s3delete import is_gateway, remove
+from adsmig.storage.s3object import (
+    SSE,
+    S3Body,
+    chosen_headers,
+    combined_etag,
+    headers_for,
+    http_time,
+    is_md5,
+    meta_of,
+    stored_of,
+)
+from adsmig.storage.s3tags import Tags
+from adsmig.storage.s3upload import completed, opened, strays
+from adsmig.storage.signing import encode_path
+from adsmig.storage.wire import Wire
+
+MAX_KEY = 1024
+"""Bytes; docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html."""
+
+
+class S3Storage:
+    """One bucket and prefix.  Listing, odd keys and signing live in modules beside this one.
+
+    ``destination``: objects are written as the settings choose, and their tags are not read.
+    """
+
+    keeps_files = False
+
+    def __init__(self, location: Location, settings: Settings, destination: bool = False) -> None:
+        self.location = location
+        self.prefix = location.path
+        self.bucket = location.bucket
+        self._settings = settings
+        self._chosen = chosen_headers(settings) if destination else {}
+        # docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: not under a key of KMS.
+        self.etag_is_md5 = "kms" not in self._chosen.get(SSE, "")
+        host = location.host or f"s3.{self._region}.amazonaws.com"
+        # A certificate for *.s3.amazonaws.com does not cover a bucket name with dots.
+        self._path_style = location.path_style or (location.https and "." in location.bucket)
+        self._wire = Wire(
+            host if self._path_style else f"{location.bucket}.{host}",
+            https=location.https,
+            region=self._region,
+            credentials=credentials_for(location),
+            connect_timeout_s=settings.connect_timeout_s,
+            read_timeout_s=settings.read_timeout_s,
+        )
+        self._root = b"/" + location.bucket.encode() + b"/" if self._path_style else b"/"
+        self._tags = Tags(self._wire) if settings.tags and not destination else None
+        # A name of this process's own: another may be trying the same.
+        trial = self.prefix + f"{settings.staging}-{os.urandom(6).hex()}".encode()
+        self._odd = OddKeys(partial(holds, self._wire, self._root, trial), trial)
+
+    def __repr__(self) -> str:
+        return f"S3Storage({self.location})"
+
+    @cached_property
+    def _region(self) -> str:
+        if self.location.region:
+            return self.location.region
+        if self.location.host or self.location.credentials:
+            return "us-east-1"
+        return default_region()
+
+    # Listing
+
+    def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
+        """See Storage.list."""
+        if keys.closed and keys.after:
+            if not (prune and listing.Pruned(prune).holds(keys.after)):
+                with contextlib.suppress(NotFound):
+                    yield self.stat(keys.after)
+            if keys.upto == keys.after:
+                return
+            keys = keys.rest(keys.after)
+        way = listing.walk if self._lists_by_directory() else listing.flat
+        yield from way(self._page, self.prefix, keys, prune=prune)
+
+    def _lists_by_directory(self) -> bool:
+        """Whether the store lists out of byte order.
+
+        That cannot wait for the first page: from a store that lists by directory, a page after
+        ``a-b`` is in order, and lacks ``a/b``.
+        """
+        return self._settings.by_directory or self._is("SeaweedFS")
+
+    def _is(self, server: str) -> bool:
+        """Whether a store of that name serves; asks it who it is, if no answer said yet."""
+        if not self._wire.servers:
+            self.prepare()
+        return any(name.startswith(server) for name in tuple(self._wire.servers))
+
+    def probe(self, after: bytes) -> bytes | None:
+        """See Storage.probe."""
+        way = listing.walk if self._lists_by_directory() else listing.flat
+        for entry in way(self._page, self.prefix, KeyRange(after), limit=4):
+            return entry.key
+        return None
+
+    def _page(
+        self,
+        prefix: bytes,
+        after: bytes,
+        token: str,
+        by_directory: bool,
+        limit: int,
+        tries: int = TRIES,
+    ) -> listing.Page:
+        query: dict[str, str | bytes] = {
+            "list-type": "2",
+            "encoding-type": "url",
+            "max-keys": str(limit),
+            "prefix": prefix,
+        }
+        if token:
+            query["continuation-token"] = token
+        elif after:
+            query["start-after"] = after
+        if by_directory:
+            query["delimiter"] = "/"
+        return retry(
+            lambda: listing.parse(self._wire.request("GET", self._root, query).body),
+            f"listing {self.location}",
+            tries=tries,
+        )
+
+    def stat(self, key: bytes) -> Entry:
+        """See Storage.stat."""
+        if key.endswith(b"/") and self._lists_by_directory():
+            return self._listed(key)  # SeaweedFS has a HEAD of any directory succeed
+        answer = retry(lambda: self._wire.request("HEAD", self._path(key)), "looking up an object")
+        kind = answer.header("x-amz-storage-class")
+        return Entry(
+            key,
+            int(answer.header("Content-Length", "0")),
+            None,
+            http_time(answer.header("Last-Modified")),
+            answer.etag or None,
+            "" if kind == listing.STANDARD else kind,
+        )
+
+    def _listed(self, key: bytes) -> Entry:
+        """As stat, from a listing."""
+        full = self.prefix + key
+        for entry in self._page(full, b"", "", by_directory=True, limit=1).entries:
+            if entry.key == full:
+                return entry._replace(key=key)
+        raise NotFound(f"no such object: {key!r}")
+
+    # Reading
+
+    def read(self, entry: Entry, start: int = 0, size: int | None = None) -> S3Body:
+        """See Storage.read."""
+        end = entry.size if size is None else start + size
+        headers = _if_match(entry)
+        part = start > 0 or end < entry.size
+        if part:
+            headers["range"] = f"bytes={start}-{end - 1}"
+        try:
+            stream = self._wire.open(self._path(entry.key), headers)
+        except NotFound as exc:
+            raise SourceChanged("removed since it was listed") from exc
+        try:
+            if part and (
+                stream.status != 206
+                or not stream.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            ):
+                raise ObjectError("range", "the store gives another range than was asked for")
+            body = S3Body(stream, entry, end - start)
+            if not part:
+                body.meta = self._tagged(body.meta, entry, stream.headers)
+            return body
+        except BaseException:
+            stream.__exit__()
+            raise
+
+    def meta(self, entry: Entry) -> Meta:
+        """See Storage.meta."""
+        try:
+            answer = self._wire.request("HEAD", self._path(entry.key), {}, _if_match(entry))
+        except NotFound as exc:
+            raise SourceChanged("removed since it was listed") from exc
+        return self._tagged(meta_of(answer.headers), entry, answer.headers)
+
+    def _tagged(self, meta: Meta, entry: Entry, headers: Message) -> Meta:
+        if not self._tags:
+            return meta
+        return replace(meta, tags=self._tags.of(self._path(entry.key), headers))
+
+    # Writing
+
+    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+        """See Storage.write."""
+        self._check_key(key)
+        headers = headers_for(key, meta) | self._chosen
+        try:
+            answer = self._wire.request("PUT", self._path(key), {}, headers, chunks, size)
+        except NotFound as exc:
+            raise ObjectError("key", f"the store does not take this key: {exc}") from exc
+        if key.endswith(b"/") and size and self.stat(key).size != size:
+            raise ObjectError("key", "this store keeps no content under a key that ends in a slash")
+        return stored_of(answer)
+
+    def write_link(self, key: bytes, target: bytes, meta: Meta) -> None:
+        """See Storage.write_link."""
+        raise ObjectError("link", "an object store has no symbolic links")
+
+    def delete(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+        """See Storage.delete.  Never removes another object, as some stores would."""
+        # The gateway leaves the directories of what goes with others, as objects.
+        together = len(keys) > 1 and not self._is_gateway
+        full = [self.prefix + key for key in keys]
+        problems = remove(self._wire, self._root, full, self._check_deletion, together)
+        return {key[len(self.prefix) :]: problem for key, problem in problems.items()}
+
+    def _check_deletion(self, full: bytes) -> None:
+        """Raises NotFound or ObjectError where a DELETE of the full key could remove another.
+
+        Stores that keep objects as files may take ``f/`` for the file ``f`` (the MinIO gateway of
+        JuiceFS 1.4), or ``d`` for ``d/``, an empty directory (SeaweedFS 4.48 too).
+        """
+        if not full:
+            raise NotFound("no object is without a name")  # a DELETE would be the bucket's
+        key = full[len(self.prefix) :]
+        self._check_odd(key)
+        if full.endswith(b"/"):
+            try:
+                self._listed(key)
+            except NotFound:
+                # The gateway lists an empty directory only from above.
+                if not self._is_gateway or self._is_there(full.rstrip(b"/")):
+                    raise
+        elif self._is("SeaweedFS") or self._is_gateway:
+            self.stat(key)
+
+    def _is_there(self, full: bytes) -> bool:
+        with contextlib.suppress(NotFound):
+            retry(lambda: self._wire.request("HEAD", self._root + full), "looking up an object")
+            return True
+        return False
+
+    @cached_property
+    def _is_gateway(self) -> bool:
+        return self._is("MinIO") and is_gateway(self._wire, self._root)
+
+    def hides(self, key: bytes) -> bool:
+        """False: there are no links."""
+        return False
+
+    def set_directory_meta(self, key: bytes, meta: Meta) -> None:
+        """Nothing to do: there are no directories but objects."""
+
+    def copy_from(self, src: Storage, entry: Entry, key: bytes) -> Stored | None:
+        """See Storage.copy_from."""
+        if not isinstance(src, S3Storage) or not self._same_service(src):
+            return None
+        if entry.key.endswith(b"/"):
+            return None  # a directory, to stores that have such, and nothing that can be copied
+        self._check_key(key)
+        return self._copy(key, {}, src._copy_source(entry) | self._chosen)
+
+    def _same_service(self, src: S3Storage) -> bool:
+        def service(storage: S3Storage) -> tuple[object, ...]:
+            at = storage.location
+            return at.host, at.https, at.credentials, at.anonymous, storage._region
+
+        return service(self) == service(src)
+
+    def _copy_source(self, entry: Entry) -> dict[str, str]:
+        path = b"/" + self.bucket.encode() + b"/" + self.prefix + entry.key
+        headers = {"x-amz-copy-source": encode_path(path)}
+        if entry.etag:
+            headers["x-amz-copy-source-if-match"] = f'"{entry.etag}"'
+        return headers
+
+    def _copy(
+        self, key: bytes, query: dict[str, str | bytes], source: dict[str, str]
+    ) -> Stored | None:
+        try:
+            answer = self._wire.request("PUT", self._path(key), query, source)
+        except NotFound as exc:
+            raise SourceChanged("removed since it was listed") from exc
+        except ObjectError:
+            return None  # not allowed, or not known here: let the bytes pass through us
+        etag = self._wire.document(answer).findtext("ETag", "").strip('"')
+        return Stored(etag or None, etag if is_md5(etag, answer.headers) else None)
+
+    def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
+        """See Storage.begin_upload."""
+        self._check_key(key)
+        for stray in strays(self._wire, self._root, self.prefix + key):
+            self.abort(key, stray)
+        headers = headers_for(key, meta) | self._chosen
+        upload_id = opened(self._wire, self._path(key), headers)
+        return Upload(entry, upload_id, part_size_for(entry.size))
+
+    def put_part(
+        self, key: bytes, upload: Upload, number: int, chunks: Iterator[memoryview]
+    ) -> Stored:
+        """See Storage.put_part."""
+        query = {"partNumber": str(number), "uploadId": upload.upload_id}
+        size = upload.span(number)[1]
+        return stored_of(self._wire.request("PUT", self._path(key), query, {}, chunks, size))
+
+    def copy_part(self, src: Storage, key: bytes, upload: Upload, number: int) -> Stored | None:
+        """See Storage.copy_part."""
+        if not isinstance(src, S3Storage) or not self._same_service(src):
+            return None
+        start, size = upload.span(number)
+        source = src._copy_source(upload.entry)
+        source["x-amz-copy-source-range"] = f"bytes={start}-{start + size - 1}"
+        query: dict[str, str | bytes] = {"partNumber": str(number), "uploadId": upload.upload_id}
+        return self._copy(key, query, source)
+
+    def complete(self, key: bytes, upload: Upload, parts: Sequence[Part], meta: Meta) -> str | None:
+        """See Storage.complete."""
+        try:
+            etag = retry(
+                lambda: completed(self._wire, self._path(key), upload.upload_id, parts),
+                "completing a multipart upload",
+            )
+        except NotFound:
+            # Perhaps an earlier try completed it and its answer was lost.
+            there = self.stat(key)
+            if there.size != upload.entry.size or there.etag != combined_etag(parts):
+                raise
+            return there.etag
+        try:
+            there = self.stat(key)
+        except NotFound as exc:
+            raise TransientError("the store does not show the object yet") from exc
+        if there.size != upload.entry.size:
+            raise TransientError(f"{there.size} bytes are there instead of {upload.entry.size}")
+        return etag or there.etag
+
+    def abort(self, key: bytes, upload_id: str) -> None:
+        """See Storage.abort."""
+        with contextlib.suppress(NotFound):
+            retry(
+                lambda: self._wire.request("DELETE", self._path(key), {"uploadId": upload_id}),
+                "aborting a multipart upload",
+            )
+
+    def prepare(self) -> None:
+        """Makes sure that the bucket is there and may be listed; says so soon if not."""
+        self._page(self.prefix, b"", "", by_directory=False, limit=1, tries=3)
+
+    def identity(self) -> Identity | None:
+        """None: a bucket is known by its name."""
+        return None
+
+    def sync(self) -> None:
+        """Nothing to do: a store that answers 200 has kept the object."""
+
+    def tidy(self) -> None:
+        """Nothing stays behind: unfinished uploads are aborted one by one."""
+
+    def close(self) -> None:
+        """See Storage.close."""
+        self._wire.close()
+
+    # Inside
+
+    def _path(self, key: bytes) -> bytes:
+        return self._root + self.prefix + key
+
+    def problem(self, key: bytes) -> str:
+        """See Storage.problem."""
+        full = self.prefix + key
+        if not full:
+            return "an object needs a name"
+        if len(full) > MAX_KEY:
+            return f"a key of {len(full)} bytes; stores hold up to {MAX_KEY}"
+        try:
+            full.decode()
+        except UnicodeDecodeError:
+            return "the name is not UTF-8, as keys of object stores are"
+        return ""
+
+    def _check_key(self, key: bytes) -> None:
+        if problem := self.problem(key):
+            raise ObjectError("key", problem)
+        self._check_odd(key)
+
+    def _check_odd(self, key: bytes) -> None:
+        if problem := self._odd.problem(self.prefix + key):
+            raise ObjectError("key", problem)
+
+
+def _if_match(entry: Entry) -> dict[str, str]:
+    """The header by which a store refuses to read a later version than the one listed."""
+    return {"if-match": f'"{entry.etag}"'} if entry.etag else {}

@@ -1,0 +1,170 @@
+"""An object as S3 sends and takes it: its bytes, its headers, what its ETag means."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mimetypes
+import re
+from collections.abc import Sequence
+from email.message import Message
+from email.utils import parsedate_to_datetime
+
+from adsmig.errors import SourceChanged, TransientError
+from adsmig.model import Entry, Meta, Part
+from adsmig.storage.base import Settings, Stored
+from adsmig.storage.wire import Response, Stream
+
+_KEPT_HEADERS = ("content-type", "content-encoding", "content-disposition", "content-language",
+                 "cache-control", "expires")  # fmt: skip
+_USER = "x-amz-meta-"
+SSE = "x-amz-server-side-encryption"
+_MD5 = re.compile(r"[0-9a-f]{32}\Z")
+
+
+class S3Body:
+    """An object, or a span of it, being read; see storage.base.Body."""
+
+    def __init__(self, stream: Stream, entry: Entry, size: int) -> None:
+        self._stream, self._left = stream, size
+        length = stream.headers.get("Content-Length")
+        if length is not None and int(length) != size:
+            raise SourceChanged(f"{length} bytes are there instead of {size}")
+        self._open_ended = length is None
+        if not size:
+            stream.readinto(memoryview(bytearray()))  # lets the connection see the end
+        etag = stream.headers.get("ETag", "").removeprefix("W/").strip('"')
+        if etag and entry.etag and etag != entry.etag:
+            raise SourceChanged("another version is there now")  # a store without If-Match
+        whole = size == entry.size
+        self.md5 = etag if whole and is_md5(etag, stream.headers) else None
+        self.meta = meta_of(stream.headers)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """See Body.readinto."""
+        if not self._left:
+            return 0
+        count = self._stream.readinto(buffer[: self._left])
+        if not count:
+            raise TransientError(f"the store sent {self._left} bytes too few")
+        self._left -= count
+        if not self._left and self._open_ended and self._stream.readinto(memoryview(bytearray(1))):
+            raise SourceChanged("the object is longer than it was")
+        return count
+
+    def __enter__(self) -> S3Body:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.__exit__()
+
+
+def meta_of(headers: Message) -> Meta:
+    """What an answer's headers say is kept beside the content."""
+    user = {
+        name.lower().removeprefix(_USER): value
+        for name, value in headers.items()
+        if name.lower().startswith(_USER)
+    }
+    return Meta(
+        _decimal_ns(user.get("mtime")),
+        _permissions(user.get("mode")),
+        _integer(user.get("uid")),
+        _integer(user.get("gid")),
+        {name: headers[name] for name in _KEPT_HEADERS if name in headers},
+        user,
+    )
+
+
+def headers_for(key: bytes, meta: Meta) -> dict[str, str]:
+    """The request headers that keep ``meta`` with an object."""
+    headers = dict(meta.headers)
+    user = dict(meta.user)
+    if meta.mtime_ns is not None:
+        user.setdefault("mtime", f"{meta.mtime_ns // 10**9}.{meta.mtime_ns % 10**9:09d}")
+    if meta.mode is not None:
+        user.setdefault("mode", f"{meta.mode:04o}")
+    if meta.uid is not None and meta.gid is not None:
+        user.setdefault("uid", str(meta.uid))
+        user.setdefault("gid", str(meta.gid))
+    if "content-type" not in headers:
+        guess = mimetypes.guess_type(key.decode(errors="replace").rpartition("/")[2])[0]
+        headers["content-type"] = guess or "application/octet-stream"
+    headers.update((_USER + name, value) for name, value in user.items())
+    if meta.tags:
+        headers["x-amz-tagging"] = meta.tags
+    return headers
+
+
+def chosen_headers(settings: Settings) -> dict[str, str]:
+    """The request headers that give a new object the storage class and encryption of the job.
+
+    docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html.
+    """
+    headers = {}
+    if settings.storage_class:
+        headers["x-amz-storage-class"] = settings.storage_class
+    if settings.sse:
+        headers[SSE] = settings.sse
+        if settings.sse.startswith("aws:kms:"):
+            headers[SSE] = "aws:kms"
+            headers[f"{SSE}-aws-kms-key-id"] = settings.sse.removeprefix("aws:kms:")
+    return headers
+
+
+def is_md5(etag: str, headers: Message) -> bool:
+    """Whether an answer's ETag is the MD5 of the content.
+
+    Not after multipart uploads (``-N``), nor with keys of KMS or of the customer's
+    (docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
+    """
+    return (
+        bool(_MD5.match(etag))
+        and "kms" not in headers.get(SSE, "")
+        and f"{SSE}-customer-algorithm" not in headers
+    )
+
+
+def stored_of(answer: Response) -> Stored:
+    """What an answer to a PUT says about what was stored."""
+    etag = answer.etag
+    return Stored(etag or None, etag if is_md5(etag, answer.headers) else None)
+
+
+def combined_etag(parts: Sequence[Part]) -> str | None:
+    """The ETag that AWS gives to a multipart upload; None where a part's MD5 is not known."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for part in parts:
+        md5 = part.md5 or part.etag
+        if not _MD5.match(md5):
+            return None
+        digest.update(bytes.fromhex(md5))
+    return f"{digest.hexdigest()}-{len(parts)}"
+
+
+def http_time(text: str) -> int:
+    """Nanoseconds of Unix time of a Last-Modified header; 0 for what is no time."""
+    try:
+        return int(parsedate_to_datetime(text).timestamp()) * 10**9
+    except ValueError:
+        return 0
+
+
+def _decimal_ns(text: str | None) -> int | None:
+    """Nanoseconds of decimal seconds, exactly; None for anything else."""
+    match = re.fullmatch(r"(-?\d{1,12})(?:\.(\d{1,9})\d*)?", text or "")
+    return int(match[1]) * 10**9 + int((match[2] or "").ljust(9, "0")) if match else None
+
+
+def _permissions(text: str | None) -> int | None:
+    """Octal permission bits; no set-id bits, which a bucket has no business to hand out."""
+    mode = _integer(text, 8)
+    return None if mode is None else mode & 0o777
+
+
+def _integer(text: str | None, base: int = 10) -> int | None:
+    with contextlib.suppress(ValueError):
+        value = int(text or "", base)
+        if 0 <= value < 2**31:
+            return value
+    return None

@@ -1,0 +1,365 @@
+"""Signed HTTP to one S3 endpoint: a kept-alive connection a thread, errors told apart.
+
+A request costs about a tenth of what it does through an SDK, which is what the many small
+requests of a migration are made of.  Header values are text of which every character stands for
+one byte (ISO 8859-1, as in http.client), so that they pass unchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from adsmig.errors import (
+    AdsmigError,
+    Expired,
+    NotFound,
+    ObjectError,
+    SourceChanged,
+    StorageFull,
+    Throttled,
+    TransientError,
+    Unreachable,
+)
+from adsmig.location import Credentials
+from adsmig.storage.signing import encode_path, encode_query, sign
+
+log = logging.getLogger(__name__)
+
+MAX_DOCUMENT = 64 << 20
+"""Bytes of an XML answer; a listing page of 1,000 keys of 1,024 bytes, escaped, has under 10 MB."""
+
+_THROTTLED = {"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling",
+              "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "Busy"}  # fmt: skip
+_TRANSIENT = {"InternalError", "RequestTimeout", "OperationAborted", "BadDigest",
+              "IncompleteBody", "XMinioServerNotInitialized", "ServerBusy"}  # fmt: skip
+_JOB = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidBucketName",
+        "AuthorizationHeaderMalformed", "PermanentRedirect", "TokenRefreshRequired",
+        "AccountProblem", "AllAccessDisabled", "InvalidToken"}  # fmt: skip
+_CHANGED = {"PreconditionFailed", "ConditionalRequestConflict"}
+_FULL = {"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded"}
+
+
+@dataclass(slots=True)
+class Response:
+    """A read answer: status, lower-case headers, the whole body."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes = b""
+
+    def header(self, name: str, default: str = "") -> str:
+        """A header's value; names in any case."""
+        return self.headers.get(name, default)
+
+    @property
+    def etag(self) -> str:
+        """The ETag without quotes or weakness mark; '' if there is none."""
+        return self.header("ETag").removeprefix("W/").strip('"')
+
+    def xml(self) -> ElementTree.Element:
+        """The body's root element, namespaces dropped.  TransientError if it is no XML."""
+        try:
+            root = ElementTree.fromstring(self.body)
+        except ElementTree.ParseError as exc:
+            raise TransientError(f"the store answered with broken XML ({exc})") from exc
+        for element in root.iter():
+            element.tag = element.tag.rpartition("}")[2]
+        return root
+
+
+class _Connections(threading.local):
+    """The calling thread's idle connections: two, for it may read one object while it writes."""
+
+    def __init__(self) -> None:
+        self.idle: list[http.client.HTTPConnection] = []
+
+
+class Wire:
+    """Requests to one host.  Safe to share among threads; each has a connection of its own.
+
+    ``credentials`` is called for every request, so that it can refresh what expires; None makes
+    requests unsigned.  Raises the errors of :mod:`adsmig.errors`; tries nothing again.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        https: bool,
+        region: str,
+        credentials: Callable[[], Credentials | None],
+        connect_timeout_s: float,
+        read_timeout_s: float,
+    ) -> None:
+        self.host, self.https, self.region = host, https, region
+        self._credentials = credentials
+        self._connect_timeout_s, self._read_timeout_s = connect_timeout_s, read_timeout_s
+        self._local = _Connections()
+        self._tls = ssl.create_default_context() if https else None
+        self.servers: set[str] = set()
+        """The ``Server`` headers seen: a proxy may answer with its own now and then."""
+
+    def __repr__(self) -> str:
+        return f"Wire({'https' if self.https else 'http'}://{self.host})"
+
+    def request(
+        self,
+        method: str,
+        path: bytes,
+        query: Mapping[str, str | bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Iterator[memoryview] | None = None,
+        size: int | None = None,
+        expect: tuple[int, ...] = (200, 204, 206),
+    ) -> Response:
+        """Sends a request and reads the whole answer.
+
+        ``path`` is unescaped.  A ``body`` that is an iterator needs its ``size`` in bytes.
+        """
+        response, connection = self._send(method, path, query or {}, headers or {}, body, size)
+        data = self._read(connection, response)
+        self._keep(connection, response)
+        answer = Response(response.status, response.headers, data)
+        if response.status not in expect:
+            raise self.error(method, answer)
+        return answer
+
+    def open(
+        self,
+        path: bytes,
+        headers: Mapping[str, str] | None = None,
+        expect: tuple[int, ...] = (200, 206),
+    ) -> Stream:
+        """A GET whose body is read by the caller, who closes the Stream."""
+        response, connection = self._send("GET", path, {}, headers or {}, None, None)
+        if response.status not in expect:
+            data = self._read(connection, response)
+            self._keep(connection, response)
+            raise self.error("GET", Response(response.status, response.headers, data))
+        return Stream(self, connection, response)
+
+    def _read(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> bytes:
+        """The whole body, which read() with a limit does not promise to be."""
+        with self._errors(connection, reused=False):
+            data = response.read(MAX_DOCUMENT + 1)
+            if len(data) > MAX_DOCUMENT:
+                raise AdsmigError(f"{self.host} sent an answer of over {MAX_DOCUMENT} bytes")
+            if response.length:
+                raise http.client.IncompleteRead(data, response.length)
+        return data
+
+    def document(self, answer: Response) -> ElementTree.Element:
+        """The XML of a 200 answer, which can still hold an error (API_CompleteMultipartUpload)."""
+        root = answer.xml()
+        if root.tag == "Error":
+            raise self.error("the request", answer)
+        return root
+
+    def error(self, method: str, answer: Response) -> AdsmigError:
+        """The error that an answer stands for; see :func:`error_of`."""
+        used = self._credentials()
+        secrets = (used.access_key, used.secret_key, used.token or "") if used else ()
+        return error_of(method, self.host, answer, secrets)
+
+    def close(self) -> None:
+        """Drops the calling thread's connections."""
+        while self._local.idle:
+            self._local.idle.pop().close()
+
+    def _keep(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> None:
+        if response.will_close or not connection.sock or len(self._local.idle) >= 2:
+            connection.close()
+        else:
+            self._local.idle.append(connection)
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._tls:
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                self.host, timeout=self._connect_timeout_s, context=self._tls
+            )
+        else:
+            connection = http.client.HTTPConnection(self.host, timeout=self._connect_timeout_s)
+        try:
+            connection.connect()
+        except ssl.SSLCertVerificationError as exc:
+            raise AdsmigError(
+                f"cannot trust {self.host}: {exc.verify_message}; check the address, or use http"
+                " with --no-https"
+            ) from exc
+        except OSError as exc:
+            raise Unreachable(
+                f"cannot reach {self.host}: {_reason(exc)}; check the address, and that it is up"
+            ) from exc
+        connection.sock.settimeout(self._read_timeout_s)
+        return connection
+
+    def _send(
+        self,
+        method: str,
+        path: bytes,
+        query: Mapping[str, str | bytes],
+        headers: Mapping[str, str],
+        body: bytes | Iterator[memoryview] | None,
+        size: int | None,
+    ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+        target, arguments = encode_path(path), encode_query(query)
+        if isinstance(body, bytes):
+            size = len(body)
+        elif size is None and method in ("PUT", "POST"):
+            size = 0
+        signed = {"host": self.host, **headers}
+        if credentials := self._credentials():
+            signed = sign(credentials, self.region, method, target, arguments, signed)
+        reused = bool(self._local.idle)
+        connection = self._local.idle.pop() if reused else self._connect()
+        with self._errors(connection, reused):
+            url = f"{target}?{arguments}" if arguments else target
+            connection.putrequest(method, url, skip_host=True, skip_accept_encoding=True)
+            for name, value in signed.items():
+                connection.putheader(name, value.encode("latin-1"))
+            if size is not None:
+                connection.putheader("Content-Length", str(size))
+            if isinstance(body, bytes):
+                connection.endheaders(body)
+            else:
+                connection.endheaders()
+                self._send_chunks(connection, body)
+            response = connection.getresponse()
+        if len(self.servers) < 10:
+            self.servers.add(response.headers.get("Server", ""))
+        return response, connection
+
+    def _send_chunks(
+        self, connection: http.client.HTTPConnection, body: Iterator[memoryview] | None
+    ) -> None:
+        for chunk in body or ():
+            try:
+                connection.send(chunk)
+            except (BrokenPipeError, ConnectionResetError):
+                # A server that refuses a body answers and hangs up: the answer tells why.
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    response = connection.getresponse()
+                    if response.status >= 400:
+                        answer = Response(response.status, response.headers, response.read(65536))
+                        raise self.error("PUT", answer) from None
+                raise
+
+    @contextlib.contextmanager
+    def _errors(self, connection: http.client.HTTPConnection, reused: bool) -> Iterator[None]:
+        """Closes the connection on any error, and makes the network's errors ours."""
+        try:
+            yield
+        except BaseException as exc:
+            connection.close()
+            if isinstance(exc, (OSError, http.client.HTTPException)):
+                hung_up = isinstance(exc, (ConnectionError, http.client.RemoteDisconnected))
+                raise TransientError(
+                    f"lost the connection to {self.host}: {_reason(exc)}",
+                    immediate=reused and hung_up,
+                ) from exc
+            raise
+
+
+class Stream:
+    """The body of a GET, read by its one owner, who closes it (``with``)."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        connection: http.client.HTTPConnection,
+        response: http.client.HTTPResponse,
+    ) -> None:
+        self._wire, self._connection, self._response = wire, connection, response
+        self.headers = response.headers
+        self.status = response.status
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Bytes put into ``buffer``; 0 at the end.  TransientError when the connection fails."""
+        with self._wire._errors(self._connection, reused=False):
+            return self._response.readinto(buffer)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._response.isclosed() and not self._response.length:  # not by an early end
+            self._wire._keep(self._connection, self._response)
+        else:
+            self._connection.close()
+
+
+def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = ()) -> AdsmigError:
+    """The error that an answer stands for, by its S3 code where it has one, else its status.
+
+    docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html.  The server's message is left out
+    if it quotes one of the ``secrets``.
+    """
+    code, message = error_code(answer.body)
+    if any(secret and secret.encode() in answer.body for secret in secrets):
+        message = ""
+    if not code and answer.status == 403:
+        code = "AccessDenied"  # a HEAD has no body
+    said = f"{code or answer.status}" + (f" ({message})" if message else "")
+    where = f"{host} answered {method} with {said}"
+    if code in _FULL or answer.status == 507:
+        return StorageFull(f"{where}; free some room")
+    if code in _THROTTLED or answer.status in (429, 503):
+        return Throttled(where)
+    if code in _JOB:
+        return AdsmigError(f"{where}; check the address, the keys and the clock")
+    if code == "ExpiredToken":
+        return Expired(f"{where}; get new keys, then resume")
+    if method == "HEAD" and answer.status == 400:
+        return TransientError(where)  # without a body, it may be an expired token as well
+    if "not a directory" in message or "is a directory" in message:
+        return ObjectError("key", f"{where}: this store cannot hold a key beside one below it")
+    if code in _TRANSIENT or answer.status in (500, 502, 504, 408):
+        return TransientError(where)
+    if code == "NoSuchBucket":
+        return AdsmigError(f"no such bucket at {host}; create it, or check the address")
+    if answer.status == 404 or code in ("NoSuchKey", "NoSuchUpload"):
+        return NotFound(where)
+    if answer.status in (412, 416) or code in _CHANGED:
+        # 416: the range lies past the end of what is there now.
+        return SourceChanged("the object changed while it was read")
+    if answer.status in (301, 307):
+        return AdsmigError(f"{where}: the bucket lives at another endpoint or region")
+    if answer.status in (401, 403):
+        return ObjectError("denied", f"{where}; check the keys and what they may do")
+    return ObjectError(code or str(answer.status), where)
+
+
+def error_code(body: bytes) -> tuple[str, str]:
+    """The code and a short message of an S3 error document; empty strings if it is none."""
+    if b"<Error" not in body[:400]:
+        return "", ""
+    code = re.search(rb"<Code>\s*([\w.]{1,80})\s*</Code>", body)
+    message = re.search(rb"<Message>([^<]{1,200})", body)
+    name = code[1].decode() if code else "Error"
+    text = message[1].decode("utf-8", "replace").strip().rstrip(".") if message else ""
+    if name in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied"):
+        text = ""
+    return name, " ".join(text.split())
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, (TimeoutError, socket.timeout)):
+        return "no answer in time"
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    if isinstance(exc, http.client.BadStatusLine) and not isinstance(exc, ConnectionError):
+        return "what answers there does not speak HTTP"
+    return repr(str(exc))[1:-1][:200] or type(exc).__name__

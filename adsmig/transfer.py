@@ -1,0 +1,232 @@
+"""Carries out one Action: reads, hashes on the way, writes, and checks what the other end has."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import xxhash
+
+from adsmig.content import Reader, digest
+from adsmig.errors import (
+    Expired,
+    NotFound,
+    ObjectError,
+    SourceChanged,
+    Throttled,
+    TransientError,
+    Unreachable,
+)
+from adsmig.limits import Limits
+from adsmig.model import Entry, Meta, Outcome, Part, Upload
+from adsmig.retry import never, retry, wait
+from adsmig.storage.base import Storage, Stored
+
+MAX_CHANGES = 3
+"""An object that changed under our hands this often will go on doing so."""
+
+
+SETTLED_S = 2.0
+"""An object that changed longer ago than this cannot change again in the same second."""
+LONG_READ_S = 1.0
+"""An object that took longer to read is looked at again afterwards."""
+
+
+PERMISSIONS = ("mode", "uid", "gid")
+"""The names under which objects keep a file's."""
+
+_MD5 = re.compile(r"[0-9a-f]{32}\Z")
+
+
+class Manner(NamedTuple):
+    """How objects are copied."""
+
+    perms: bool = True
+    """With permissions and owner."""
+    prove: bool = False
+    """What the destination does not vouch for by an MD5 is read back from it."""
+
+
+PLAIN = Manner()
+
+
+def copy(
+    src: Storage,
+    dst: Storage,
+    entry: Entry,
+    key: bytes,
+    limits: Limits | None,
+    manner: Manner = PLAIN,
+) -> Outcome:
+    """Copies the object ``entry`` to ``key``; the Outcome, success or a failure with its reason.
+
+    An object that changes meanwhile is looked up and read again.  Raises for what is not the
+    object's fault (a full destination, nobody answering), and TransientError when asked to stop
+    before the object was settled.
+    """
+    stopping = limits.stopping if limits else never
+    changes = 0
+    began = time.monotonic()
+
+    def unit() -> Outcome:
+        nonlocal entry, changes
+        try:
+            if entry.link is not None:
+                meta = meta_for(dst, entry, src.meta(entry), manner.perms)
+                dst.write_link(key, entry.link, meta)
+                return Outcome(entry.key, entry.size, _time_of(entry), None, None)
+            return _copy_once(src, dst, entry, key, limits, manner)
+        except SourceChanged as exc:
+            changes += 1
+            if changes == MAX_CHANGES:
+                raise ObjectError("changed", str(exc)) from exc
+            entry = src.stat(entry.key)
+            raise
+
+    outcome = settled(lambda: retry(unit, str(entry.key), stopping=stopping), entry, stopping)
+    return outcome._replace(seconds=time.monotonic() - began)
+
+
+def settled(
+    unit: Callable[[], Outcome], entry: Entry, stopping: Callable[[], bool] = never
+) -> Outcome:
+    """What ``unit`` returns, or the failure that its error stands for."""
+    try:
+        return unit()
+    except NotFound:
+        return failure(entry, "vanished", "it was removed after it had been listed")
+    except ObjectError as exc:
+        return failure(entry, exc.kind, str(exc))
+    except (Unreachable, Throttled, Expired):
+        raise  # not this object's fault, and the next one would fare no better
+    except TransientError as exc:
+        if stopping():
+            raise
+        return failure(entry, "gave up", str(exc))
+
+
+def await_settled(
+    src: Storage, dst: Storage, entry: Entry, stopping: Callable[[], bool] = never
+) -> None:
+    """Waits until an object that changed a moment ago is two seconds old.
+
+    Stores tell times in whole seconds.  A copy made in the second of the last change could not be
+    told, by a later sync, from one made before it.  Between file systems times are exact.
+    """
+    if not (src.keeps_files and dst.keeps_files):
+        age = time.time() - _time_of(entry) / 1e9
+        if 0 <= age < SETTLED_S:  # a time in the future is another clock's
+            wait(SETTLED_S - age, stopping)
+
+
+def failure(entry: Entry, kind: str, error: str) -> Outcome:
+    """The Outcome of an object that could not be copied."""
+    return Outcome(entry.key, entry.size, _time_of(entry), entry.etag, None, error, kind)
+
+
+def meta_for(dst: Storage, entry: Entry, meta: Meta, perms: bool = True) -> Meta:
+    """What ``dst`` is to keep with a copy of ``entry``.
+
+    A file gets the time of the object it is a copy of, when that kept no time of its own.
+    """
+    if not perms:
+        user = {name: value for name, value in meta.user.items() if name not in PERMISSIONS}
+        meta = replace(meta, mode=None, uid=None, gid=None, user=user)
+    if dst.keeps_files and meta.mtime_ns is None:
+        return replace(meta, mtime_ns=_time_of(entry))
+    return meta
+
+
+def _copy_once(
+    src: Storage, dst: Storage, entry: Entry, key: bytes, limits: Limits | None, manner: Manner
+) -> Outcome:
+    checksum = None
+    await_settled(src, dst, entry, limits.stopping if limits else never)
+    stored = dst.copy_from(src, entry, key)
+    if stored:
+        if not (stored.md5 and entry.etag and _MD5.match(entry.etag)):
+            _check_size(dst, key, entry)
+        elif stored.md5 != entry.etag:
+            raise SourceChanged("another version was copied")  # by a store without if-match
+    else:
+        with src.read(entry) as body:
+            reader = Reader(body, entry.size, dst.etag_is_md5, limits)
+            began = time.monotonic()
+            meta = meta_for(dst, entry, body.meta, manner.perms)
+            stored = dst.write(key, reader.chunks(), entry.size, meta)
+        if not src.keeps_files and time.monotonic() - began > LONG_READ_S:
+            src.meta(entry)  # raises if it was replaced meanwhile: no later sync would notice
+        _check_md5(stored, reader.md5)
+        if not stored.md5 and not dst.keeps_files:
+            _check_size(dst, key, entry)
+            if manner.prove and digest(dst, dst.stat(key), limits).xxh3 != reader.xxh3:
+                raise TransientError("what the destination has is not what was sent")
+        checksum = "xxh3:" + reader.xxh3
+    return Outcome(entry.key, entry.size, _time_of(entry), entry.etag, checksum)
+
+
+def put_part(
+    src: Storage, dst: Storage, key: bytes, upload: Upload, number: int, limits: Limits | None
+) -> Part:
+    """Copies one part, checked.  One try; raises as :func:`copy`'s unit does."""
+    stored = dst.copy_part(src, key, upload, number)
+    if stored:
+        return Part(number, stored.etag or "", None, None)
+    start, size = upload.span(number)
+    with src.read(upload.entry, start, size) as body:
+        reader = Reader(body, size, dst.etag_is_md5, limits)
+        stored = dst.put_part(key, upload, number, reader.chunks())
+    _check_md5(stored, reader.md5)
+    return Part(number, stored.etag or "", reader.xxh3, reader.md5)
+
+
+def prove_parts(
+    dst: Storage, key: bytes, upload: Upload, parts: list[Part], limits: Limits | None
+) -> None:
+    """Reads back the parts for which the destination has not vouched by an MD5.
+
+    Raises ObjectError if one is not what was sent.  Parts copied inside the service are its word.
+    """
+    doubtful = [part for part in parts if part.checksum and part.etag != part.md5]
+    if not doubtful or dst.keeps_files:
+        return
+    there = dst.stat(key)
+    for part in doubtful:
+        start, size = upload.span(part.number)
+        with dst.read(there, start, size) as body:
+            reader = Reader(body, size, False, limits)
+            for _ in reader.chunks():
+                pass
+        if reader.xxh3 != part.checksum:
+            raise ObjectError("damaged", "what the destination has is not what was sent")
+
+
+def combined_checksum(upload: Upload, parts: list[Part]) -> str | None:
+    """``xxh3:HEX-COUNTxSIZE``: the hash of the parts' hashes, as parts are read in any order."""
+    whole = xxhash.xxh3_64()
+    for part in parts:
+        if part.checksum is None:
+            return None
+        whole.update(bytes.fromhex(part.checksum))
+    return f"xxh3:{whole.hexdigest()}-{len(parts)}x{upload.part_size}"
+
+
+def _check_md5(stored: Stored, md5: str | None) -> None:
+    if stored.md5 and md5 and stored.md5 != md5:
+        raise TransientError("the destination's MD5 does not match what was sent")
+
+
+def _check_size(dst: Storage, key: bytes, entry: Entry) -> None:
+    try:
+        there = dst.stat(key)
+    except NotFound as exc:
+        raise TransientError("the destination does not show the copy yet") from exc
+    if there.size != entry.size:
+        raise TransientError(f"the destination has {there.size} bytes instead of {entry.size}")
+
+
+def _time_of(entry: Entry) -> int:
+    return entry.stored_ns if entry.mtime_ns is None else entry.mtime_ns

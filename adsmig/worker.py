@@ -1,0 +1,273 @@
+"""Does a slice of the work; runs in any process, and keeps nothing that matters between calls.
+
+Everything here takes picklable data and gives picklable data back, so that any
+``concurrent.futures.Executor`` will do.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+
+from adsmig import scan
+from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
+from adsmig.job import Job
+from adsmig.limits import Lease, Limits, opened
+from adsmig.model import (
+    Budget,
+    Counts,
+    Deletion,
+    DeletionResult,
+    Entry,
+    KeyRange,
+    Outcome,
+    Part,
+    PartsResult,
+    SliceResult,
+    Stop,
+    Upload,
+    UploadResult,
+)
+from adsmig.removal import remove
+from adsmig.retry import never, retry
+from adsmig.scan import next_source_key, source_entries
+from adsmig.scan import storages as storages  # for those who lend the work
+from adsmig.slice import Slice, stop_of
+from adsmig.splitter import find_cuts
+from adsmig.transfer import (
+    await_settled,
+    combined_checksum,
+    failure,
+    meta_for,
+    prove_parts,
+    put_part,
+    settled,
+)
+
+log = logging.getLogger(__name__)
+
+CHANGED = (SourceChanged,)
+UNDELETED = "not deleted"
+"""The kind of failure of an object that could not be removed."""
+
+
+def run_slice(job: Job, keys: KeyRange, budget: Budget, lease: Lease) -> SliceResult:
+    """Settles the keys of a range in order, until all are or the budget is used up.
+
+    What the result calls settled is on stable storage.  An error that ends the run is in the
+    result's ``stop``, along with what was settled before it.
+    """
+    return Slice(job, keys, budget, lease).run(partial(_in_threads, job))
+
+
+def cut_range(job: Job, keys: KeyRange, pieces: int) -> list[bytes]:
+    """Where to cut a range of the source; see splitter.find_cuts.  Nowhere, if it cannot be told.
+
+    What is wrong then will be found out, and said, when the range is worked on.
+    """
+    try:
+        listed = source_entries(job, keys)
+        return find_cuts(listed, partial(next_source_key, job), keys, pieces)
+    except AdsmigError as exc:
+        log.info("cannot cut a range: %s", exc)
+        return []
+
+
+def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResult:
+    """Opens a multipart upload for a large object; ``again`` looks the source up anew."""
+    src, dst = storages(job)
+    stopping = _stopping(opened(lease.path))
+
+    def unit() -> Upload:
+        await_settled(src, dst, entry, stopping)
+        at = src.stat(entry.key) if again else entry
+        meta = meta_for(dst, at, src.meta(at), job.perms)
+        return dst.begin_upload(job.dst_key(entry.key), at, meta)
+
+    try:
+        return UploadResult(retry(unit, "opening an upload", stopping=stopping, final=CHANGED))
+    except SourceChanged as exc:
+        if not again:
+            return open_upload(job, entry, True, lease)
+        return UploadResult(outcome=failure(entry, "changed", str(exc)))
+    except AdsmigError as exc:
+        return UploadResult(*_verdict(entry, exc, stopping))
+
+
+def run_parts(
+    job: Job, upload: Upload, numbers: tuple[int, ...], budget: Budget, lease: Lease
+) -> PartsResult:
+    """Copies parts of an upload, in any order, until all are done or the time is up."""
+    started = time.time()
+    src, dst = storages(job)
+    limits = opened(lease.path)
+    stopping = _stopping(limits)
+    deadline = time.monotonic() + budget.seconds
+    parts: list[Part] = []
+    errors: list[AdsmigError] = []
+    waiting = iter(numbers)
+    lock = threading.Lock()
+    key = job.dst_key(upload.entry.key)
+
+    def work() -> None:
+        while True:
+            with lock:
+                late = parts and time.monotonic() > deadline
+                number = None if late or errors or stopping() else next(waiting, None)
+            if number is None:
+                return
+            try:
+                part = retry(
+                    partial(put_part, src, dst, key, upload, number, limits),
+                    f"part {number} of {key!r}",
+                    stopping=stopping,
+                    final=CHANGED,
+                )
+            except AdsmigError as exc:
+                with lock:
+                    errors.append(exc)
+                return
+            with lock:
+                parts.append(part)
+                _show(limits, lease, Counts(copied_bytes=_sent(upload, parts)))
+
+    _in_threads(job, work)
+    failed, stop = None, None
+    for exc in errors:
+        if not isinstance(exc, (SourceChanged, NotFound)):
+            _, outcome, halt = _verdict(upload.entry, exc, stopping)
+            failed, stop = failed or outcome, stop or halt
+    again = any(isinstance(exc, (SourceChanged, NotFound)) for exc in errors)
+    try:
+        if parts:
+            dst.sync()
+    except AdsmigError as exc:
+        parts, stop = [], stop_of(exc)
+    return PartsResult(
+        parts, _sent(upload, parts), failed, again, stop, os.getpid(), started, time.time()
+    )
+
+
+def finish_upload(job: Job, upload: Upload, parts: list[Part], lease: Lease) -> UploadResult:
+    """Makes a large object appear, once all its parts are there."""
+    src, dst = storages(job)
+    entry, key = upload.entry, job.dst_key(upload.entry.key)
+
+    def unit() -> Outcome:
+        # Raises if it is not the version of the parts.
+        meta = meta_for(dst, entry, src.meta(entry), job.perms)
+        dst.complete(key, upload, parts, meta)
+        if job.delete_src:
+            prove_parts(dst, key, upload, parts, opened(lease.path))
+        time_ns = entry.stored_ns if entry.mtime_ns is None else entry.mtime_ns
+        checksum = combined_checksum(upload, parts)
+        return Outcome(entry.key, entry.size, time_ns, entry.etag, checksum)
+
+    try:
+        outcome = retry(unit, "completing a large object", final=CHANGED)
+        dst.sync()
+    except (NotFound, SourceChanged):
+        return UploadResult()  # to be begun anew
+    except AdsmigError as exc:
+        return UploadResult(*_verdict(entry, exc, never))
+    return UploadResult(outcome=outcome)
+
+
+def delete_objects(job: Job, deletions: list[Deletion], lease: Lease) -> DeletionResult:
+    """Removes objects, all of one side; see removal.remove."""
+    started = time.time()
+    src, dst = storages(job)
+    at_source = deletions[0].at_source
+    stopping = _stopping(opened(lease.path))
+    gone: list[bytes] = []
+    failures: list[Outcome] = []
+    stop = None
+    try:
+        key_at = bytes if at_source else job.dst_key
+        side = src if at_source else dst
+        gone, problems = remove(src, side, deletions, key_at, partial(_in_threads, job))
+        failures = [Outcome(key, 0, 0, None, None, why, UNDELETED) for key, why in problems.items()]
+    except AdsmigError as exc:
+        stop = None if isinstance(exc, TransientError) and stopping() else stop_of(exc)
+        return DeletionResult([], False, [], stop, os.getpid(), started, time.time())
+    return DeletionResult(gone, True, failures, stop, os.getpid(), started, time.time())
+
+
+def finish_directories(job: Job, keys: list[bytes], lease: Lease) -> list[Outcome]:
+    """Gives directories of the destination the permissions and times of the source's; failures."""
+    src, dst = storages(job)
+    failures = []
+    for key in keys:
+        try:
+            entry = src.stat(key)
+            dst.set_directory_meta(key, meta_for(dst, entry, src.meta(entry), job.perms))
+        except (NotFound, SourceChanged):
+            continue  # removed since it was listed
+        except ObjectError as exc:
+            failures.append(Outcome(key, 0, 0, None, None, str(exc), exc.kind))
+    dst.sync()
+    return failures
+
+
+def abort_upload(job: Job, key: bytes, upload_id: str) -> None:
+    """Removes what an upload that will not be finished has left at the destination."""
+    storages(job)[1].abort(job.dst_key(key), upload_id)
+
+
+@lru_cache(maxsize=1)
+def _threads(count: int) -> ThreadPoolExecutor:
+    """The process's threads; each keeps its connections from slice to slice."""
+    return ThreadPoolExecutor(count, "copy")
+
+
+def forget() -> None:
+    """Drops what this process keeps between slices, at the end of a run."""
+    scan.forget()
+    _threads.cache_clear()
+
+
+def _in_threads(job: Job, work: Callable[[], None]) -> None:
+    """Runs ``work`` in all threads of the process; raises what a thread raised."""
+    count = job.threads_per_worker
+    if count == 1:
+        work()
+        return
+    for future in [_threads(count).submit(work) for _ in range(count)]:
+        future.result()
+
+
+def _show(limits: Limits | None, lease: Lease, counts: Counts) -> None:
+    if limits:
+        limits.report(lease.slot, counts)
+
+
+def _stopping(limits: Limits | None) -> Callable[[], bool]:
+    return limits.stopping if limits else never
+
+
+def _sent(upload: Upload, parts: list[Part]) -> int:
+    return sum(upload.span(part.number)[1] for part in parts)
+
+
+def _verdict(
+    entry: Entry, exc: AdsmigError, stopping: Callable[[], bool]
+) -> tuple[None, Outcome | None, Stop | None]:
+    """What an error over a large object comes to: no upload, and a failure, or a reason to stop.
+
+    Neither, when the run is stopping anyway: the object is left as it is, to be resumed.
+    """
+    try:
+        return None, settled(lambda: _raise(exc), entry, stopping), None
+    except TransientError as error:
+        return None, None, None if stopping() else stop_of(error)
+    except AdsmigError as error:
+        return None, None, stop_of(error)
+
+
+def _raise(exc: AdsmigError) -> Outcome:
+    raise exc

@@ -1,0 +1,1 @@
+"""The tests of adsmig: see conftest.py for what they share."""

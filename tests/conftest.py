@@ -1,0 +1,78 @@
+"""What the tests share: real servers, started when first asked for, and a clean environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.servers import MinIOGateway, Moto, SeaweedFS, Server
+
+BucketFactory = Callable[[Server], str]
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """SeaweedFS, one for each pytest worker. A test that kills it restarts it."""
+    with SeaweedFS(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinIOGateway]:
+    """MinIO's code base, one for each pytest worker. A test that kills it restarts it."""
+    with MinIOGateway(tmp_path_factory.mktemp("minio")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    """moto, one for each pytest worker."""
+    with Moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(params=["seaweedfs", "minio", "moto"])
+def s3_server(request: pytest.FixtureRequest) -> Server:
+    """Each of the servers in turn."""
+    server: Server = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def bucket() -> BucketFactory:
+    """``bucket(server)`` makes an empty bucket there, and returns its name, used nowhere else."""
+    return lambda server: server.make_bucket(f"test-{uuid4().hex[:16]}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_credentials_of_the_user() -> Iterator[None]:
+    """Takes away what would give a test, or a command it starts, credentials or settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("AWS_", "ADSMIG_", "SSH_")):
+                patch.delenv(name)
+        # Else boto3 looks for a cloud's metadata service when it finds no credentials.
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _home_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gives each test an empty home: the user's state is neither seen nor changed."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, objects of this very moment are copied at once; see await_settled."""
+    monkeypatch.setattr("adsmig.transfer.SETTLED_S", 0.0)

@@ -1,0 +1,974 @@
+"""What a run removes, and what it must never remove.
+
+Most of it runs in this process, with one worker, for speed; the command line is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from adsmig import cli, coordinator, removal, worker
+from adsmig.deletions import Deletions
+from tests.conftest import BucketFactory
+from tests.e2e.conftest import Adsmig, digest, make_tree, write
+from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
+from tests.e2e.inside import here as here
+from tests.e2e.inside import no_pauses as no_pauses
+from tests.e2e.inside import store as store
+from tests.servers import MinIOGateway, Moto, SeaweedFS
+from tests.storage.fakes3 import DROPPED, FakeS3, Reply, Request, error
+
+pytestmark = COLLECTED
+
+Change = Callable[[Callable[[], None]], None]
+
+
+FILES = {key: key.encode() for key in ("a", "b/x", "b/y/z", "c")}
+
+# ---------------------------------------------------------------------- --delete-src
+
+
+@pytest.mark.parametrize("command", ["cp", "sync"])
+def test_what_was_copied_goes_at_the_source(
+    here: Here, store: Bucket, tmp_path: Path, command: str
+) -> None:
+    src, back = put(tmp_path / "src", FILES | {"empty/": b""}), tmp_path / "back"
+    said = here(command, "--delete-src", src, store.url)
+    assert re.search(r"copied 5 objects .* deleted 5 ", said)
+    assert store.content() == FILES | {"empty/": b""}
+    assert list(src.iterdir()) == []
+    here(command, "--delete-src", store.url, back)
+    assert store.names() == set()
+    assert tree_of(back) == FILES
+    assert (back / "empty").is_dir()
+    other = Bucket(store.server, store.name, "q/")
+    store.put(FILES)
+    here(command, "--delete-src", store.url, other.url)
+    assert store.names() == set()
+    assert other.content() == FILES
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_an_empty_directory_goes_from_place_to_place_within_a_service(
+    here: Here, store: Bucket
+) -> None:
+    """Some stores cannot copy it."""
+    store.put({"empty/": b""})
+    other = Bucket(store.server, store.name, "q/")
+    here("cp", "--delete-src", store.url, other.url)
+    assert store.names() == set()
+    assert other.names() == {"empty/"}
+
+
+def test_a_tree_that_went_leaves_nothing_for_the_next_run(
+    here: Here, moto: Moto, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    src, store = put(tmp_path / "src", FILES), Bucket(moto, bucket(moto))
+    for _ in range(2):
+        here("cp", "--delete-src", src, store.url)
+    assert store.content() == FILES
+
+
+def test_all_of_a_run_of_many_slices_goes_at_the_source(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "SHORT_S", 0)
+    monkeypatch.setattr(coordinator, "LONG_S", 0)
+    files = {f"{number:03d}": b"x" for number in range(60)}
+    src, dst = put(tmp_path / "src", files), tmp_path / "dst"
+    here("cp", "--delete-src", "--threads", "1", src, dst)
+    assert tree_of(dst) == files
+    assert tree_of(src) == {}
+
+
+def test_an_object_on_its_own_goes_at_the_source(here: Here, store: Bucket, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", {"a": b"one", "a.txt": b"other"})
+    here("cp", "--delete-src", src / "a", store.url + "b")
+    assert store.content() == {"b": b"one"}
+    assert tree_of(src) == {"a.txt": b"other"}
+    here("cp", "--delete-src", store.url + "b", tmp_path / "c")
+    assert store.names() == set()
+    assert (tmp_path / "c").read_bytes() == b"one"
+
+
+def test_a_large_object_goes_at_the_source(here: Here, tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", {}), tmp_path / "dst"
+    with (src / "large").open("wb") as file:
+        file.truncate(70 << 20)
+    here("cp", "--delete-src", src, dst)
+    assert (dst / "large").stat().st_size == 70 << 20
+    assert list(src.iterdir()) == []
+
+
+def test_what_is_equal_goes_only_if_its_content_is(here: Here, tmp_path: Path) -> None:
+    """Not by size and time, which are what a sync goes by otherwise."""
+    src = put(tmp_path / "src", {"same": b"1234", "other": b"1234"})
+    dst = put(tmp_path / "dst", {"same": b"1234", "other": b"abcd"}, age_s=60)
+    said = here("sync", "--delete-src", src, dst)
+    assert re.search(r"copied 1 objects .* 1 unchanged, deleted 2 ", said)
+    assert tree_of(src) == {}
+    assert tree_of(dst) == {"same": b"1234", "other": b"1234"}
+
+
+def test_what_is_equal_in_a_store_goes_only_if_its_content_is(
+    here: Here, store: Bucket, tmp_path: Path
+) -> None:
+    src = put(tmp_path / "src", {"same": b"1234", "other": b"1234"})
+    store.put({"same": b"1234", "other": b"abcd"})
+    here("sync", "--delete-src", src, store.url)
+    assert tree_of(src) == {}
+    assert store.content() == {"same": b"1234", "other": b"1234"}
+
+
+@pytest.mark.parametrize("command", ["cp", "sync"])
+def test_what_could_not_be_copied_stays_at_the_source(
+    here: Here, tmp_path: Path, command: str
+) -> None:
+    src = put(tmp_path / "src", {"a": b"a", "b": b"b"})
+    put(tmp_path / "dst", {"a/in the way": b""})
+    (src / "broken").symlink_to("nowhere")
+    said = here(command, "--delete-src", src, tmp_path / "dst", code=1)
+    assert re.search(r"\ba\b.*directory", said)
+    assert tree_of(src) == {"a": b"a"}
+    assert (src / "broken").is_symlink()
+    assert tree_of(tmp_path / "dst") == {"a/in the way": b"", "b": b"b"}
+
+
+def test_what_the_destination_cannot_name_stays_at_the_source(
+    here: Here, moto: Moto, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    store = Bucket(moto, bucket(moto)).put({"../x": b"1", "a//b": b"2", "good": b"3"})
+    here("cp", "--delete-src", store.url, tmp_path / "dst", code=1)
+    assert store.names() == {"../x", "a//b"}
+    assert tree_of(tmp_path / "dst") == {"good": b"3"}
+
+
+@pytest.fixture
+def before_removal(monkeypatch: pytest.MonkeyPatch) -> Change:
+    """``before_removal(act)``: calls ``act`` once, when removing is about to begin."""
+
+    def prepare(act: Callable[[], None]) -> None:
+        acts = [act]
+
+        def remove(*arguments: Any) -> Any:
+            while acts:
+                acts.pop()()
+            return removal.remove(*arguments)
+
+        monkeypatch.setattr(worker, "remove", remove)
+
+    return prepare
+
+
+def test_a_file_that_changed_after_it_was_copied_stays(
+    here: Here, tmp_path: Path, before_removal: Change
+) -> None:
+    src, dst = put(tmp_path / "src", FILES), tmp_path / "dst"
+
+    def change() -> None:
+        write(src / "a", b"A", age_s=1)  # of the same size
+        (src / "b/new").write_bytes(b"came meanwhile")
+
+    before_removal(change)
+    said = here("sync", "--delete-src", src, dst, code=1)
+    assert re.search(r"\ba\b.*changed after it had been copied", said)
+    assert tree_of(src) == {"a": b"A", "b/new": b"came meanwhile"}
+    assert tree_of(dst) == FILES
+    here("sync", "--delete-src", src, dst)
+    assert tree_of(src) == {}
+    assert tree_of(dst) == FILES | {"a": b"A", "b/new": b"came meanwhile"}
+
+
+def test_an_object_that_changed_after_it_was_copied_stays(
+    here: Here, store: Bucket, tmp_path: Path, before_removal: Change
+) -> None:
+    store.put(FILES)
+
+    def change() -> None:
+        store.put({"a": b"A"})
+        store.server.client().delete_object(Bucket=store.name, Key="p/c")  # by somebody else
+
+    before_removal(change)
+    said = here("sync", "--delete-src", store.url, tmp_path / "dst", code=1)
+    assert "changed after it had been copied" in said
+    assert store.content() == {"a": b"A"}
+    assert tree_of(tmp_path / "dst") == FILES
+
+
+LEFT_ALONE = {
+    "existing": (["--existing"], {"new", "sub/new"}),
+    "ignore existing": (["--ignore-existing"], {"there", "newer"}),
+    "update": (["--update"], {"newer"}),
+    "exclude": (["--exclude", "new"], {"new", "newer", "sub/new"}),
+    "include": (["--include", "^there$"], {"new", "newer", "sub/new"}),
+    "exclude dir": (["--exclude-dir", "sub"], {"sub/new"}),
+    "start": (["--start", "newer"], {"new"}),
+    "end": (["--end", "newer"], {"sub/new", "there"}),
+    "size": (["--min-size", "5"], {"new", "sub/new"}),
+    "age": (["--newer-than", "60"], {"new", "newer", "sub/new", "there"}),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_what_was_left_alone_stays_at_the_source(here: Here, tmp_path: Path, name: str) -> None:
+    options, stays = LEFT_ALONE[name]
+    files = {"new": b"1", "newer": b"newer", "sub/new": b"2", "there": b"there"}
+    src = put(tmp_path / "src", files)
+    dst = put(tmp_path / "dst", {"there": b"before"}, age_s=7200)
+    put(dst, {"newer": b"from elsewhere"}, age_s=60)
+    here("sync", "--delete-src", *options, src, dst)
+    assert set(tree_of(src)) == stays
+    there = tree_of(dst)
+    assert {key: there.get(key) for key in files.keys() - stays} == {
+        key: files[key] for key in files.keys() - stays
+    }
+
+
+def test_links_that_were_recorded_stay_and_what_they_lead_to(here: Here, tmp_path: Path) -> None:
+    src, other = put(tmp_path / "src", FILES), put(tmp_path / "other", {"f": b"f"})
+    (src / "link").symlink_to(other)
+    here("sync", "--delete-src", "-rd", tmp_path / "links", src, tmp_path / "dst")
+    assert os.listdir(src) == ["link"]
+    assert tree_of(other) == {"f": b"f"}
+    assert tree_of(tmp_path / "dst") == FILES
+
+
+def test_a_source_killed_while_it_is_emptied_loses_nothing(tmp_path: Path) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    make_tree(src, 400, most=5000)
+    whole = digest(src)
+    chance = random.Random(7)
+    command = [sys.executable, "-m", "adsmig", "sync", "--delete-src", str(src), str(dst)]
+    kills = 0
+    for limit in (["--bwlimit", "4"],) * 4 + ([],):
+        left = len(tree_of(src))
+        process = subprocess.Popen(
+            [*command, *limit],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while limit and process.poll() is None:
+            time.sleep(0.02)
+            if len(tree_of_names(src)) < left - chance.randint(1, 40):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+        process.wait(300)
+        there = {key: value for key, value in digest(dst).items() if not key.startswith(".adsmig")}
+        here = {key: value for key, value in digest(src).items() if not key.endswith("/")}
+        for key, value in whole.items():
+            assert value in (here.get(key), there.get(key)), key
+    assert process.returncode == 0
+    assert kills
+    assert digest(dst) == whole
+
+
+def tree_of_names(root: Path) -> list[str]:
+    return [name for _, _, names in os.walk(root) for name in names]
+
+
+# ---------------------------------------------------------------------- --delete-dst
+
+EXTRA = {"0": b"0", "b/extra": b"1", "gone/deep/x": b"2", "gone/y": b"3"}
+
+
+def test_what_the_source_does_not_have_goes_at_the_destination(here: Here, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", FILES | {"kept/": b""})
+    dst = put(tmp_path / "dst", EXTRA | {"a": b"old", "left over/": b"", "kept/": b""})
+    said = here("sync", "--delete-dst", src, dst)
+    assert re.search(r"copied 4 objects .* deleted 5 ", said)
+    assert digest(dst) == digest(src)
+
+
+def test_what_the_source_does_not_have_goes_in_a_store(
+    here: Here, store: Bucket, tmp_path: Path
+) -> None:
+    src = put(tmp_path / "src", FILES)
+    store.put(EXTRA | {"gone/marker/": b""})
+    outside = Bucket(store.server, store.name, "q/").put({"x": b"x"})
+    here("sync", "--delete-dst", src, store.url)
+    assert store.content() == FILES
+    assert outside.names() == {"x"}
+    back = put(tmp_path / "back", EXTRA)
+    here("sync", "--delete-dst", store.url, back)
+    assert tree_of(back) == FILES
+    other = Bucket(store.server, store.name, "r/").put(EXTRA)
+    here("cp", "--delete-dst", store.url, other.url)
+    assert other.content() == FILES
+
+
+def test_more_than_max_delete_removes_nothing(here: Here, tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", FILES), put(tmp_path / "dst", EXTRA)
+    said = here("sync", "--delete-dst", "--max-delete", "3", src, dst, code=3)
+    assert re.search(r"nothing was deleted: .*\b4 objects.*--max-delete 3", said)
+    assert tree_of(dst) == EXTRA | FILES  # what was to be copied, was
+    here("sync", "--delete-dst", "--max-delete", "0", src, dst, code=3)
+    assert tree_of(dst) == EXTRA | FILES
+    here("sync", "--delete-dst", "--max-delete", "4", src, dst)
+    assert tree_of(dst) == FILES
+
+
+def page(keys: Sequence[str], token: str = "") -> str:
+    items = "".join(
+        f"<Contents><Key>{key}</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified>"
+        f'<ETag>"{"0" * 32}"</ETag><Size>1</Size></Contents>'
+        for key in keys
+    )
+    more = (
+        f"<IsTruncated>true</IsTruncated>{token}" if token else "<IsTruncated>false</IsTruncated>"
+    )
+    return (
+        '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        f"<Name>bkt</Name><Prefix></Prefix><MaxKeys>1000</MaxKeys>{more}{items}</ListBucketResult>"
+    )
+
+
+TOKEN = "<NextContinuationToken>next</NextContinuationToken>"
+BREAKS = {
+    "an error of the server": error(500, "InternalError"),
+    "a lost connection": DROPPED,
+    "a refusal": error(403, "AccessDenied"),
+    "half a page": Reply(body=page(["c", "d"]).encode()[:-40]),
+    "a page that is no list": Reply(body=b"<html>maintenance</html>"),
+    "a page without an end": Reply(body=page(["c", "d"], " ").encode()),
+    "the same page again": Reply(body=page(["a", "b"], TOKEN).encode()),
+    "no page": Reply(body=b""),
+}
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_source_listing_that_breaks_off_removes_nothing(
+    here: Here, tmp_path: Path, name: str
+) -> None:
+    """The copy has long been made, so nothing but the listing is asked of the source."""
+    dst = put(tmp_path / "dst", {"a": b"a", "b": b"b", "c": b"c", "extra": b"x"}, age_s=1)
+    asked: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        past = request.query.get("start-after") or request.query.get("continuation-token", "")
+        past = past or request.query.get("marker", "")
+        asked.append(past)
+        if request.query.get("max-keys") == "1":
+            return Reply(body=page(["a"], TOKEN).encode())
+        return BREAKS[name] if past else Reply(body=page(["a", "b"], TOKEN).encode())
+
+    with FakeS3(answer) as fake:
+        url = f"s3://ak:sk@{fake.host}/bkt/"
+        said = here("sync", "--size-only", "--delete-dst", url, dst, code=3)
+        assert any(asked), said
+        assert tree_of(dst).keys() >= {"a", "b", "c", "extra"}
+        said = here("sync", "--size-only", "--delete-dst", "--yes", url, dst, code=3)
+        assert tree_of(dst).keys() >= {"a", "b", "c", "extra"}
+    assert "deleted 0 (0 B)" in said or "deleted" not in said
+
+
+@pytest.mark.parametrize("more", [[], ["--yes"]])
+def test_a_source_that_is_not_there_removes_nothing(
+    here: Here, moto: Moto, tmp_path: Path, more: list[str]
+) -> None:
+    dst = put(tmp_path / "dst", EXTRA)
+    here("sync", "--delete-dst", *more, tmp_path / "nowhere", dst, code=3)
+    here("sync", "--delete-dst", *more, moto.url("no-such-bucket", "p/"), dst, code=3)
+    assert tree_of(dst) == EXTRA
+
+
+def test_an_empty_source_removes_nothing_unless_told_to(
+    here: Here, store: Bucket, tmp_path: Path
+) -> None:
+    """As a mount point is, where nothing is mounted, or a prefix with a slip of the pen."""
+    src, dst = put(tmp_path / "src", {}), put(tmp_path / "dst", EXTRA)
+    for source in (src, store.url):
+        said = here("sync", "--delete-dst", source, dst, code=3)
+        assert re.search(r"nothing was deleted: .*holds nothing.*--yes", said)
+        assert tree_of(dst) == EXTRA
+    here("sync", "--delete-dst", "--yes", src, dst)
+    assert tree_of(dst) == {}
+    store.put(EXTRA)
+    here("sync", "--delete-dst", src, store.url, code=3)
+    assert store.content() == EXTRA
+    here("sync", "--delete-dst", "--yes", src, store.url)
+    assert store.names() == set()
+
+
+def test_a_refused_deletion_leaves_nothing_behind(here: Here, tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", {}), put(tmp_path / "dst", {"x": b"x"})
+    here("sync", "--delete-dst", src, dst, code=3)
+    assert os.listdir(dst) == ["x"]
+
+
+def test_a_source_that_is_replaced_meanwhile_removes_nothing(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it is unmounted after it was listed, and each key seems to be gone."""
+    src, dst = put(tmp_path / "src", FILES), put(tmp_path / "dst", EXTRA)
+    real = Deletions.refusal
+
+    def late(deletions: Deletions, listed: int) -> str:
+        src.rename(tmp_path / "elsewhere")
+        src.mkdir()
+        return real(deletions, listed)
+
+    monkeypatch.setattr(Deletions, "refusal", late)
+    said = here("sync", "--delete-dst", src, dst, code=3)
+    assert "no longer the directory it was" in said
+    assert tree_of(dst) == EXTRA | FILES
+
+
+def test_a_source_unmounted_before_the_end_removes_nothing(
+    here: Here, tmp_path: Path, before_removal: Change
+) -> None:
+    src, dst = put(tmp_path / "src", {}), put(tmp_path / "dst", EXTRA)
+    mount = ["mount", "-t", "tmpfs", "none", str(src)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a file system needs root and CAP_SYS_ADMIN")
+    put(src, FILES)
+    unmount = ["umount", "-l", str(src)]
+    before_removal(lambda: subprocess.run(unmount, check=True) and None)
+    said = here("sync", "--delete-dst", src, dst, code=3)
+    assert "no longer the directory it was" in said
+    assert tree_of(dst) == EXTRA | FILES
+
+
+NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that any user reaches, and owns."""
+    path = Path(tempfile.mkdtemp(prefix="adsmig-test-"))
+    path.chmod(0o777)
+    yield path
+    for folder, _, _ in os.walk(path):
+        os.chmod(folder, 0o700)
+    shutil.rmtree(path)
+
+
+def without_privileges(*arguments: object, home: Path) -> subprocess.CompletedProcess[str]:
+    """The program as a user to whom permissions mean something."""
+    command = [sys.executable, "-m", "adsmig"]
+    if os.geteuid() == 0:
+        command = [*NOBODY, *command]
+        if not shutil.which("setpriv") or subprocess.run([*command, "-V"]).returncode:
+            pytest.skip("the program cannot be started as another user")
+    env = {**os.environ, "HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
+    return subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=100, env=env
+    )
+
+
+@pytest.mark.parametrize("excluded", [False, True])
+def test_what_lies_below_an_unreadable_directory_stays_at_the_destination(
+    open_path: Path, excluded: bool
+) -> None:
+    src = put(open_path / "src", {"a": b"a", "locked/in": b"in", "z": b"z"})
+    dst = put(open_path / "dst", {"locked/in": b"in", "locked/deep/er": b"e", "locker": b"l"})
+    for folder, _, names in os.walk(open_path):
+        os.chmod(folder, 0o777)
+        for name in names:
+            os.chmod(Path(folder, name), 0o666)
+    (src / "locked").chmod(0)
+    options = ["--exclude-dir", "^locked$"] if excluded else []
+    done = without_privileges("sync", "--delete-dst", *options, src, dst, home=open_path / "home")
+    if excluded:  # it is not even looked at
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 1, done.stderr
+        assert re.search(r"locked/ .*Permission denied", done.stderr)
+    # What the source could be seen not to have, is gone.
+    assert set(tree_of(dst)) == {"a", "locked/in", "locked/deep/er", "z"}
+
+
+KEPT_AT_DESTINATION = {
+    "exclude": (["--exclude", "extra"], {"0", "gone/deep/x", "gone/y"}),
+    "include": (["--include", "^gone/|^a$"], {"gone/deep/x", "gone/y"}),
+    "include and exclude": (["--exclude", "x", "--include", "^b"], {"0", "b/extra", "gone/y"}),
+    "exclude dir": (["--exclude-dir", "^gone$"], {"0", "b/extra"}),
+    "include dir": (["--include-dir", "deep"], {"gone/deep/x"}),
+    "start": (["--start", "b/f"], {"gone/deep/x", "gone/y"}),
+    "start itself": (["--start", "b/extra"], {"b/extra", "gone/deep/x", "gone/y"}),
+    "end": (["--end", "gone/f"], {"0", "b/extra", "gone/deep/x"}),
+    "end itself": (["--end", "b/extra"], {"0", "b/extra"}),
+    "start and end": (["-s", "b", "-e", "gone/x"], {"b/extra", "gone/deep/x"}),
+    "smallest": (["--min-size", "2"], {"gone/y"}),
+    "largest": (["--max-size", "1"], {"0", "b/extra", "gone/deep/x"}),
+    "older": (["--older-than", "1h"], {"gone/y"}),
+    "newer": (["--newer-than", "1h"], {"0", "b/extra", "gone/deep/x"}),
+}
+
+
+@pytest.mark.parametrize("name", KEPT_AT_DESTINATION)
+def test_only_what_is_selected_goes_at_the_destination(
+    here: Here, tmp_path: Path, name: str
+) -> None:
+    options, goes = KEPT_AT_DESTINATION[name]
+    src = put(tmp_path / "src", FILES, age_s=60)
+    dst = put(tmp_path / "dst", EXTRA, age_s=60)
+    put(dst, {"gone/y": b"longer"}, age_s=86400)
+    here("sync", "--delete-dst", "--yes", *options, src, dst)
+    assert EXTRA.keys() - tree_of(dst).keys() == goes
+
+
+@pytest.mark.parametrize("name", [n for n in KEPT_AT_DESTINATION if n not in ("older", "newer")])
+def test_only_what_is_selected_goes_in_a_store(
+    here: Here, store: Bucket, tmp_path: Path, name: str
+) -> None:
+    options, goes = KEPT_AT_DESTINATION[name]
+    src = put(tmp_path / "src", FILES)
+    store.put(EXTRA | {"gone/y": b"longer"})
+    here("sync", "--delete-dst", "--yes", *options, src, store.url)
+    assert EXTRA.keys() - store.names() == goes
+
+
+def test_what_comes_back_at_the_source_meanwhile_stays_at_the_destination(
+    here: Here, store: Bucket, tmp_path: Path, before_removal: Change
+) -> None:
+    src, dst = put(tmp_path / "src", FILES), put(tmp_path / "dst", EXTRA | {"left/": b""})
+    before_removal(lambda: put(src, {"gone/y": b"back", "left/new": b"back"}) and None)
+    said = here("sync", "--delete-dst", src, dst)
+    assert "deleted 3 " in said
+    assert tree_of(dst) == FILES | {"gone/y": EXTRA["gone/y"]}
+    assert (dst / "left").is_dir()
+    shutil.rmtree(src / "gone")
+    store.put(FILES)
+    other = Bucket(store.server, store.name, "q/").put(EXTRA)
+    before_removal(lambda: store.put({"gone/y": b"back"}) and None)
+    here("sync", "--delete-dst", store.url, other.url)
+    assert other.names() == FILES.keys() | {"gone/y"}
+
+
+def test_what_lies_behind_links_stays_at_the_destination(here: Here, tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", FILES), put(tmp_path / "dst", {})
+    other = put(tmp_path / "other", {"f": b"f"})
+    (dst / "file link").symlink_to(other / "f")
+    (src / "linked").symlink_to(other)
+    put(dst, {"linked/extra": b"e"})
+    here("sync", "--delete-dst", "-rd", tmp_path / "links", src, dst)
+    assert tree_of(other) == {"f": b"f"}
+    assert not (dst / "file link").is_symlink()
+    assert (dst / "linked/extra").read_bytes() == b"e"
+    (dst / "dir link").symlink_to(other)
+    here("sync", "--delete-dst", "-rd", tmp_path / "links", src, dst, code=1)
+    assert tree_of(other) == {"f": b"f"}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--delete-src"], "--delete-src and --delete-dst"),
+        (["--files-from", "names"], "--files-from"),
+    ],
+)
+def test_deletions_that_contradict_something_are_refused(
+    here: Here, tmp_path: Path, options: list[str], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "src", FILES)
+    put(tmp_path / "dst", EXTRA)
+    (tmp_path / "names").write_text("a\n")
+    said = here("sync", "--delete-dst", *options, "src", "dst", code=2)
+    assert why in said
+    assert said.count("\n") == 1
+    assert tree_of(tmp_path / "src") == FILES
+    assert tree_of(tmp_path / "dst") == EXTRA
+
+
+# ---------------------------------------------------------------------- rm
+
+
+def on_terminal(answer: bytes, *arguments: object) -> tuple[int, str]:
+    """The program with a terminal to ask at, where ``answer`` was typed; exit code and words."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, answer)
+        done = subprocess.run(
+            [sys.executable, "-m", "adsmig", *map(str, arguments)],
+            stdin=theirs, capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("answer", [b"n\n", b"\n", b"yesterday\n", b"\x04"])
+def test_rm_asks_and_any_answer_but_yes_removes_nothing(tmp_path: Path, answer: bytes) -> None:
+    src = put(tmp_path / "src", FILES)
+    code, said = on_terminal(answer, "rm", src)
+    assert code == 3
+    assert f"would delete {len(FILES)} " in said
+    assert "[y/N]" in said
+    assert "nothing was deleted" in said
+    assert tree_of(src) == FILES
+
+
+@pytest.mark.parametrize("answer", [b"y\n", b"YES\n"])
+@pytest.mark.parametrize("command", [["rm"], ["cp", "--dryrun", "--delete-src"]])
+def test_rm_asks_and_yes_removes(tmp_path: Path, answer: bytes, command: list[str]) -> None:
+    src, dst = put(tmp_path / "src", FILES), put(tmp_path / "dst", EXTRA)
+    code, said = on_terminal(answer, *command, src, *([dst] if command[0] == "cp" else []))
+    assert code == 0, said
+    assert f"deleted {len(FILES)} " in said
+    assert src.is_dir()
+    assert list(src.iterdir()) == []
+    assert tree_of(dst) == EXTRA
+
+
+def test_rm_removes_nothing_where_nobody_can_be_asked(adsmig: Adsmig, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", FILES)
+    assert "--yes" in adsmig("rm", src, code=3).stderr
+    adsmig("rm", "--dryrun", src)
+    adsmig("rm", "--dryrun", "--yes", src)
+    assert tree_of(src) == FILES
+    adsmig("rm", "-y", src)
+    assert list(src.iterdir()) == []
+
+
+REMOVED = {
+    "nothing else": ([], set(FILES)),
+    "include": (["--include", "^b/"], {"b/x", "b/y/z"}),
+    "exclude": (["--exclude", "^b/"], {"a", "c"}),
+    "exclude dir": (["--exclude-dir", "y"], {"a", "b/x", "c"}),
+    "include dir": (["--include-dir", "y"], {"b/y/z"}),
+    "range": (["--start", "b/x", "--end", "b/y/z"], {"b/x", "b/y/z"}),
+    "size": (["--min-size", "3"], {"b/x", "b/y/z"}),
+    "files from": (["--files-from", "names"], {"b/x", "b/y/z", "c"}),
+}
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_rm_removes_what_filters_select(
+    here: Here, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names").write_text("b/\nc\n")
+    options, goes = REMOVED[name]
+    src = put(tmp_path / "src", FILES)
+    said = here("rm", "--yes", *options, src)
+    assert f"deleted {len(goes)} " in said
+    assert FILES.keys() - tree_of(src).keys() == goes
+    assert src.is_dir()
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_rm_removes_what_filters_select_from_a_store(
+    here: Here, store: Bucket, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names").write_text("b/\nc\n")
+    options, goes = REMOVED[name]
+    store.put(FILES)
+    beside = Bucket(store.server, store.name, "p-old/").put({"x": b"x"})
+    here("rm", "--yes", *options, store.url)
+    assert FILES.keys() - store.names() == goes
+    assert beside.names() == {"x"}
+
+
+def test_rm_of_a_name_without_a_slash_is_that_object_or_that_directory(
+    here: Here, store: Bucket
+) -> None:
+    store.put({"data/x": b"x", "data-old/x": b"x", "data2": b"x"})
+    here("rm", "--yes", store.url + "data")
+    assert store.names() == {"data-old/x", "data2"}
+    here("rm", "--yes", store.url + "data2")
+    assert store.names() == {"data-old/x"}
+
+
+def test_rm_of_one_file_removes_that(here: Here, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", {"a": b"a", "a.txt": b"b"})
+    here("rm", "--yes", src / "a")
+    assert tree_of(src) == {"a.txt": b"b"}
+    here("rm", "--yes", src / "a", code=3)
+
+
+def test_rm_never_follows_links(here: Here, tmp_path: Path) -> None:
+    src, other = put(tmp_path / "src", FILES), put(tmp_path / "other", {"f": b"f", "d/g": b"g"})
+    for name, target in {
+        "to dir": other, "b/to file": other / "f", "broken": "nowhere", "loop": "..",
+    }.items():  # fmt: skip
+        (src / name).symlink_to(target)
+    here("rm", "--yes", src)
+    assert list(src.iterdir()) == []
+    assert tree_of(other) == {"f": b"f", "d/g": b"g"}
+    put(src, FILES)
+    (src / "to dir").symlink_to(other)
+    here("cp", "--dryrun", "--delete-src", "--yes", src, tmp_path / "dst")
+    assert list(src.iterdir()) == []
+    assert not (tmp_path / "dst").exists()
+    assert tree_of(other) == {"f": b"f", "d/g": b"g"}
+
+
+def test_rm_through_a_link_named_on_the_command_line_empties_what_it_names(
+    here: Here, tmp_path: Path
+) -> None:
+    other = put(tmp_path / "other", FILES)
+    (tmp_path / "link").symlink_to(other)
+    here("rm", "--yes", f"{tmp_path}/link/")
+    assert list(other.iterdir()) == []
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_rm_of_all_keys_a_store_can_hold(
+    here: Here, moto: Moto, seaweedfs: SeaweedFS, minio: MinIOGateway, bucket: BucketFactory
+) -> None:
+    keys = {
+        moto: ["dir/", "a//b", "./x", " blank ", "tab\t", "%2F", "a+b", "日本/é", "🎈", "q?#&<>"],
+        seaweedfs: ["dir/", " blank ", "%2F", "a+b", "日本/é", "🎈", "q?#&<>"],
+        minio: ["dir/", "%2F", "a+b", "日本/é", "🎈", "q?#&<>"],
+    }
+    for server, names in keys.items():
+        place = Bucket(server, bucket(server)).put(dict.fromkeys(names, b""))
+        assert place.names() == set(names)
+        here("rm", "--yes", place.url)
+        assert place.names() == set()
+
+
+# ---------------------------------------------------------------------- against a model
+
+NAMES = ["a", "a-", "b", "c1", "é"]
+AGES = [10, 100, 1000, 10_000, 100_000]
+
+
+@dataclass(frozen=True)
+class File:
+    content: bytes
+    age_s: int
+
+
+Trees = dict[str, File]
+"""By key; a key that ends in ``/`` is an empty directory."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Options, as the specification has them."""
+
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    include_dir: tuple[str, ...]
+    exclude_dir: tuple[str, ...]
+    start: str | None
+    end: str | None
+    min_size: int | None
+    max_size: int | None
+    newer_than: int | None
+    older_than: int | None
+    how: str
+    max_delete: int | None
+    yes: bool
+
+    def arguments(self) -> list[str]:
+        words = [f"--{self.how}"] if self.how else []
+        words += ["--yes"] if self.yes else []
+        for name in ("include", "exclude", "include_dir", "exclude_dir"):
+            words += [f"--{name.replace('_', '-')}={one}" for one in getattr(self, name)]
+        for name in ("start", "end", "min_size", "max_size", "newer_than", "older_than",
+                     "max_delete"):  # fmt: skip
+            if getattr(self, name) is not None:
+                words.append(f"--{name.replace('_', '-')}={getattr(self, name)}")
+        return words
+
+    def by_name(self, key: str) -> bool:
+        """Whether a key is selected, as far as its name tells."""
+        raw = key.encode()
+        if self.start is not None and raw < self.start.encode():
+            return False
+        if self.end is not None and raw > self.end.encode():
+            return False
+        parts = key.split("/")[:-1]
+        above = ["/".join(parts[: n + 1]) for n in range(len(parts))]
+        return passes([key], self.include, self.exclude) and passes(
+            above, self.include_dir, self.exclude_dir
+        )
+
+    def by_look(self, file: File) -> bool:
+        """Whether a file is selected, as far as its size and age tell."""
+        size, age = len(file.content), file.age_s
+        return (
+            (self.min_size is None or size >= self.min_size)
+            and (self.max_size is None or size <= self.max_size)
+            and (self.newer_than is None or age < self.newer_than)
+            and (self.older_than is None or age > self.older_than)
+        )
+
+
+def passes(texts: list[str], include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Only includes: what matches one. Only excludes: what matches none. Both: what matches an
+    exclude and no include is dropped.
+    """
+
+    def any_of(patterns: Sequence[str]) -> bool:
+        return any(re.search(pattern, text) for pattern in patterns for text in texts)
+
+    if include and exclude:
+        return any_of(include) or not any_of(exclude)
+    if include:
+        return any_of(include)
+    return not any_of(exclude)
+
+
+def foreseen(src: Trees, dst: Trees, chosen: Chosen) -> tuple[int, Trees]:
+    """The exit code, and the files of the destination, after ``sync --delete-dst``."""
+
+    def is_copied(key: str) -> bool:
+        here, there = src[key], dst.get(key)
+        if not (chosen.by_name(key) and chosen.by_look(here)):
+            return False
+        if there is None:
+            return chosen.how != "existing"
+        if chosen.how == "ignore-existing":
+            return False
+        if chosen.how == "size-only":
+            return len(here.content) != len(there.content)
+        if chosen.how == "checksum":
+            return here.content != there.content
+        differs = len(here.content) != len(there.content) or here.age_s < there.age_s
+        return differs and not (chosen.how == "update" and there.age_s < here.age_s)
+
+    files = {key for key in src if not key.endswith("/")}
+    result = dict(dst) | {key: src[key] for key in files if is_copied(key)}
+    extraneous = {
+        key for key in dst if key not in src and chosen.by_name(key) and chosen.by_look(dst[key])
+    }
+    directories = {
+        key for key in extraneous if key.endswith("/") and any(k.startswith(key) for k in src)
+    }
+    extraneous -= directories  # it is there at the source, with something in it
+    listed = any(chosen.by_name(key) for key in src)
+    refused = (not listed and not chosen.yes) or (
+        chosen.max_delete is not None and len(extraneous) > chosen.max_delete
+    )
+    if extraneous and refused:
+        return 3, result
+    return 0, {key: file for key, file in result.items() if key not in extraneous}
+
+
+keys = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
+files_ = st.builds(File, st.binary(max_size=3), st.sampled_from(AGES))
+
+
+@st.composite
+def two_trees(draw: st.DrawFn) -> tuple[Trees, Trees]:
+    """Trees in which nothing is a file here and a directory there."""
+    taken: set[str] = set()
+    used: set[str] = set()
+
+    def tree() -> Trees:
+        made: Trees = {}
+        for key, file in draw(st.dictionaries(keys, files_, max_size=8)).items():
+            parts = key.split("/")
+            above = {"/".join(parts[:n]) for n in range(1, len(parts))}
+            if above & taken or key in used:
+                continue
+            taken.add(key)
+            used.update(above)
+            made[key] = file
+        return made
+
+    src, dst = tree(), tree()
+    for tree_ in (src, dst):
+        name = draw(st.sampled_from(["", "", "d", "b/d"]))
+        if name and not any(part in taken for part in (name, name.split("/")[0])):
+            used.update({name, name.split("/")[0]})
+            if not any(key.startswith(name + "/") for key in tree_):
+                tree_[name + "/"] = File(b"", 10_000)
+    assume(not used & taken)
+    return src, dst
+
+
+patterns = st.lists(
+    st.sampled_from(["a", "^a", "b$", "^b/", "1$", "-", "é", "/", "x", "d"]), max_size=2
+).map(tuple)
+rarely = st.one_of(st.just(()), st.just(()), patterns)
+limits = st.one_of(st.none(), st.none(), st.integers(0, 3))
+spans = st.one_of(st.none(), st.none(), st.none(), st.sampled_from([50, 500, 5000, 50_000]))
+ends = st.one_of(st.none(), st.none(), keys, st.sampled_from(["a/", "b0", "", "é"]))
+options_ = st.builds(
+    Chosen,
+    include=rarely,
+    exclude=rarely,
+    include_dir=rarely,
+    exclude_dir=rarely,
+    start=ends,
+    end=ends,
+    min_size=limits,
+    max_size=limits,
+    newer_than=spans,
+    older_than=spans,
+    how=st.sampled_from(["", "", "existing", "ignore-existing", "update", "size-only", "checksum"]),
+    max_delete=limits,
+    yes=st.booleans(),
+)
+
+
+def lay_out(root: Path, tree: Trees, now: float) -> None:
+    root.mkdir()
+    for key, file in tree.items():
+        path = root / key
+        if key.endswith("/"):
+            path.mkdir(parents=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.content)
+        os.utime(path, (now - file.age_s, now - file.age_s))
+    for key in tree:  # a directory that has got an entry since has got another time, too
+        if key.endswith("/"):
+            os.utime(root / key, (now - tree[key].age_s,) * 2)
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(two_trees(), options_, st.booleans())
+def test_sync_with_deletion_does_what_the_specification_says(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    trees: tuple[Trees, Trees],
+    chosen: Chosen,
+    short: bool,
+) -> None:
+    monkeypatch.setattr(cli, "begin_log", lambda *_: None)
+    monkeypatch.setattr(coordinator, "SHORT_S", 0 if short else 0.5)  # slices of few keys
+    assume(
+        chosen.start is None or chosen.end is None or chosen.start.encode() <= chosen.end.encode()
+    )
+    assume(chosen.min_size is None or chosen.max_size is None or chosen.min_size <= chosen.max_size)
+    src, dst = trees
+    code, after = foreseen(src, dst, chosen)
+    with tempfile.TemporaryDirectory() as name:
+        root, now = Path(name), time.time()
+        lay_out(root / "src", src, now)
+        lay_out(root / "dst", dst, now)
+        arguments = ["sync", "--delete-dst", "--workers=1", *chosen.arguments()]
+        places = [f"--manifest={root / 'm.db'}", str(root / "src"), str(root / "dst")]
+        got = cli.run([*arguments, *places])
+        said = "".join(capfd.readouterr())
+        assert got == code, said
+        expected = {key: file.content for key, file in after.items() if not key.endswith("/")}
+        assert tree_of(root / "dst") == expected, said
+        assert tree_of(root / "src") == {k: f.content for k, f in src.items() if k[-1] != "/"}
+        for key in after:
+            if key.endswith("/"):
+                assert (root / "dst" / key).is_dir()

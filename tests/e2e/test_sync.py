@@ -1,0 +1,130 @@
+"""An incremental run touches what changed and nothing else."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BucketFactory
+from tests.e2e.conftest import Adsmig, digest, make_tree
+from tests.recorder import Recorder
+from tests.servers import MinIOGateway, SeaweedFS, Server
+
+
+def recorded(server: Server, host: str, bucket: str, prefix: str = "") -> str:
+    return server.url(bucket, prefix).replace(server.host, host)
+
+
+def change_three(tree: Path) -> None:
+    """One file changed, one added, one touched; all of them now, so newer than any copy."""
+    time.sleep(1.1)  # stores tell times in whole seconds
+    (tree / "d1/e1/f000001.bin").write_bytes(b"changed")
+    (tree / "d1/added.bin").write_bytes(b"added")
+    os.utime(tree / "d2/e2/f000002.bin")
+
+
+THREE = ["d1/added.bin", "d1/e1/f000001.bin", "d2/e2/f000002.bin"]
+
+
+@pytest.mark.parametrize("name", ["minio", "seaweedfs"])
+def test_a_second_sync_to_a_store_sends_no_data(
+    adsmig: Adsmig,
+    name: str,
+    request: pytest.FixtureRequest,
+    bucket: BucketFactory,
+    tmp_path: Path,
+) -> None:
+    server: Server = request.getfixturevalue(name)
+    tree, place = tmp_path / "tree", bucket(server)
+    make_tree(tree, 300)
+    with Recorder(server.host) as recorder:
+        url = recorded(server, recorder.host, place, "x/")
+        adsmig("sync", tree, url)
+        assert len(recorder.sent()) == 300
+        recorder.clear()
+        assert "300 unchanged" in adsmig("sync", tree, url).stdout
+        assert recorder.requests
+        assert recorder.data() == []
+        change_three(tree)
+        adsmig("sync", tree, url)
+        assert [one.path for one in sorted(recorder.data())] == [f"/{place}/x/{k}" for k in THREE]
+
+
+def test_a_second_sync_from_a_store_reads_no_data(
+    adsmig: Adsmig, minio: MinIOGateway, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    tree, place = tmp_path / "tree", bucket(minio)
+    make_tree(tree, 200)
+    adsmig("cp", tree, minio.url(place))
+    with Recorder(minio.host) as recorder:
+        url = recorded(minio, recorder.host, place)
+        adsmig("sync", url, tmp_path / "back")
+        recorder.clear()
+        assert "200 unchanged" in adsmig("sync", url, tmp_path / "back").stdout
+        assert recorder.data() == []
+        change_three(tree)
+        adsmig("sync", tree, minio.url(place))
+        adsmig("sync", url, tmp_path / "back")
+        assert [one.path for one in sorted(recorder.data())] == [f"/{place}/{k}" for k in THREE]
+    assert digest(tmp_path / "back") == digest(tree)
+
+
+def test_a_second_sync_between_stores_moves_no_data(
+    adsmig: Adsmig, minio: MinIOGateway, seaweedfs: SeaweedFS, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    tree, here, there = tmp_path / "tree", bucket(minio), bucket(seaweedfs)
+    make_tree(tree, 200)
+    adsmig("cp", tree, minio.url(here))
+    with Recorder(minio.host) as source, Recorder(seaweedfs.host) as target:
+        urls = recorded(minio, source.host, here), recorded(seaweedfs, target.host, there)
+        adsmig("sync", *urls)
+        source.clear()
+        target.clear()
+        assert "200 unchanged" in adsmig("sync", *urls).stdout
+        assert source.data() == target.data() == []
+        change_three(tree)
+        adsmig("sync", tree, minio.url(here))
+        adsmig("sync", *urls)
+        # The touched one has the same content under the same MD5: it need not go.
+        assert [one.path for one in sorted(target.data())] == [f"/{there}/{k}" for k in THREE[:2]]
+
+
+def test_a_second_sync_between_directories_copies_nothing(adsmig: Adsmig, tmp_path: Path) -> None:
+    tree, copy = tmp_path / "tree", tmp_path / "copy"
+    make_tree(tree, 200)
+    (tree / "empty").mkdir()
+    manifest = ("--manifest", tmp_path / "m.db")
+    adsmig("sync", tree, copy, *manifest)
+    assert "copied 0 objects (0 B), 201 unchanged" in adsmig("sync", tree, copy, *manifest).stdout
+    change_three(tree)
+    adsmig("sync", tree, copy, *manifest)
+    assert digest(copy) == digest(tree)
+    database = sqlite3.connect(tmp_path / "m.db")
+    third = database.execute("SELECT key FROM objects WHERE run = 3 ORDER BY key")
+    assert [key for (key,) in third] == THREE
+    runs = database.execute("SELECT kind, state, copied, unchanged FROM runs ORDER BY id")
+    assert runs.fetchall() == [
+        ("sync", "finished", 201, 0),
+        ("sync", "finished", 0, 201),
+        ("sync", "finished", 3, 199),
+    ]
+
+
+def test_copies_within_one_service_pass_no_data_through_here(
+    adsmig: Adsmig, s3_server: Server, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    tree, here, there = tmp_path / "tree", bucket(s3_server), bucket(s3_server)
+    make_tree(tree, 40)
+    (tree / "large.bin").write_bytes(os.urandom(70 << 20))
+    adsmig("cp", tree, s3_server.url(here))
+    with Recorder(s3_server.host) as recorder:
+        urls = (recorded(s3_server, recorder.host, place) for place in (here, there))
+        adsmig("cp", *urls)
+        assert not [one for one in recorder.data() if one.method == "GET"]
+        assert len(recorder.sent()) == 40 + 5  # of 16 MiB: the large one's parts
+    adsmig("cp", s3_server.url(there), tmp_path / "back")
+    assert digest(tmp_path / "back") == digest(tree)

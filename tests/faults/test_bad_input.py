@@ -1,0 +1,177 @@
+"""Whatever is wrong is said in one line, with exit code 2 or 3, and without a secret."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BucketFactory
+from tests.e2e.conftest import Adsmig, adsmig, make_tree
+from tests.servers import MinIOGateway, SeaweedFS, Server
+
+__all__ = ["adsmig"]
+
+SECRET = "Recognisable0Secret"
+
+
+def complaint(adsmig: Adsmig, code: int, *arguments: object) -> str:
+    """The one line that the command says on stderr."""
+    done = adsmig(*arguments, code=code)
+    assert SECRET not in done.stdout + done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("adsmig: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "says", "arguments"),
+    [
+        (2, "gopher:// is not supported", ["cp", "gopher://x/y", "OUT"]),
+        (2, "no bucket", ["cp", "TREE", f"s3://AK:{SECRET}@"]),
+        (2, "no bucket", ["cp", f"minio://AK:{SECRET}@127.0.0.1:9", "OUT"]),
+        (2, "%2F", ["cp", f"s3://AK:{SECRET}/x@bucket.host/p", "OUT"]),
+        (3, "cannot reach 127.0.0.1:9", ["cp", f"s3://AK:{SECRET}@127.0.0.1:9/b/", "OUT"]),
+        (3, "cannot reach 127.0.0.1:9", ["cp", "TREE", f"minio://AK:{SECRET}@127.0.0.1:9/b/"]),
+        (3, "no such file or directory", ["cp", "TREE/missing/", "OUT"]),
+        (3, "no such file or directory", ["sync", "TREE/missing", "OUT"]),
+        (3, "cannot write to /proc/x", ["cp", "TREE", "/proc/x"]),
+        (2, "is a file", ["cp", "TREE", "TREE/d0/e0/f000000.bin"]),
+        (2, "lie within one another", ["cp", "TREE", "TREE/d0"]),
+        (2, "lie within one another", ["sync", "TREE", "TREE"]),
+        (2, "--end 'a' comes before --start 'b'", ["cp", "-s", "b", "-e", "a", "TREE", "OUT"]),
+        (2, "--threads", ["cp", "--threads", "0", "TREE", "OUT"]),
+        (2, "--bwlimit", ["cp", "--bwlimit", "-1", "TREE", "OUT"]),
+        (2, "Missing argument 'DST'", ["cp", "TREE"]),
+        (2, "No such command", ["frobnicate"]),
+        (2, "No such option", ["cp", "--frobnicate", "TREE", "OUT"]),
+        (2, "no job", ["resume"]),
+        (2, "no job nope", ["status", "nope"]),
+        (3, "no manifest at", ["failures", "--manifest", "OUT/none.db"]),
+        (3, "cannot write the manifest", ["cp", "TREE", "OUT", "--manifest", "/proc/x.db"]),
+        (3, "no credentials", ["cp", "s3://some-bucket/", "OUT"]),
+    ],
+)
+def test_wrong_input_is_one_line(
+    adsmig: Adsmig, tmp_path: Path, code: int, says: str, arguments: list[str]
+) -> None:
+    make_tree(tmp_path / "tree", 2)
+    places = {"TREE": str(tmp_path / "tree"), "OUT": str(tmp_path / "out")}
+    for name, path in places.items():
+        arguments = [one.replace(name, path) for one in arguments]
+    assert says in complaint(adsmig, code, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["minio", "seaweedfs"])
+def test_wrong_keys_and_buckets_are_one_line(
+    adsmig: Adsmig,
+    name: str,
+    request: pytest.FixtureRequest,
+    bucket: BucketFactory,
+    tmp_path: Path,
+) -> None:
+    server: Server = request.getfixturevalue(name)
+    make_tree(tmp_path / "tree", 2)
+    place = server.url(bucket(server))
+    wrong_secret = place.replace(server.secret_key, SECRET)
+    wrong_key = place.replace(f"{server.access_key}:{server.secret_key}", f"nobody:{SECRET}")
+    for url in (wrong_secret, wrong_key):
+        assert "check the" in complaint(adsmig, 3, "cp", tmp_path / "tree", url)
+        assert "check the" in complaint(adsmig, 3, "cp", url, tmp_path / "out")
+        assert "check the" in complaint(adsmig, 3, "cp", url + "object", tmp_path / "out")
+    missing = server.url("missing-bucket")
+    assert "no such bucket" in complaint(adsmig, 3, "cp", tmp_path / "tree", missing)
+    assert "no such bucket" in complaint(adsmig, 3, "sync", missing, tmp_path / "out")
+
+
+def test_manifests_that_cannot_be_used_are_one_line(adsmig: Adsmig, tmp_path: Path) -> None:
+    tree, copy, good = tmp_path / "tree", tmp_path / "copy", tmp_path / "good.db"
+    make_tree(tree, 500)
+    adsmig("cp", tree, copy, "--manifest", good)
+    newer, noise, torn, other = (tmp_path / name for name in ("newer", "noise", "torn", "other"))
+    shutil.copy(good, newer)
+    sqlite3.connect(newer).execute("PRAGMA user_version = 99").connection.close()
+    noise.write_bytes(os.urandom(50_000))
+    torn.write_bytes(good.read_bytes()[:20_000])
+    sqlite3.connect(other).execute("CREATE TABLE x (y)").connection.close()
+    for manifest, says in (
+        (newer, "newer adsmig"),
+        (noise, "not a database"),
+        (torn, "damaged"),
+        (other, "something else"),
+    ):
+        before = manifest.read_bytes()
+        assert says in complaint(adsmig, 3, "cp", tree, copy, "--manifest", manifest)
+        assert manifest.read_bytes() == before
+    filtered = ("cp", "--exclude", "x", tree, copy)
+    assert "another job" in complaint(adsmig, 3, *filtered, "--manifest", good)
+
+
+def test_a_second_process_says_who_holds_the_manifest(
+    adsmig: Adsmig, minio: MinIOGateway, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    make_tree(tmp_path / "tree", 300)
+    command = ["cp", str(tmp_path / "tree"), minio.url(bucket(minio)), "--bwlimit", "8"]
+    options = ["--manifest", str(tmp_path / "m.db")]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "adsmig", *command, *options], stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(200):
+            if (tmp_path / "m.db.lock").exists() and (tmp_path / "m.db.lock").read_text():
+                break
+            time.sleep(0.05)
+        said = complaint(adsmig, 3, *command, *options)
+        assert f"in use by process {first.pid} on" in said
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_a_run_that_found_nothing_says_what_it_listed(
+    adsmig: Adsmig, seaweedfs: SeaweedFS, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    (tmp_path / "tree").mkdir()
+    assert "is empty" in adsmig("cp", seaweedfs.url(bucket(seaweedfs)), tmp_path / "out").stdout
+    make_tree(tmp_path / "tree", 3)
+    said = adsmig("cp", tmp_path / "tree", tmp_path / "out", "--start", "x").stdout
+    assert "no key lies within --start 'x'" in said
+
+
+def test_one_bad_object_fails_by_name_and_the_rest_is_copied(
+    adsmig: Adsmig, seaweedfs: SeaweedFS, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    make_tree(tree, 20)
+    (tree / "broken").symlink_to("nowhere")
+    os.mkfifo(tree / "pipe")
+    (tree / os.fsdecode(b"not-\xff-text")).write_bytes(b"x")
+    manifest = tmp_path / "m.db"
+    done = adsmig("cp", tree, seaweedfs.url(bucket(seaweedfs)), "--manifest", manifest, code=1)
+    assert "copied 20 objects" in done.stdout
+    assert "3 failed" in done.stdout
+    listed = adsmig("failures", "--manifest", manifest).stdout
+    assert "broken  a broken symbolic link" in listed
+    assert "pipe  not a regular file" in listed
+    assert r"'not-\xff-text'  the name is not UTF-8" in listed
+    (tree / "broken").unlink()
+    (tree / "broken").write_bytes(b"mended")
+    (tree / "pipe").unlink()
+    (tree / os.fsdecode(b"not-\xff-text")).unlink()
+    # The manifest does not hold the keys that were in the address.
+    keys = {
+        "ADSMIG_DST_ACCESS_KEY": seaweedfs.access_key,
+        "ADSMIG_DST_SECRET_KEY": seaweedfs.secret_key,
+    }
+    assert "ADSMIG_DST_ACCESS_KEY" in adsmig("retry", "--manifest", manifest, code=3).stderr
+    said = adsmig("retry", "--manifest", manifest, **keys).stdout
+    assert "copied 1 objects" in said
+    assert adsmig("failures", "--manifest", manifest).stdout == ""

@@ -1,0 +1,1 @@
+"""The contract of storage.base, held against every driver, and each driver's own corners."""
