@@ -76,5 +76,9 @@ class Unreachable(TransientError):
     """Nobody answers at the address: a job that cannot run once the tries are used up."""
 
 
+BLAMELESS = (Unreachable, Throttled, Expired)
+"""What no object is to blame for: the next one would fare no better, and the run has to end."""
+
+
 class SourceChanged(TransientError):
     """The source object changed between listing and reading, or while it was read."""

@@ -15,6 +15,8 @@ from adsmig.model import Entry
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "M": 30 * 86400,
             "y": 365 * 86400}  # fmt: skip
+_LOOKS_AHEAD = re.compile(r"\(\?[=!>(]|\$|\\[bBZ]|[*+?}]\+")
+"""Ends, word boundaries, assertions, and repetitions that give nothing back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,25 @@ class Selection:
     def keeps_key(self, key: bytes) -> bool:
         """Whether an object of this key can be selected; the same at source and destination."""
         return not self._key_dropped(key) and not self._directory_dropped(key)
+
+    def drops_below(self, directory: bytes) -> bool:
+        """Whether it is certain that no key below ``directory``, which ends in ``/``, is selected.
+
+        What a pattern finds in the directory's own path it finds in every key below, unless it
+        looks at what follows.
+        """
+        if self.prune and self._directory_dropped(directory):
+            return True
+        text = directory.decode("utf-8", "surrogateescape")
+        sure = (one for one in self.filters.exclude if not _LOOKS_AHEAD.search(one))
+        return not self._include and any(re.search(one, text) for one in sure)
+
+    @property
+    def looks_at_entries(self) -> bool:
+        """Whether size or age make a difference."""
+        filters = self.filters
+        sizes = filters.min_size is not None or filters.max_size is not None
+        return sizes or bool(filters.newer_than or filters.older_than)
 
     def keeps(self, entry: Entry) -> bool:
         """Whether the object is selected, its key being so."""

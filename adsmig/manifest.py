@@ -406,7 +406,7 @@ class Manifest:
         last key to the first, so that what lies inside comes before what it lies in.
         """
         # A key that is not UTF-8 is a BLOB, which LIKE does not take.
-        ends = "substr(CAST(key AS BLOB), -1) = x'2F'"
+        ends = "ifnull(substr(CAST(key AS BLOB), -1), '') = x'2F'"
         where = ends if directories else f"NOT {ends} AND id > {int(past)}"
         order = "CAST(key AS BLOB) DESC" if directories else "id"
         with self._errors():

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 
-from adsmig.errors import AdsmigError, NotFound
+from adsmig.errors import BLAMELESS, NotFound, ObjectError, TransientError
 from adsmig.filters import Selection
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.keylist import KeyList
@@ -20,6 +20,8 @@ from adsmig.storage.base import Storage
 
 LOOKUPS = 8
 """Objects of a key list that are looked up at once."""
+NOT_THERE = "it is not there"
+"""The problem of a key that was named, and that nothing has."""
 
 
 @lru_cache(maxsize=8)
@@ -51,7 +53,7 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action]:
     _, dst = storages(job)
     keeps = selection_of(job).keeps
     if job.command == "rm":
-        return _removals(source_entries(job, keys), job)
+        return _within(keys, _removals(source_entries(job, keys), job))
     there: Iterator[Entry] | None = None
     if job.compare == "manifest":
         there = known_objects(job.known, keys) if job.known else iter(())
@@ -59,7 +61,18 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action]:
         there = _alone(dst, *job.single) if job.single else _entries(job, dst, keys, missing=False)
         if job.dryrun or job.command == "verify":
             there = _empty_if_missing(there)
-    return merge(source_entries(job, keys), there, rules_of(job, keeps), LARGE_SIZE)
+    return _within(keys, merge(source_entries(job, keys), there, rules_of(job, keeps), LARGE_SIZE))
+
+
+def _within(keys: KeyRange, actions: Iterator[Action]) -> Iterator[Action]:
+    """Leaves out what comes before the range: a directory that cannot be listed is told of again to
+    those who go on below it, so that they remove nothing there, and was settled already.
+    """
+    for action in actions:
+        if action.src.key in keys:
+            yield action
+            break
+    yield from actions
 
 
 def source_entries(job: Job, keys: KeyRange) -> Iterator[Entry]:
@@ -102,7 +115,15 @@ def _entries(job: Job, storage: Storage, keys: KeyRange, missing: bool) -> Itera
         found = storage.list(keys, selection.prune)
     if not job.filters:
         return found
-    return (entry for entry in found if selection.keeps_key(entry.key))
+
+    def keeps(entry: Entry) -> bool:
+        if selection.keeps_key(entry.key):
+            return True
+        # Nobody knows what is in a directory that cannot be listed.
+        unknown = entry.problem and entry.key.endswith(b"/")
+        return bool(unknown) and not selection.drops_below(entry.key)
+
+    return filter(keeps, found)
 
 
 def _named(storage: Storage, names: KeyList, keys: KeyRange, missing: bool) -> Iterator[Entry]:
@@ -115,9 +136,11 @@ def _named(storage: Storage, names: KeyList, keys: KeyRange, missing: bool) -> I
         try:
             return storage.stat(key)
         except NotFound:
-            return Entry(key, 0, None, 0, problem="it is not there") if missing else None
-        except AdsmigError as exc:
-            return Entry(key, 0, None, 0, problem=str(exc))
+            return _unknown(key, NOT_THERE) if missing else None
+        except BLAMELESS:
+            raise
+        except (ObjectError, TransientError) as exc:
+            return _unknown(key, str(exc))
 
     # The range may begin below a name that stands before it.
     covering = (keys.after[: at + 1] for at, byte in enumerate(keys.after) if byte == ord("/"))
@@ -129,9 +152,13 @@ def _named(storage: Storage, names: KeyList, keys: KeyRange, missing: bool) -> I
             if directory is not None:
                 last = directory + b"\xff" * 256
                 upto = last if keys.upto is None else min(last, keys.upto)
+                empty = missing and directory in keys
                 for entry in storage.list(KeyRange(max(keys.after, directory), upto, True)):
                     if entry.key in keys:
+                        empty = False
                         yield entry
+                if empty and not (storage.probe(directory) or b"").startswith(directory):
+                    yield _unknown(directory, NOT_THERE)
                 below, directory = directory, None
                 wanted = (name for name in names.keys(KeyRange(below + b"\xff" * 256, keys.upto)))
             batch = []
@@ -145,15 +172,21 @@ def _named(storage: Storage, names: KeyList, keys: KeyRange, missing: bool) -> I
                 return
 
 
+def _unknown(key: bytes, problem: str) -> Entry:
+    return Entry(key, 0, None, 0, problem=problem)
+
+
 def _removals(entries: Iterator[Entry], job: Job) -> Iterator[Action]:
     """For ``rm``: everything that is selected, with directories that their content implies."""
-    keeps = selection_of(job).keeps
+    selection = selection_of(job)
+    keeps = selection.keeps
     for entry in entries:
-        if entry.problem and not entry.key.endswith(b"/"):
-            # A broken link or a pipe cannot be copied, but it can be removed.
-            yield Action(What.DELETE, entry)
-        elif entry.problem:
-            yield Action(What.FAIL, entry)
+        if entry.problem:
+            # A broken link or a pipe cannot be copied, but it can be removed, unless it would have
+            # to be of some size or age.
+            unknown = entry.key.endswith(b"/") or entry.problem == NOT_THERE
+            sure = not (unknown or selection.looks_at_entries)
+            yield Action(What.DELETE if sure else What.FAIL, entry)
         else:
             yield Action(What.DELETE if keeps(entry) else What.DROP, entry)
 

@@ -11,15 +11,7 @@ from typing import NamedTuple
 import xxhash
 
 from adsmig.content import Reader, digest
-from adsmig.errors import (
-    Expired,
-    NotFound,
-    ObjectError,
-    SourceChanged,
-    Throttled,
-    TransientError,
-    Unreachable,
-)
+from adsmig.errors import BLAMELESS, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.limits import Limits
 from adsmig.model import Entry, Meta, Outcome, Part, Upload
 from adsmig.retry import never, retry, wait
@@ -100,8 +92,8 @@ def settled(
         return failure(entry, "vanished", "it was removed after it had been listed")
     except ObjectError as exc:
         return failure(entry, exc.kind, str(exc))
-    except (Unreachable, Throttled, Expired):
-        raise  # not this object's fault, and the next one would fare no better
+    except BLAMELESS:
+        raise
     except TransientError as exc:
         if stopping():
             raise

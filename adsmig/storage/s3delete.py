@@ -14,23 +14,12 @@ from functools import partial
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from adsmig.errors import (
-    AdsmigError,
-    Expired,
-    NotFound,
-    ObjectError,
-    Throttled,
-    TransientError,
-    Unreachable,
-)
+from adsmig.errors import BLAMELESS, AdsmigError, NotFound, ObjectError, TransientError
 from adsmig.retry import retry
 from adsmig.storage.wire import Response, Wire
 
 MOST = 1000
 """Keys in one request."""
-
-_FATAL = (Unreachable, Throttled, Expired)
-"""No object is to blame, and the next would fare no better."""
 
 _FRAGILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 
@@ -54,7 +43,7 @@ def remove(
             check(key)
         except NotFound:
             continue
-        except _FATAL:
+        except BLAMELESS:
             raise
         except (ObjectError, TransientError) as exc:
             problems[key] = str(exc)
@@ -76,7 +65,7 @@ def remove(
             retry(partial(wire.request, "DELETE", root + key), "deleting an object")
         except NotFound:
             continue
-        except _FATAL:
+        except BLAMELESS:
             raise
         except (ObjectError, TransientError) as exc:
             problems[key] = str(exc)
@@ -122,7 +111,7 @@ def _remove_together(wire: Wire, root: bytes, keys: Sequence[bytes]) -> dict[byt
 
     try:
         retry(unit, f"deleting {len(keys)} objects")
-    except _FATAL:
+    except BLAMELESS:
         raise
     except TransientError as exc:
         problems |= dict.fromkeys(left, str(exc))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -75,6 +76,11 @@ def listing_of(keys: Iterable[bytes]) -> Callable[[Request], Reply]:
         return Reply(200, f"<ListBucketResult>{text}{items}</ListBucketResult>".encode())
 
     return answer
+
+
+def stored(request: Request) -> Reply:
+    """Answers a PUT as a store does that has kept all of the body."""
+    return Reply(headers={"ETag": f'"{hashlib.md5(request.body).hexdigest()}"'})
 
 
 DROPPED = Reply(hang_up="before")

@@ -383,11 +383,6 @@ def test_any_key_is_removed_as_it_was_noted(keys: set[bytes], time_ns: int) -> N
         assert manifest.runs()[-1].counts.deleted == len(keys)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Manifest.deletions: substr() of an empty BLOB is NULL, so that the marker object of the"
-    " prefix itself is neither file nor directory, and is never removed, nor told of",
-)
 def test_the_object_without_a_name_of_its_own_is_removed_too(manifest: Manifest) -> None:
     run = manifest.begin_run("rm", [KeyRange()])
     manifest.commit_slice(run.id, 1, result(deletions=[to_remove(b"")]))

@@ -133,11 +133,6 @@ def test_an_object_of_a_size_that_is_not_selected_keeps_its_copy(use: Use) -> No
 UNREADABLE = Entry(b"d/", 0, None, 0, problem="the directory cannot be listed")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="scan._entries drops an unreadable directory by its own name, though what lies below it"
-    " may be selected: nothing is told, and nothing below it is guarded",
-)
 @pytest.mark.parametrize(
     "filters", [Filters(include=(r"\.jpg$",)), Filters(include_dir=("^d/e$",))]
 )
@@ -154,11 +149,6 @@ def test_a_directory_that_is_excluded_need_not_be_readable(use: Use, filters: Fi
     assert planned(job(filters=filters, delete_dst=True)) == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a directory just before the range is listed again, so that what is below it is"
-    " guarded; scan.plan_of has to leave out its action: it is counted, and fails, twice",
-)
 @pytest.mark.parametrize("command", ["sync", "rm"])
 def test_what_a_range_begins_after_is_not_settled_again(
     use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
@@ -282,10 +272,6 @@ def test_a_name_that_ends_in_a_slash_stands_for_all_below_it(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="scan._named: a directory that is named and not there, or empty, is skipped in silence",
-)
 def test_a_directory_that_is_named_and_not_there_is_told(tmp_path: Path) -> None:
     path = key_list(tmp_path, b"a", b"nothing/")
     assert named(objects(b"a"), path) == [(b"a", ""), (b"nothing/", "it is not there")]
@@ -328,11 +314,6 @@ def test_what_cannot_be_looked_up_is_one_failure(tmp_path: Path) -> None:
     assert named(storage, path) == [(b"a", ""), (b"b", "not allowed"), (b"c", "")]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="scan._named takes any AdsmigError for the key's fault: with nobody answering, all names"
-    " fail one by one instead of the run being stopped, to be resumed",
-)
 def test_names_cannot_be_looked_up_while_nobody_answers(tmp_path: Path) -> None:
     class Silent(MemoryStorage):
         def stat(self, key: bytes) -> Entry:
@@ -345,7 +326,7 @@ def test_names_cannot_be_looked_up_while_nobody_answers(tmp_path: Path) -> None:
 
 def test_named_keys_are_what_both_sides_are_asked_for(use: Use, tmp_path: Path) -> None:
     use(objects(b"a", b"b", b"c"), objects(b"a", b"x"))
-    put(scan.storages(job())[0], b"a", b"1")
+    put(scan.storages(job())[0], b"a", b"2")
     chosen = job(keys_file=key_list(tmp_path, b"a", b"c", b"missing", b"x"))
     assert planned(chosen) == [
         (b"a", What.COPY), (b"c", What.COPY), (b"missing", What.FAIL), (b"x", What.FAIL)
@@ -378,22 +359,12 @@ def test_rm_removes_what_cannot_be_copied_but_not_what_cannot_be_listed(use: Use
     assert planned(job("rm")) == [(b"d/", What.FAIL), (b"pipe", What.DELETE)]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="scan._removals deletes what it could not examine whatever --older-than and --min-size"
-    " say: a socket in use; an object of --files-from whose HEAD is denied",
-)
 @pytest.mark.parametrize("filters", [Filters(older_than="30d"), Filters(min_size=1)])
 def test_rm_does_not_remove_what_may_not_be_selected(use: Use, filters: Filters) -> None:
     use(Listing(Entry(b"socket", 0, None, 0, problem="not a regular file")), None)
     assert planned(job("rm", filters=filters)) == [(b"socket", What.FAIL)]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="scan._removals takes a name that is not there for something to delete: it is counted as"
-    " found and deleted",
-)
 def test_rm_does_not_claim_to_remove_what_is_not_there(use: Use, tmp_path: Path) -> None:
     use(objects(b"a"), None)
     chosen = job("rm", keys_file=key_list(tmp_path, b"a", b"missing"))
