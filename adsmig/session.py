@@ -307,14 +307,7 @@ def _report(job: Job, run: Run, inventory: Inventory, output: Output) -> None:
         rate_mbps=output.rate or job.bwlimit_mbps or None,
         prices=load_prices(output.prices) if output.prices else None,
     )
-    if output.as_json:
-        output.event("inventory", **inventory.to_json(), estimate=figures.to_json())
-    elif output.as_csv:
-        sys.stdout.writelines(tables.inventory_csv(inventory, figures))
-    else:
-        for line in tables.inventory_lines(inventory, figures, bool(output.info)):
-            print(line)
-    if output.html:
+    if output.html:  # first, for whoever reads what is printed may hang up
         from adsmig.page import inventory_page
 
         facts = [("Source", str(job.src))]
@@ -323,6 +316,13 @@ def _report(job: Job, run: Run, inventory: Inventory, output: Output) -> None:
         facts += [("Command", f"{job.command}, as a dry run"), ("Made", report.clock(time.time()))]
         page = inventory_page(f"What is at {job.src}", facts, inventory, figures, bool(output.info))
         _write(output.html, page)
+    if output.as_json:
+        output.event("inventory", **inventory.to_json(), estimate=figures.to_json())
+    elif output.as_csv:
+        sys.stdout.writelines(tables.inventory_csv(inventory, figures))
+    else:
+        for line in tables.inventory_lines(inventory, figures, bool(output.info)):
+            print(line)
 
 
 def _large(job: Job, inventory: Inventory) -> tuple[int, int]:
