@@ -1,0 +1,181 @@
+"""What a dry run and an inventory say: of the right objects, in every form."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Adsmig
+from tests.e2e.inside import COLLECTED, Bucket, Here, put
+from tests.e2e.inside import here as here
+from tests.e2e.inside import store as store
+
+pytestmark = COLLECTED
+
+FILES = {"a/1.jpg": b"1", "a/b/2.jpg": b"22", "a/b/3.txt": b"333", "top": b"4444"}
+PRICES = {
+    "currency": "EUR",
+    "source": {"LIST": 1, "GET": 10, "HEAD": 1, "out_gb": 1000},
+    "destination": {"PUT": 100, "POST": 1, "LIST": 1, "HEAD": 1, "in_gb": 0},
+}
+
+
+def told(said: str) -> dict[str, Any]:
+    """The events of ``--json``, by name."""
+    return {event["event"]: event for event in map(json.loads, said.splitlines())}
+
+
+def directories(inventory: dict[str, Any]) -> dict[str, int]:
+    return {one["name"]: one["objects"] for one in inventory["directories"]}
+
+
+def test_an_inventory_counts_what_is_there(here: Here, store: Bucket, tmp_path: Path) -> None:
+    for place in (put(tmp_path / "src", FILES), store.put(FILES).url):
+        found = told(here("inventory", "--json", place))["inventory"]
+        assert (found["objects"], found["bytes"]) == (4, 10)
+        assert directories(found) == {"": 1, "a/": 3}
+
+
+def test_depth_tells_directories_apart(here: Here, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", FILES)
+    depths = {0: {"": 4}, 1: {"": 1, "a/": 3}, 2: {"": 1, "a/": 1, "a/b/": 2}}
+    for depth, expected in depths.items():
+        found = told(here("inventory", "--json", "--depth", depth, src))["inventory"]
+        assert directories(found) == expected
+
+
+def test_info_tells_smallest_largest_and_average(here: Here, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", FILES)
+    plain, full = (here("inventory", *options, src) for options in ([], ["--info"]))
+    assert "smallest  largest  average" not in plain
+    assert "smallest  largest  average" in full
+    (line,) = [line for line in full.splitlines() if line.startswith("a/ ")]
+    assert line.split() == ["a/", "3", "6", "B", "60.0%", "1", "B", "3", "B", "2", "B"]
+    # As the product page has it, of a copy.
+    assert line in here("cp", "--dryrun", "--noperms", "--info", src, tmp_path / "dst")
+
+
+def test_with_a_destination_it_says_what_a_sync_would_do(
+    here: Here, store: Bucket, tmp_path: Path
+) -> None:
+    src = put(tmp_path / "src", {"new": b"n", "changed": b"longer", "same": b"s", "d/same": b"s"})
+    store.put({"changed": b"old", "same": b"s", "d/same": b"s", "extra": b"eee"})
+    verdicts = {
+        "new": [1, 1], "changed": [1, 6], "unchanged": [2, 2], "extraneous": [1, 3],
+    }  # fmt: skip
+    for command in (
+        ["inventory", "--for", store.url, src],
+        ["sync", "--dryrun", "--delete-dst", src, store.url],
+    ):
+        found = told(here(*command, "--json"))["inventory"]
+        assert {
+            one["name"]: [one["objects"], one["bytes"]] for one in found["verdicts"]
+        } == verdicts
+    assert store.names() == {"changed", "same", "d/same", "extra"}
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("a//b", "'' cannot be part of a path"),
+        ("../x", "'..' cannot be part of a path"),
+        ("n" * 256, "a name of more than 255 bytes"),
+        ("one/x", "a file and a directory of one name"),
+    ],
+)
+def test_keys_that_will_be_trouble_are_foretold(
+    here: Here, moto_store: Bucket, tmp_path: Path, key: str, says: str
+) -> None:
+    moto_store.put({"fine": b"f", "one": b"1", key: b"x"})
+    found = told(here("inventory", "--json", "--for", tmp_path / "dst", moto_store.url))
+    (trouble,) = found["inventory"]["troubles"]
+    assert says in trouble["kind"]
+    assert trouble["objects"] == 1
+    assert trouble["examples"] == [key]
+    assert not (tmp_path / "dst").exists()
+    # And so it comes; of two that cannot be there together, the second one to be written fails.
+    said = here("cp", moto_store.url, tmp_path / "dst", code=1)
+    assert "1 failed" in said
+    assert key.partition("/x")[0] in said
+
+
+@pytest.fixture
+def moto_store(moto: Any, bucket: Any) -> Bucket:
+    return Bucket(moto, bucket(moto))
+
+
+def test_rate_and_prices_say_how_long_and_how_much(
+    here: Here, store: Bucket, tmp_path: Path
+) -> None:
+    src = put(tmp_path / "src", {"x": b"x", "y": bytes(999_999)})
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps(PRICES))
+    options = ["--json", "--for", store.url]
+    plain = told(here("inventory", *options, src))["inventory"]["estimate"]
+    assert (plain["duration_s"], plain["cost"]) == (None, None)
+    found = told(here("inventory", *options, "--rate", 8, "--prices", prices, src))
+    priced = found["inventory"]["estimate"]
+    assert priced["duration_s"] == pytest.approx(1)  # 1 MB at 8 Mbit/s
+    counts = {(one["side"], one["name"]): one["count"] for one in priced["lines"]}
+    assert counts["destination", "PUT"] == 2
+    assert counts["destination", "bytes written"] == 1_000_000
+    puts = next(one for one in priced["lines"] if one["name"] == "PUT")
+    assert puts["cost"] == pytest.approx(2 * 100 / 1000)
+    assert priced["currency"] == "EUR"
+    # The run itself needs no more than that.
+    assert "at 8 megabits" in here("inventory", "--for", store.url, "--rate", 8, src)
+
+
+def test_csv_is_read_by_a_spreadsheet(here: Here, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", FILES | {'quo"te, and\nline': b"q"})
+    rows = list(csv.DictReader(io.StringIO(here("inventory", "--csv", src), newline="")))
+    (total,) = [row for row in rows if row["section"] == "total"]
+    assert (total["objects"], total["bytes"]) == ("5", "11")
+    largest = [row["name"] for row in rows if row["section"] == "largest"]
+    assert largest[0] == "top"
+
+
+class Links(HTMLParser):
+    """What a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.found += [text or "" for name, text in attrs if name in ("src", "href")]
+
+
+def test_the_page_of_an_inventory_needs_no_network(here: Here, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", FILES | {"<script>alert(1)</script>": b"x"})
+    page = tmp_path / "page.html"
+    here("inventory", "--html", page, "--for", tmp_path / "dst", src)
+    links = Links()
+    links.feed(page.read_text())
+    assert [link for link in links.found if not link.startswith(("#", "data:"))] == []
+    assert "svg" in links.tags
+    assert "script" not in links.tags
+    assert str(src) in page.read_text()
+
+
+def test_the_page_of_a_job_tells_its_runs(here: Here, adsmig: Adsmig, tmp_path: Path) -> None:
+    src, manifest, page = put(tmp_path / "src", FILES), tmp_path / "m.db", tmp_path / "page.html"
+    (src / "broken").symlink_to("nowhere")
+    here("cp", "--manifest", manifest, src, tmp_path / "dst", code=1)
+    (src / "broken").unlink()
+    put(src, {"later": b"l"})
+    here("sync", "--manifest", manifest, src, tmp_path / "dst")
+    adsmig("status", "--manifest", manifest, "--html", page)
+    text = page.read_text()
+    assert "1 (cp)" in text
+    assert "2 (sync)" in text
+    done = adsmig("status", "--manifest", manifest, "--html", tmp_path / "no/page.html", code=3)
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,161 @@
+"""What is kept beside the content: permissions, owner, times, headers, notes, tags."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import BucketFactory
+from tests.e2e.inside import COLLECTED, Bucket, Here, put
+from tests.e2e.inside import here as here
+from tests.e2e.inside import store as store
+from tests.servers import Moto, Server
+
+pytestmark = COLLECTED
+
+WHEN_NS = 1_600_000_000_123_456_789
+MODES = {"f": 0o640, "d/run": 0o755, "d/secret": 0o400, "empty": 0o604}
+
+
+def with_permissions(root: Path) -> Path:
+    put(root, {"f": b"f", "d/run": b"run", "d/secret": b"secret", "empty": b""})
+    for number, (key, mode) in enumerate(MODES.items()):
+        (root / key).chmod(mode)
+        os.utime(root / key, ns=(WHEN_NS, WHEN_NS + number))
+        if os.geteuid() == 0:
+            os.chown(root / key, 1000 + number, 2000 + number)
+    return root
+
+
+def kept(root: Path) -> dict[str, tuple[int, ...]]:
+    """Mode, time, owner and group of the files below ``root``."""
+    found = {}
+    for path in root.rglob("*"):
+        if path.is_file():
+            status = path.stat()
+            owner = (status.st_uid, status.st_gid)
+            found[str(path.relative_to(root))] = (status.st_mode, status.st_mtime_ns, *owner)
+    return found
+
+
+def test_permissions_owner_and_time_survive_a_store(
+    here: Here, store: Bucket, tmp_path: Path
+) -> None:
+    src = with_permissions(tmp_path / "src")
+    here("cp", src, store.url)
+    here("cp", store.url, tmp_path / "back")
+    assert kept(tmp_path / "back") == kept(src)
+    # And through two stores, the second of which had them from the first.
+    second = Bucket(store.server, store.name, "second/")
+    here("cp", store.url, second.url)
+    here("cp", second.url, tmp_path / "again")
+    assert kept(tmp_path / "again") == kept(src)
+
+
+def test_permissions_owner_and_time_survive_between_file_systems(
+    here: Here, tmp_path: Path
+) -> None:
+    src = with_permissions(tmp_path / "src")
+    (src / "d").chmod(0o750)
+    os.utime(src / "d", ns=(WHEN_NS, WHEN_NS))
+    here("cp", src, tmp_path / "dst")
+    assert kept(tmp_path / "dst") == kept(src)
+    status = (tmp_path / "dst/d").stat()
+    assert (status.st_mode & 0o777, status.st_mtime_ns) == (0o750, WHEN_NS)
+
+
+def test_noperms_keeps_the_times_and_nothing_else(
+    here: Here, store: Bucket, tmp_path: Path
+) -> None:
+    src = with_permissions(tmp_path / "src")
+    before = os.umask(0o022)
+    try:
+        here("cp", "--noperms", src, tmp_path / "dst")
+        here("cp", "--noperms", src, store.url)
+        here("cp", store.url, tmp_path / "back")
+        # What the objects have of an earlier copy is not restored either.
+        here("cp", src, store.url)
+        here("cp", "--noperms", store.url, tmp_path / "late")
+    finally:
+        os.umask(before)
+    me = (os.geteuid(), os.getegid())
+    for root in ("dst", "back", "late"):
+        found = kept(tmp_path / root)
+        assert {key: one[1] for key, one in found.items()} == {
+            key: one[1] for key, one in kept(src).items()
+        }
+        assert {one[0] & 0o777 for one in found.values()} == {0o644}
+        assert {one[2:] for one in found.values()} == {me}
+
+
+HEADERS = {
+    "ContentType": "text/x-odd; charset=utf-8",
+    "ContentDisposition": 'attachment; filename="a b.txt"',
+    "CacheControl": "max-age=3600",
+    "ContentEncoding": "gzip",
+    "ContentLanguage": "de",
+}
+FORGOTTEN = {"minio": {"ContentEncoding", "ContentLanguage"}}
+"""What the MinIO gateway of JuiceFS does not keep, whoever writes it."""
+NOTES = {"note": "two words", "owner": "somebody"}
+LARGE = 65 << 20
+"""Bytes: copied in parts."""
+
+
+@pytest.fixture(params=[("moto", "seaweedfs"), ("moto", "minio"), ("seaweedfs", "moto")])
+def two(request: pytest.FixtureRequest, bucket: BucketFactory) -> tuple[Bucket, Bucket]:
+    """Prefixes in two different servers."""
+    one, other = (request.getfixturevalue(name) for name in request.param)
+    return Bucket(one, bucket(one)), Bucket(other, bucket(other))
+
+
+def test_headers_and_notes_survive_between_servers(here: Here, two: tuple[Bucket, Bucket]) -> None:
+    src, dst = two
+    client = src.server.client()
+    for key, body in (("small", b"small"), ("large", bytes(LARGE))):
+        client.put_object(Bucket=src.name, Key=f"p/{key}", Body=body, Metadata=NOTES, **HEADERS)
+    here("sync", src.url, dst.url)
+    for key in ("small", "large"):
+        head = dst.server.client().head_object(Bucket=dst.name, Key=f"p/{key}")
+        expected = HEADERS.keys() - FORGOTTEN.get(dst.server.name, set())
+        assert {name: head.get(name) for name in expected} == {
+            name: HEADERS[name] for name in expected
+        }
+        assert {name: head["Metadata"].get(name) for name in NOTES} == NOTES
+
+
+def tags_of(store: Bucket, key: str) -> dict[str, str]:
+    found: Any = store.server.client().get_object_tagging(Bucket=store.name, Key=f"p/{key}")
+    return {tag["Key"]: tag["Value"] for tag in found["TagSet"]}
+
+
+TAGS = {"stage": "raw + odd=1/2", "größe": "ü"}
+
+
+# The MinIO gateway keeps no tags.
+@pytest.mark.parametrize("two", [("moto", "seaweedfs"), ("seaweedfs", "moto")], indirect=True)
+def test_tags_survive_between_servers_if_asked_for(here: Here, two: tuple[Bucket, Bucket]) -> None:
+    src, dst = two
+    tags = TAGS if src.server.name == "moto" else {"stage": "raw"}
+    client = src.server.client()
+    for key, body in (("small", b"small"), ("large", bytes(LARGE)), ("plain", b"x")):
+        client.put_object(Bucket=src.name, Key=f"p/{key}", Body=body)
+        if key != "plain":
+            tagging = {"TagSet": [{"Key": name, "Value": text} for name, text in tags.items()]}
+            client.put_object_tagging(Bucket=src.name, Key=f"p/{key}", Tagging=tagging)
+    here("cp", src.url, dst.url)
+    assert tags_of(dst, "small") == {}
+    here("cp", "--tags", src.url, dst.url)
+    assert [tags_of(dst, key) for key in ("small", "large", "plain")] == [tags, tags, {}]
+
+
+def test_what_a_store_cannot_tag_is_not_held_against_it(
+    here: Here, moto: Moto, bucket: BucketFactory, s3_server: Server
+) -> None:
+    """An object without tags needs none at its destination."""
+    src, dst = Bucket(moto, bucket(moto)).put({"x": b"x"}), Bucket(s3_server, bucket(s3_server))
+    here("cp", "--tags", src.url, dst.url)
+    assert dst.content() == {"x": b"x"}
