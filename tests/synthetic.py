@@ -53,7 +53,22 @@ class Hashed(Flat):
         return f"{index * (16**12 // self._count):012x}"
 
 
-SHAPES: dict[str, Callable[[int], Sequence[str]]] = {"flat": Flat, "dated": Dated, "hashed": Hashed}
+class Nested(Flat):
+    """``d0/e3/f1/000000``: ten objects in each of as many directories, four deep."""
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if index >= self._count:
+            raise IndexError
+        folder = f"{index // 10:06d}"
+        return f"d{folder[:2]}/e{folder[2]}/f{folder[3]}/g{folder[4:]}/{index % 10:06d}"
+
+
+SHAPES: dict[str, Callable[[int], Sequence[str]]] = {
+    "flat": Flat,
+    "dated": Dated,
+    "hashed": Hashed,
+    "nested": Nested,
+}
 
 
 def handler(keys: Sequence[str]) -> type[BaseHTTPRequestHandler]:

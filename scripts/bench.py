@@ -1,0 +1,491 @@
+"""adsmig beside its peers: wall time, CPU time and memory, as ratios made in one run.
+
+Every tool gets the same input, an empty (or, for ``noop``, an equal) destination, and the settings
+that its documentation recommends for the machine; the tools take turns, and each round puts another
+one first.  What a tool wrote is compared with the input before its time counts.  The figure that
+matters is the ratio: adsmig's by the best peer's of the same round, the median over all rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TOP = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TOP))
+
+from scripts.benchdata import TREES, Tree, lists_equal, make_tree  # noqa: E402
+from scripts.slowproxy import SlowProxy  # noqa: E402
+from tests.servers import MinIOGateway, SeaweedFS, Server, program  # noqa: E402
+
+THREADS = 32
+"""Requests in flight, of every tool that can be told."""
+DELAY_S = 0.02
+"""The round trip that the workloads of ``latency`` are given."""
+SETTLED_S = 3
+"""Objects younger than two seconds are waited for by adsmig; no real source is that young."""
+
+
+class BenchError(Exception):
+    """A tool that did not do its work, or a server that does not start."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory, or a prefix in a bucket."""
+
+    path: str
+    """Of the directory, or ``BUCKET/PREFIX``; without a slash at the end."""
+    host: str = ""
+    """Of the store; '' for a directory."""
+
+    @property
+    def local(self) -> bool:
+        return not self.host
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a tool is asked to do."""
+
+    how: str
+    """``copy``: to an empty place; ``sync``: to an equal one; ``list``: say how much there is."""
+    src: Place
+    dst: Place
+    scratch: Path
+    """An empty directory for state of the tool's own."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program, and how it is called; ``command`` is None for what it cannot do."""
+
+    name: str
+    command: Callable[[Task], list[str] | None]
+    settings: str
+
+
+# ---------------------------------------------------------------------- the tools
+
+
+def adsmig(task: Task) -> list[str]:
+    def place(at: Place) -> str:
+        return f"{at.path}/" if at.local else f"s3://{at.host}/{at.path}/"
+
+    words = [program("adsmig"), "-q", "--threads", str(THREADS)]
+    if task.how == "list":
+        return [program("adsmig"), "inventory", place(task.src)]
+    command = "cp" if task.how == "copy" else "sync"
+    return [*words, command, "--manifest", f"{task.scratch}/m.db", place(task.src), place(task.dst)]
+
+
+def rclone(task: Task) -> list[str]:
+    def place(at: Place) -> str:
+        if at.local:
+            return at.path
+        keys = f"access_key_id={Server.access_key},secret_access_key={Server.secret_key}"
+        return f":s3,provider=Other,{keys},list_version=2,endpoint='http://{at.host}':{at.path}"
+
+    words = [program("rclone"), "--config", "/dev/null", "--s3-no-check-bucket", "--fast-list"]
+    words += ["--transfers", str(THREADS), "--checkers", str(THREADS)]
+    if task.how == "list":
+        return [*words, "size", place(task.src)]
+    if task.how == "copy":
+        words += ["--no-check-dest", "--s3-no-head", "--s3-upload-concurrency", "4"]
+        return [*words, "copy", place(task.src), place(task.dst)]
+    # Else it asks for each object's own note of its time.
+    equal = ["--update", "--use-server-modtime"] if task.src.local else ["--checksum"]
+    return [*words, *equal, "copy", place(task.src), place(task.dst)]
+
+
+def s5cmd(task: Task) -> list[str] | None:
+    if task.src.local and task.dst.local:
+        return None
+    if not task.src.local and not task.dst.local and task.src.host != task.dst.host:
+        return None
+
+    def place(at: Place) -> str:
+        return f"{at.path}/" if at.local else f"s3://{at.path}/"
+
+    host = task.dst.host or task.src.host
+    words = [program("s5cmd"), "--endpoint-url", f"http://{host}", "--log", "error"]
+    words += ["--numworkers", str(THREADS)]
+    if task.how == "list":
+        return [*words, "du", f"{place(task.src)}*"]
+    command = "cp" if task.how == "copy" else "sync"
+    source = place(task.src) + ("*" if not task.src.local or command == "cp" else "")
+    return [*words, command, source, place(task.dst)]
+
+
+def juicefs(task: Task) -> list[str]:
+    def place(at: Place) -> str:
+        if at.local:
+            return f"{at.path}/"
+        return f"minio://{Server.access_key}:{Server.secret_key}@{at.host}/{at.path}/"
+
+    words = [program("juicefs"), "--no-agent", "sync", "--threads", str(THREADS), "--quiet"]
+    words += ["--metrics", "127.0.0.1:0", "--no-https"]
+    if task.how == "list":
+        empty = task.scratch / "empty"
+        empty.mkdir()
+        return [*words, "--dry", place(task.src), f"{empty}/"]
+    return [*words, place(task.src), place(task.dst)]
+
+
+def cp(task: Task) -> list[str] | None:
+    both = task.src.local and task.dst.local and task.how == "copy"
+    return (
+        ["cp", "-r", "--preserve=timestamps,mode", f"{task.src.path}/.", task.dst.path]
+        if both
+        else None
+    )
+
+
+def rsync(task: Task) -> list[str] | None:
+    if not (task.src.local and task.dst.local and task.how != "list" and shutil.which("rsync")):
+        return None
+    return ["rsync", "-a", "--whole-file", f"{task.src.path}/", f"{task.dst.path}/"]
+
+
+OURS = Tool("adsmig", adsmig, f"--threads {THREADS}; MD5 or size checked, xxh3 recorded, fsynced")
+PEERS = [
+    Tool("rclone", rclone, f"--transfers/--checkers {THREADS} --fast-list --s3-no-head, MD5 sent"),
+    Tool("s5cmd", s5cmd, f"--numworkers {THREADS}"),
+    Tool("juicefs", juicefs, f"sync --threads {THREADS}"),
+    Tool("cp", cp, "-r --preserve=timestamps,mode"),
+    Tool("rsync", rsync, "-a --whole-file"),
+]
+
+
+# ---------------------------------------------------------------------- the workloads
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Something to be done, at one size."""
+
+    name: str
+    tree: str
+    """A name of benchdata.TREES."""
+    src: str
+    dst: str = ""
+    """``local``, the name of a server, or '' where nothing is written."""
+    how: str = "copy"
+    slow: bool = False
+    """Through a proxy that delays what passes."""
+
+
+WORKLOADS = [
+    Workload("small-up", "small", "local", "seaweedfs"),
+    Workload("small-down", "small", "seaweedfs", "local"),
+    Workload("large-up", "large", "local", "seaweedfs"),
+    Workload("large-down", "large", "seaweedfs", "local"),
+    Workload("huge-up", "huge", "local", "seaweedfs"),
+    Workload("huge-down", "huge", "seaweedfs", "local"),
+    Workload("mixed-up", "mixed", "local", "seaweedfs"),
+    Workload("s3-s3-small", "small", "seaweedfs", "minio"),
+    Workload("s3-s3-large", "large", "seaweedfs", "minio"),
+    Workload("s3-s3-inside", "small", "seaweedfs", "seaweedfs"),
+    Workload("noop-local-s3", "empty", "local", "synthetic", "sync"),
+    Workload("noop-s3-s3", "empty", "synthetic", "synthetic", "sync"),
+    Workload("list-flat", "flat", "synthetic", how="list"),
+    Workload("list-dated", "dated", "synthetic", how="list"),
+    Workload("list-nested", "nested", "synthetic", how="list"),
+    Workload("local-small", "small", "local", "local"),
+    Workload("local-large", "large", "local", "local"),
+    Workload("latency-small-up", "small", "local", "seaweedfs", slow=True),
+    Workload("latency-list", "flat", "synthetic", how="list", slow=True),
+    Workload("start", "one", "local", "seaweedfs"),
+]
+
+
+@dataclass
+class Figures:
+    """What one tool took for one workload, a value a round."""
+
+    wall_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+    peak_bytes: list[float] = field(default_factory=list)
+
+
+NAMES = ("wall_s", "cpu_s", "peak_bytes")
+
+
+class Bench:
+    """Servers, input and scratch space; closes what it opened."""
+
+    def __init__(self, directory: Path, short: bool) -> None:
+        self.directory, self.short = directory, short
+        self._stack = contextlib.ExitStack()
+        self._servers: dict[str, Server] = {}
+        self._filled: dict[tuple[str, str], Place] = {}
+        self._count = 0
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def run(self, workload: Workload, rounds: int, tools: Sequence[Tool]) -> dict[str, Figures]:
+        """The figures of each tool that can do it."""
+        found = {tool.name: Figures() for tool in tools}
+        for number in range(rounds):
+            for tool in [*tools[number % len(tools) :], *tools[: number % len(tools)]]:
+                figures = self._once(workload, tool)
+                if figures is None:
+                    found.pop(tool.name, None)
+                    continue
+                for name in NAMES:
+                    getattr(found[tool.name], name).append(figures[name])
+        return found
+
+    def _once(self, workload: Workload, tool: Tool) -> dict[str, float] | None:
+        tree = TREES[workload.tree].scaled(self.short)
+        with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
+            src = self._source(workload.src, tree)
+            dst = self._destination(workload, tree)
+            with contextlib.ExitStack() as stack:
+                if workload.slow:
+                    proxied = next(at.host for at in (dst, src) if at.host)
+                    proxy = stack.enter_context(SlowProxy(proxied, DELAY_S))
+                    src, dst = (Place(at.path, proxy.host if at.host else "") for at in (src, dst))
+                command = tool.command(Task(workload.how, src, dst, Path(scratch)))
+                if command is None:
+                    return None
+                figures = measure(command, Path(scratch))
+            if workload.how == "copy":
+                self._check(tool, tree, dst)
+                self._clear(dst)
+        return figures
+
+    # Places
+
+    def server(self, name: str) -> Server:
+        """One of the servers, started when first asked for."""
+        if name not in self._servers:
+            kind = {"seaweedfs": SeaweedFS, "minio": MinIOGateway}[name]
+            self._servers[name] = self._stack.enter_context(kind(self.directory / name))
+        return self._servers[name]
+
+    def _source(self, where: str, tree: Tree) -> Place:
+        if where == "synthetic":
+            return Place("bucket", self._synthetic(tree))
+        if (where, tree.name) not in self._filled:
+            local = self.directory / "trees" / tree.name
+            if not local.exists():
+                make_tree(local, tree)
+            place = Place(str(local))
+            if where != "local":
+                server = self.server(where)
+                place = Place(f"{server.make_bucket(f'bench-{tree.name}')}/src", server.host)
+                target = f"s3://{server.host}/{place.path}/"
+                state = self.directory / f"fill-{where}-{tree.name}.db"
+                quietly(
+                    [program("adsmig"), "cp", "-q", "--manifest", str(state), f"{local}/", target]
+                )
+                time.sleep(SETTLED_S)
+            self._filled[where, tree.name] = place
+        return self._filled[where, tree.name]
+
+    def _destination(self, workload: Workload, tree: Tree) -> Place:
+        self._count += 1
+        if workload.dst == "synthetic":
+            return Place("other", self._synthetic(tree))
+        if workload.dst in ("", "local"):
+            path = self.directory / f"dst-{self._count}"
+            if workload.dst:
+                path.mkdir()
+            return Place(str(path))
+        server = self.server(workload.dst)
+        return Place(f"{server.make_bucket(f'bench-dst-{self._count}')}/dst", server.host)
+
+    def _synthetic(self, tree: Tree) -> str:
+        """The host of a store that lists the tree's keys, every page rendered once already."""
+        key = ("synthetic", tree.name)
+        if key not in self._filled:
+            words = [sys.executable, "-m", "tests.synthetic", "0", str(tree.count), tree.shape]
+            process = subprocess.Popen(words, cwd=TOP, stdout=subprocess.PIPE, text=True)
+            self._stack.callback(process.communicate)
+            self._stack.callback(process.kill)
+            assert process.stdout
+            self._filled[key] = Place("bucket", process.stdout.readline().strip())
+            quietly([program("adsmig"), "inventory", f"s3://{self._filled[key].host}/bucket/"])
+        return self._filled[key].host
+
+    def _check(self, tool: Tool, tree: Tree, dst: Place) -> None:
+        local = self.directory / "trees" / tree.name
+        there = lists_equal(local, dst.path if dst.local else None, self._listing(dst))
+        if there:
+            raise BenchError(f"{tool.name} left {there}")
+
+    def _listing(self, dst: Place) -> dict[str, tuple[int, str]] | None:
+        if dst.local:
+            return None
+        bucket, _, prefix = dst.path.partition("/")
+        server = next(one for one in self._servers.values() if bucket in self._buckets(one))
+        pages = (
+            server.client()
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=bucket, Prefix=f"{prefix}/")
+        )
+        return {
+            item["Key"].removeprefix(f"{prefix}/"): (item["Size"], item["ETag"].strip('"'))
+            for page in pages
+            for item in page.get("Contents", ())
+            if not item["Key"].endswith("/")
+        }
+
+    def _buckets(self, server: Server) -> set[str]:
+        return {one["Name"] for one in server.client().list_buckets()["Buckets"]}
+
+    def _clear(self, dst: Place) -> None:
+        if dst.local:
+            shutil.rmtree(dst.path)
+        else:
+            keys = {
+                "AWS_ACCESS_KEY_ID": Server.access_key,
+                "AWS_SECRET_ACCESS_KEY": Server.secret_key,
+            }
+            command = [program("s5cmd"), "--log", "error", "rm", f"s3://{dst.path}/*"]
+            # What went through a delaying proxy is at the server behind it.
+            hosts = [one.host for one in self._servers.values()
+                     if dst.path.partition("/")[0] in self._buckets(one)]  # fmt: skip
+            command[1:1] = ["--endpoint-url", f"http://{hosts[0]}"]
+            quietly(command, **keys)
+
+
+def environment() -> dict[str, str]:
+    """What every tool is given: keys for all stores, and no user's settings."""
+    keys = {
+        "AWS_ACCESS_KEY_ID": Server.access_key,
+        "AWS_SECRET_ACCESS_KEY": Server.secret_key,
+        "AWS_REGION": Server.region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for side in ("SRC", "DST"):
+        keys[f"ADSMIG_{side}_ACCESS_KEY"] = Server.access_key
+        keys[f"ADSMIG_{side}_SECRET_KEY"] = Server.secret_key
+    # As where it is installed: its modules compiled.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, **keys}
+
+
+def measure(command: Sequence[str], scratch: Path) -> dict[str, float]:
+    """The figures of measure.py; BenchError if the command fails."""
+    output = scratch / "output"
+    words = [sys.executable, str(TOP / "scripts" / "measure.py"), str(output), *command]
+    env = {**environment(), "HOME": str(scratch), "XDG_STATE_HOME": str(scratch)}
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    figures: dict[str, float] = json.loads(done.stdout)
+    if figures["code"]:
+        tail = output.read_text(errors="replace")[-500:]
+        raise BenchError(f"{' '.join(command)} exited with {figures['code']}: {tail}")
+    return figures
+
+
+def quietly(command: Sequence[str], **more: str) -> None:
+    """Runs a command that is not measured; BenchError if it fails."""
+    done = subprocess.run(command, env={**environment(), **more}, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr[-500:]}")
+
+
+# ---------------------------------------------------------------------- what is shown
+
+
+def ratio(found: dict[str, Figures], name: str) -> tuple[float, str] | None:
+    """adsmig's figure by the best peer's, the median over rounds, and which peer that mostly is."""
+    peers = [tool for tool in found if tool != OURS.name]
+    if not peers or OURS.name not in found:
+        return None
+    ours = getattr(found[OURS.name], name)
+    ratios = [
+        value / min(getattr(found[peer], name)[at] for peer in peers)
+        for at, value in enumerate(ours)
+    ]
+    best = min(peers, key=lambda peer: statistics.median(getattr(found[peer], name)))
+    return statistics.median(ratios), best
+
+
+def table(workload: Workload, found: dict[str, Figures]) -> Iterator[str]:
+    """Lines for people: each tool's medians, and the ratios."""
+    yield f"\n{workload.name}"
+    yield f"  {'':10} {'wall s':>9} {'CPU s':>9} {'memory MB':>10}"
+    for tool, figures in found.items():
+        wall, cpu, peak = (statistics.median(getattr(figures, name)) for name in NAMES)
+        yield f"  {tool:10} {wall:9.2f} {cpu:9.2f} {peak / 1e6:10.1f}"
+    told = [ratio(found, name) for name in NAMES]
+    if all(told):
+        cells = [f"{one[0]:.2f}" for one in told if one]
+        peers = ", ".join(one[1] for one in told if one)
+        yield f"  {'ratio':10} {cells[0]:>9} {cells[1]:>9} {cells[2]:>10}   to {peers}"
+
+
+def as_json(found: dict[str, Figures]) -> dict[str, Any]:
+    return {
+        "tools": {
+            tool: {name: getattr(one, name) for name in NAMES} for tool, one in found.items()
+        },
+        "ratios": {name: ratio(found, name) for name in NAMES},
+    }
+
+
+def machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return (
+        f"{os.cpu_count()} CPUs, {memory / 2**30:.0f} GiB, Linux {platform.release()},"
+        f" Python {platform.python_version()}"
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs what was asked for; 1 if a tool did not do its work."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("--workload", action="append", choices=[one.name for one in WORKLOADS])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--short", action="store_true", help="small sizes, one round")
+    parser.add_argument("--json", action="store_true", help="a JSON object a workload")
+    parser.add_argument("--tool", action="append", help="only these, beside adsmig")
+    chosen = parser.parse_args(arguments)
+    tools = [OURS, *(one for one in PEERS if not chosen.tool or one.name in chosen.tool)]
+    if not chosen.json:
+        print(machine())
+        for tool in tools:
+            print(f"  {tool.name:10} {tool.settings}")
+    failed = 0
+    with (
+        tempfile.TemporaryDirectory(prefix="adsmig-bench-") as directory,
+        Bench(Path(directory), chosen.short) as bench,
+    ):
+        for workload in WORKLOADS:
+            if chosen.workload and workload.name not in chosen.workload:
+                continue
+            try:
+                found = bench.run(workload, 1 if chosen.short else chosen.rounds, tools)
+            except BenchError as exc:
+                print(f"{workload.name}: {exc}", file=sys.stderr)
+                failed = 1
+                continue
+            if chosen.json:
+                print(json.dumps({"workload": workload.name, **as_json(found)}), flush=True)
+            else:
+                print("\n".join(table(workload, found)), flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
