@@ -14,7 +14,7 @@ import click
 
 from adsmig import __version__
 from adsmig.errors import AdsmigError, UsageError
-from adsmig.log import begin_log
+from adsmig.log import begin_log, redacted
 from adsmig.options import (
     ADDRESS,
     COMPARISON,
@@ -304,10 +304,10 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(exc.format_message())
         return 2
     except click.ClickException as exc:
-        click.echo(f"{name}: {exc.format_message().rstrip('.')} (see {name} --help)", err=True)
+        _tell(f"{name}: {exc.format_message().rstrip('.')} (see {name} --help)")
         return exc.exit_code
     except AdsmigError as exc:
-        click.echo(f"{name}: {exc}", err=True)
+        _tell(f"{name}: {exc}")
         if verbose:
             logging.getLogger(__name__).info("this is where it came from", exc_info=exc)
         return exc.exit_code
@@ -319,9 +319,13 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as exc:
         if verbose:
             logging.getLogger(__name__).exception("internal error")
-        click.echo(
+        _tell(
             f"{name}: internal error: {type(exc).__name__}: {exc}; nothing that was recorded is"
-            " lost: run it again, with -v for details",
-            err=True,
+            " lost: run it again, with -v for details"
         )
         return INTERNAL_ERROR
+
+
+def _tell(message: str) -> None:
+    """Prints an error, which may quote an address that stood where none is expected."""
+    click.echo(redacted(message), err=True)

@@ -30,7 +30,7 @@ from adsmig.directories import Directories
 from adsmig.errors import AdsmigError
 from adsmig.inventory import Inventory
 from adsmig.job import Job
-from adsmig.large import LargeObjects
+from adsmig.large import LargeObjects, abandon_uploads
 from adsmig.limits import SLOTS, Lease, Limits
 from adsmig.manifest import Manifest, Run
 from adsmig.model import (
@@ -41,8 +41,10 @@ from adsmig.model import (
     Stop,
     What,
 )
+from adsmig.place import refuse_one_place, same_place
 from adsmig.pool import kill, processes
-from adsmig.scan import plan_of
+from adsmig.scan import holds_objects, plan_of
+from adsmig.storage.base import Identity
 from adsmig.transfer import failure
 
 log = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class Coordinator:
         self, job: Job, manifest: Manifest, run: Run, watch: Watch, executor: Executor | None = None
     ) -> None:
         self.job, self.manifest, self.run_id = job, manifest, run.id
+        self._retries = run.kind == "retry"
         self.counts = run.counts
         self.stop: Stop | None = None
         self.refused = ""
@@ -127,8 +130,8 @@ class Coordinator:
                 while self.stop and self.stop.kind == "OrderError" and not self.job.by_directory:
                     log.warning("%s; listing it one directory at a time", self.stop.message)
                     self.job = self.job.sorted_by_directory()
-                    self.manifest.restart_run(self.run_id, self.job)
-                    self.stop, self.counts = None, Counts()
+                    self._begin_again()
+                    self.stop = None
                     if self.inventory:
                         self.inventory = Inventory(self.job.began_ns, self.job.depth)
                     self._close_executor()
@@ -148,11 +151,41 @@ class Coordinator:
             src.prepare()
             if self._writes:
                 dst.prepare()
+                refuse_one_place(self.job, src, dst)
             there = dst.identity() if self._writes else None
+            self._check_places((src.identity(), there))
             self.job = replace(self.job, identities=(src.identity(), there))
         except AdsmigError as exc:
             self.manifest.end_run(self.run_id, "stopped", str(exc))
             raise
+
+    def _check_places(self, now: tuple[Identity | None, Identity | None]) -> None:
+        """Refuses to go on in directories that are not those of the run: a disk that is not mounted
+        seems to hold nothing, and what was copied is not in another one.
+        """
+        if not (self._writes or self.job.command == "rm"):
+            return
+        before = self.manifest.places(self.run_id)
+        if before is None and self.job.compare == "manifest":
+            before = self.manifest.places()
+        for at, one, other in zip((self.job.src, self.job.dst), before or (), now, strict=False):
+            if one and other and not same_place(one, other):
+                if not self.job.yes:
+                    if at is self.job.dst:
+                        worker.storages(self.job)[1].tidy()  # of what was just made there
+                    raise AdsmigError(
+                        f"{at} is not the directory that it was when the job was last at work:"
+                        " not mounted, or replaced? Mount it, or say --yes to do all of it anew"
+                    )
+                self._begin_again()
+                break
+        self.manifest.set_places(self.run_id, now)
+
+    def _begin_again(self) -> None:
+        """Forgets what the run settled."""
+        abandon_uploads(self.job, self.manifest)
+        self.manifest.restart_run(self.run_id, self.job)
+        self.counts = Counts()
 
     @property
     def _writes(self) -> bool:
@@ -172,7 +205,9 @@ class Coordinator:
                 raise AdsmigError("internal error: the run ended before all was settled; resume it")
             if self._writes:
                 worker.storages(self.job)[1].tidy()
-            self.manifest.end_run(self.run_id, "finished")
+            job = self.job
+            partly = job.existing or job.ignore_existing or job.update or job.files_from
+            self.manifest.end_run(self.run_id, "finished", complete=not partly)
         self._watch(self.counts, True)
 
     @property
@@ -213,7 +248,13 @@ class Coordinator:
         if self._deletions.released or self.interrupted or self.stop or self.job.dryrun:
             return False
         counts = self.counts
-        self.refused = self._deletions.refusal(counts.found + counts.dropped)
+        if not self._retries:  # which is about single keys, each looked up at the source
+            try:
+                empty = not (counts.found_bytes or counts.dropped or holds_objects(self.job))
+            except AdsmigError as exc:
+                self._committed(Counts(), Stop(str(exc), exc.exit_code, type(exc).__name__))
+                return False
+            self.refused = self._deletions.refusal(empty)
         if self.refused:
             self.manifest.drop_deletions()
         self._deletions.released = not self.refused
@@ -285,7 +326,7 @@ class Coordinator:
 
     def _most_at_once(self) -> int:
         """How many tasks to have out: one a worker process, or one in this process."""
-        if not self._pooled and not self._in_hand and self.job.workers > 1:
+        if not self._pooled and not self._in_hand and self.job.processes > 1:
             # A job of a moment needs no processes: one range is tried here first, once, and what
             # it found to remove is removed here.
             if self._tried and not (self._resumed or self._ranges or self._large):
@@ -294,7 +335,7 @@ class Coordinator:
                 self._close_executor()
                 self._pooled = True
             self._tried = True
-        return self.job.workers if self._pooled else 1
+        return self.job.processes if self._pooled else 1
 
     def _lend_one(self, idle: int) -> bool:
         """Lends the next piece of work to one of ``idle`` workers; False if there is none."""
@@ -437,7 +478,7 @@ class Coordinator:
     # Processes and signals
 
     def _new_executor(self) -> Executor:
-        return processes(self.job.workers) if self._pooled else ThreadPoolExecutor(1, "slice")
+        return processes(self.job.processes) if self._pooled else ThreadPoolExecutor(1, "slice")
 
     def _close_executor(self) -> None:
         if self._executor is not None and self._given is None:

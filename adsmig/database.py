@@ -15,6 +15,9 @@ from typing import IO, Any
 from adsmig.errors import ManifestError, StorageFull
 from adsmig.schema import APPLICATION, SCHEMA, VERSION
 
+ALONE_TRIES = 50
+"""A tenth of a second each: to make the tables takes far less."""
+
 
 class Database:
     """An open manifest's file.  Close it.
@@ -42,7 +45,7 @@ class Database:
                     f" {VERSION}): upgrade adsmig, or name another --manifest"
                 )
             if version != VERSION or self._pragma("application_id") != APPLICATION:
-                self._bring_up_to_date(version)
+                self._bring_up_to_date()
             self.connection.execute("PRAGMA synchronous=FULL")
             self.connection.execute("PRAGMA busy_timeout=10000")
 
@@ -57,10 +60,36 @@ class Database:
         value: int = self.connection.execute(f"PRAGMA {name}").fetchone()[0]
         return value
 
-    def _bring_up_to_date(self, version: int) -> None:
+    def _bring_up_to_date(self) -> None:
         """Makes the tables and columns that are not there yet."""
+        with self._alone():
+            self._make_tables(self._pragma("user_version"))
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps others from doing the same: SQLite has no patience with who changes the journal.
+
+        Raises ManifestError if a run of an older adsmig has the manifest.
+        """
+        if not self.path:
+            yield
+            return
+        for left in reversed(range(ALONE_TRIES)):
+            try:
+                self.lock()
+                break
+            except ManifestError:
+                if not left:
+                    raise
+                time.sleep(0.1)
+        try:
+            yield
+        finally:
+            self._unlock()
+
+    def _make_tables(self, version: int) -> None:
         there = set(self.tables.table_names())
-        ours = version == 1 and there >= {"job", "runs", "shards", "objects"}
+        ours = 0 < version <= VERSION and there >= {"job", "runs", "shards", "objects"}
         if there and not ours:
             raise ManifestError(f"{self.path} is a database of something else than adsmig")
         self.connection.execute("PRAGMA journal_mode=WAL")
@@ -83,6 +112,9 @@ class Database:
         """Closes the file and lets go of the lock."""
         with contextlib.suppress(sqlite3.Error):
             self.connection.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock_file:
             self._lock_file.close()
             self._lock_file = None

@@ -65,17 +65,17 @@ class Deletions:
             return True
         return False
 
-    def refusal(self, listed: int) -> str:
-        """Why nothing may be removed at the destination, of a run that found ``listed`` objects at
-        its source; '' if it may.
+    def refusal(self, empty: bool) -> str:
+        """Why nothing may be removed at the destination, of a run whose source was found to be
+        ``empty`` or not; '' if it may.
         """
         job, count = self._job, self._manifest.count_deletions(False)
         if not count:
             return ""
-        if not listed and not job.yes:
+        if empty and not job.yes:
             return (
-                f"nothing was deleted: {job.src} holds nothing, and all of the {count:,} objects at"
-                f" {job.dst} would go; check SRC, or say --yes"
+                f"nothing was deleted: {job.src} holds nothing that is selected, and {count:,}"
+                f" objects at {job.dst} would go; check SRC, or say --yes"
             )
         if job.max_delete is not None and count > job.max_delete:
             return (

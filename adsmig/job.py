@@ -84,7 +84,7 @@ class Job:
     """Of the directories that the inventory of a dry run tells apart."""
     by_directory: bool = False
     """An object store was found to list out of byte order."""
-    identities: tuple[tuple[int, int] | None, tuple[int, int] | None] = (None, None)
+    identities: tuple[tuple[int, int, int] | None, tuple[int, int, int] | None] = (None, None)
     """See storage.base.Settings."""
     began_ns: int = 0
     """When the run began, which ages are measured from; Unix time."""
@@ -172,7 +172,7 @@ class Job:
             return
         if src.scheme == "file":
             one, other = (os.path.join(os.path.realpath(at.path), b"") for at in (src, dst))
-        elif (src.host, src.bucket) == (dst.host, dst.bucket):
+        elif (_service(src), src.bucket) == (_service(dst), dst.bucket):
             one, other = src.path, dst.path
         else:
             return
@@ -224,9 +224,14 @@ class Job:
         return KeyRange(self.start or b"", self.end, closed=True)
 
     @property
+    def processes(self) -> int:
+        """How many processes work: ``workers``, or fewer if there are not so many ``threads``."""
+        return min(self.workers, self.threads)
+
+    @property
     def threads_per_worker(self) -> int:
-        """Threads in each process; all together, at least ``threads``."""
-        return -(-self.threads // self.workers)
+        """Threads in each process; all together, at most ``threads``."""
+        return self.threads // self.processes
 
     def dst_key(self, key: bytes) -> bytes:
         """Where the source's ``key`` is copied to, below ``dst``."""
@@ -273,6 +278,12 @@ class Job:
     def sorted_by_directory(self) -> Job:
         """The same job, distrusting the order in which object stores list."""
         return replace(self, by_directory=True)
+
+
+def _service(at: Location) -> str:
+    """The host, or one name for all of AWS, where no two buckets have the same name."""
+    name = at.host.partition(":")[0]
+    return "" if name.endswith((".amazonaws.com", ".amazonaws.com.cn")) else at.host
 
 
 def _default(name: str) -> Any:

@@ -75,6 +75,16 @@ class _Large:
         self.todo = deque(number for number in numbers if number not in self.parts)
 
 
+def abandon_uploads(job: Job, manifest: Manifest) -> None:
+    """Aborts the uploads of a run that will not be gone on with: nobody would know them any more.
+
+    Raises if the destination cannot be reached.
+    """
+    for pending in manifest.pending_uploads():
+        if pending.upload:
+            worker.abort_upload(job, pending.entry.key, pending.upload.upload_id)
+
+
 class LargeObjects:
     """Those of one run.  Everything that is done about them is committed before it is built on."""
 
@@ -122,7 +132,7 @@ class LargeObjects:
             arguments: tuple[Any, ...] = (large.entry, large.tries > 0)
             self._step(large, worker.open_upload, arguments, self._opened)
         elif large.todo:
-            share = max(self._job.threads_per_worker, len(large.todo) // self._job.workers)
+            share = max(self._job.threads_per_worker, len(large.todo) // self._job.processes)
             count = min(share, MOST_PARTS, len(large.todo))
             numbers = tuple(large.todo.popleft() for _ in range(count))
 

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from adsmig.errors import UsageError
 
 FORMAT = "%(levelname)s %(name)s[%(process)d]: %(message)s"
+
+_SECRET = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^\s'\"]*@"
+    r"|(?!ACCESS_KEY)[^\s'\"/:@]+:[^\s'\"@]+@"
+)
+
+
+def redacted(text: str) -> str:
+    """The text without what may be keys or passwords of an address: all that stands before an
+    ``@``, behind a ``NAME://`` or around a colon.
+    """
+    return _SECRET.sub(r"\1***@", text)
+
+
+class _Formatter(logging.Formatter):
+    """An exception can quote a command line, and that an address with its keys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
 
 settings: tuple[int, str | None] = (logging.WARNING, None)
 """What :func:`begin_log` was called with, for the processes that this one starts."""
@@ -24,7 +45,7 @@ def begin_log(level: int, path: str | None = None) -> None:
         handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
     except OSError as exc:
         raise UsageError(f"cannot write --log-file {path}: {exc.strerror}") from exc
-    form = logging.Formatter(f"%(asctime)s {FORMAT}" if path else FORMAT)
+    form = _Formatter(f"%(asctime)s {FORMAT}" if path else FORMAT)
     handler.setFormatter(form)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # An SDK's debug log shows requests, and with them more than is anybody's business.

@@ -6,6 +6,7 @@ what the file says is done stays done.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,11 @@ from adsmig.model import (
 from adsmig.schema import from_db, to_db
 
 LEFT = ("shards", "uploads", "parts", "deletions", "directories", "links")
-"""The tables of what the current run has left to do."""
+"""The tables of what the current run has left to do, and of what it found to tell."""
+
+
+Places = tuple["tuple[int, ...] | None", "tuple[int, ...] | None"]
+"""Source's and destination's ``Storage.identity()``."""
 
 
 class Run(NamedTuple):
@@ -128,10 +133,14 @@ class Manifest:
         return runs[-1] if runs and runs[-1].state in ("running", "stopped") else None
 
     def begin_run(self, kind: str, ranges: Iterable[KeyRange], manner: str = "") -> Run:
-        """A new run over ``ranges``; nothing of an earlier one is left to do."""
+        """A new run over ``ranges``; nothing of an earlier one is left to do.
+
+        A retry looks at a few keys only, so that the links stay those of the run before.
+        """
         with self._errors(), self._transaction():
             for table in LEFT:
-                self._connection.execute(f"DELETE FROM {table}")
+                if table != "links" or kind != "retry":
+                    self._connection.execute(f"DELETE FROM {table}")
             cursor = self._connection.execute(
                 "INSERT INTO runs (kind, state, started, resumed, message, manner,"
                 f" {', '.join(Counts._fields)}) VALUES (?, 'running', ?, 0, '', ?,"
@@ -164,17 +173,39 @@ class Manifest:
             self._connection.execute(f"UPDATE runs SET {zeros} WHERE id = ?", (run,))
             self._add_shard(run, job.keys)
 
-    def end_run(self, run: int, state: str, message: str = "") -> None:
+    def places(self, run: int | None = None) -> Places | None:
+        """What the directories of a run were known by, or, by default, of the last run of which
+        that is known; None if it is of none.
+        """
+        which = "places IS NOT NULL" if run is None else f"id = {int(run)}"
+        with self._errors():
+            row = self._connection.execute(
+                f"SELECT places FROM runs WHERE {which} ORDER BY id DESC LIMIT 1"
+            ).fetchone()
+        if not row or not row[0]:
+            return None
+        src, dst = (None if one is None else tuple(one) for one in json.loads(row[0]))
+        return src, dst
+
+    def set_places(self, run: int, places: Places) -> None:
+        """Notes what the directories of a run are known by."""
+        with self._errors(), self._transaction():
+            self._connection.execute(
+                "UPDATE runs SET places = ? WHERE id = ?", (json.dumps(places), run)
+            )
+
+    def end_run(self, run: int, state: str, message: str = "", complete: bool = True) -> None:
         """``finished``, ``stopped`` or ``refused``, with the reason.
 
-        What had failed in earlier runs, and has not failed in this finished one, is forgotten.
+        What had failed in earlier runs, and has not failed in this finished one, is forgotten, if
+        that was ``complete``: it looked at all objects of the job, and left none alone.
         """
         with self._errors(), self._transaction():
             self._connection.execute(
                 "UPDATE runs SET state = ?, ended = ?, message = ? WHERE id = ?",
                 (state, time.time(), message, run),
             )
-            if state == "finished":
+            if state == "finished" and complete:
                 self._connection.execute("DELETE FROM failures WHERE run < ?", (run,))
 
     # Checkpoints

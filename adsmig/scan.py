@@ -80,6 +80,14 @@ def source_entries(job: Job, keys: KeyRange) -> Iterator[Entry]:
     return _entries(job, storages(job)[0], keys, missing=True)
 
 
+def holds_objects(job: Job) -> bool:
+    """Whether the source has anything that is selected and can be read, other than directories: an
+    empty disk has a ``lost+found``, and what is broken may be all that there is.
+    """
+    found = source_entries(job, job.keys)
+    return any(not (entry.problem or entry.key.endswith(b"/")) for entry in found)
+
+
 def next_source_key(job: Job, after: bytes) -> bytes | None:
     """The first key past ``after`` at the source, selected or not."""
     if job.keys_file:

@@ -10,7 +10,7 @@ from typing import Any
 
 from adsmig.model import Counts
 
-VERSION = 2
+VERSION = 3
 """Of the schema; kept as PRAGMA user_version."""
 APPLICATION = 0x41445331
 """``ADS1``; kept as PRAGMA application_id, by which ``file`` and others tell databases apart."""
@@ -24,6 +24,7 @@ SCHEMA: dict[str, tuple[dict[str, Any], Any]] = {
     # Every time the job was run from the beginning; a resumed run keeps its row.
     # state: running (or killed), stopped (resumable), refused (it would have removed too much),
     # finished.  kind: cp, sync, rm, verify, retry.  manner: the options that it was begun with.
+    # places: what tells whether the directories that it is about are still the same.
     "runs": (
         {
             "id": int,
@@ -35,6 +36,7 @@ SCHEMA: dict[str, tuple[dict[str, Any], Any]] = {
             **dict.fromkeys(Counts._fields, int),
             "message": str,
             "manner": str,
+            "places": str,
         },
         "id",
     ),

@@ -19,6 +19,7 @@ from adsmig.errors import AdsmigError, ManifestError, UsageError
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.keylist import sort_keys
+from adsmig.large import abandon_uploads
 from adsmig.location import Credentials
 from adsmig.manifest import Manifest, Run, default_path, jobs, state_directory
 from adsmig.model import Counts, KeyRange, Outcome
@@ -169,7 +170,7 @@ def _job_json(manifest: Manifest) -> str:
 
 
 def _find(name: str | None) -> Path:
-    paths = sorted(state_directory().glob(f"{name or ''}*.db"), key=lambda p: p.stat().st_mtime)
+    paths = sorted(state_directory().glob(f"{name or ''}*.db"), key=_last_used)
     if not paths:
         wanted = f"no job {name}" if name else "no job"
         raise UsageError(f"{wanted} in {state_directory()}; see adsmig jobs, or name a --manifest")
@@ -178,23 +179,34 @@ def _find(name: str | None) -> Path:
     return paths[-1]
 
 
+def _last_used(path: Path) -> float:
+    """When a job's manifest was last written to.  The database itself is not, before a checkpoint
+    of its log, which a killed process does not get to; so the lock's file tells as well.
+    """
+    files = (path, path.with_name(f"{path.name}.lock"))
+    return max(one.stat().st_mtime for one in files if one.exists())
+
+
 def _resume_or_begin(manifest: Manifest, job: Job) -> Run:
     run = manifest.unfinished_run()
     if run and run.kind != "retry" and run.manner == job.manner:
-        return _resume(manifest, run)
+        return _resume(manifest, job, run)
     if run and run.kind != "retry":  # which looked at a few keys only
         log.warning("the unfinished run %d had other options; beginning a new one", run.id)
+    abandon_uploads(job, manifest)
     return manifest.begin_run(job.command, [job.keys], job.manner)
 
 
-def _resume(manifest: Manifest, run: Run) -> Run:
+def _resume(manifest: Manifest, job: Job, run: Run) -> Run:
     manifest.resume_run(run.id)
+    if run.kind == "rm":  # what was selected may have changed since: it is looked at again
+        manifest.restart_run(run.id, job)
     return manifest.runs()[-1]
 
 
 def _retry(manifest: Manifest, job: Job) -> Run:
     if run := manifest.unfinished_run():
-        return _resume(manifest, run)
+        return _resume(manifest, job, run)
     return manifest.begin_run("retry", list(_ranges_of(manifest.failures())), job.manner)
 
 
@@ -253,11 +265,10 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin) -> int:
 
         with _readied(job, run, path) as ready:
             coordinator = Coordinator(ready, manifest, run, watch)
-            try:
-                coordinator.run()
-            finally:
-                _record_links(job, manifest)
+            coordinator.run()
             run = manifest.runs()[-1]
+            if run.kind != "retry":
+                _record_links(job, manifest)
             seconds = time.monotonic() - began
             log.info("run %d is %s: %s", run.id, run.state, report.summary(job, run, seconds))
             _tell(ready, run, seconds, coordinator.inventory, output)

@@ -295,7 +295,7 @@ class Slice:
         what, entry, there = action
         listed, job = self._listed, self._job
         if what == What.DROP:
-            listed.dropped += 1
+            listed.dropped += not entry.key.endswith(b"/")
             return False
         if what == What.DIRECTORY:
             if job.keeps_directories:
@@ -364,7 +364,7 @@ class Slice:
     def _count_foreseen(self, what: What, entry: Entry) -> None:
         listed = self._listed
         if what == What.DROP:
-            listed.dropped += 1
+            listed.dropped += not entry.key.endswith(b"/")
         elif not entry.implied:
             listed.found += 1
             listed.found_bytes += entry.size

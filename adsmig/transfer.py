@@ -137,7 +137,7 @@ def _copy_once(
 ) -> Outcome:
     checksum = None
     await_settled(src, dst, entry, limits.stopping if limits else never)
-    stored = dst.copy_from(src, entry, key)
+    stored = dst.copy_from(src, entry, key) if _may_keep_all(src, entry, manner) else None
     if stored:
         if not (stored.md5 and entry.etag and _MD5.match(entry.etag)):
             _check_size(dst, key, entry)
@@ -158,6 +158,11 @@ def _copy_once(
                 raise TransientError("what the destination has is not what was sent")
         checksum = "xxh3:" + reader.xxh3
     return Outcome(entry.key, entry.size, _time_of(entry), entry.etag, checksum)
+
+
+def _may_keep_all(src: Storage, entry: Entry, manner: Manner) -> bool:
+    """Whether a copy may have all that is kept with the object, as one made by the service has."""
+    return manner.perms or src.keeps_files or not src.meta(entry).user.keys() & set(PERMISSIONS)
 
 
 def put_part(

@@ -15,8 +15,9 @@ from typing import NamedTuple, Protocol
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
 
-Identity = tuple[int, int]
-"""Device and inode of a directory."""
+Identity = tuple[int, int, int]
+"""Device and inode of a directory, and the id of its file system (statvfs(3)), which mostly stays
+the same where the device gets another number at the next start of the machine."""
 
 Prune = Callable[[bytes], bool]
 """Whether a directory, relative to the Location and ending in ``/``, is of no interest."""

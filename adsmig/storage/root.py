@@ -26,10 +26,10 @@ class Root:
             os.close(self._fd)
 
     def identity(self) -> Identity | None:
-        """Its device and inode; None if it cannot be examined."""
+        """What it is known by; None if it cannot be examined."""
         with contextlib.suppress(OSError):
             status = os.stat(self.path)
-            return status.st_dev, status.st_ino
+            return status.st_dev, status.st_ino, os.statvfs(self.path).f_fsid
         return None
 
     def check(self) -> None:

@@ -411,6 +411,37 @@ def test_an_empty_source_removes_nothing_unless_told_to(
     assert store.names() == set()
 
 
+@pytest.mark.parametrize("only", ["directory", "link"])
+def test_a_source_without_any_file_removes_nothing_unless_told_to(
+    here: Here, tmp_path: Path, only: str
+) -> None:
+    """As a fresh disk, which has its ``lost+found``."""
+    src, dst = put(tmp_path / "src", {}), put(tmp_path / "dst", FILES)
+    if only == "directory":
+        (src / "lost+found").mkdir()
+    else:
+        (src / "link").symlink_to("nowhere")
+    assert "nothing was deleted" in here("sync", "--delete-dst", src, dst, code=3)
+    assert tree_of(dst) == FILES
+    here("sync", "--delete-dst", "--yes", src, dst, code=int(only == "link"))
+    assert tree_of(dst) == {}
+    # A file without content is a file.
+    put(src, {"empty": b""}), put(dst, FILES)
+    here("sync", "--delete-dst", src, dst, code=int(only == "link"))
+    assert tree_of(dst) == {"empty": b""}
+
+
+def test_a_deletion_that_failed_can_be_tried_again(here: Here, tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", {"a": b"a"}), put(tmp_path / "dst", {})
+    put(tmp_path / "outside", {"x": b"x"})
+    (dst / "link").symlink_to(tmp_path / "outside")
+    here("sync", "--delete-dst", "--manifest", tmp_path / "m.db", src, dst, code=1)
+    (dst / "link").unlink()
+    put(dst, {"link/x": b"x"})
+    here("retry", "--manifest", tmp_path / "m.db")
+    assert tree_of(dst) == {"a": b"a"}
+
+
 def test_a_refused_deletion_leaves_nothing_behind(here: Here, tmp_path: Path) -> None:
     src, dst = put(tmp_path / "src", {}), put(tmp_path / "dst", {"x": b"x"})
     here("sync", "--delete-dst", src, dst, code=3)
@@ -854,7 +885,7 @@ def foreseen(src: Trees, dst: Trees, chosen: Chosen) -> tuple[int, Trees]:
         key for key in extraneous if key.endswith("/") and any(k.startswith(key) for k in src)
     }
     extraneous -= directories  # it is there at the source, with something in it
-    listed = any(chosen.by_name(key) for key in src)
+    listed = any(chosen.by_name(key) for key in files)
     refused = (not listed and not chosen.yes) or (
         chosen.max_delete is not None and len(extraneous) > chosen.max_delete
     )

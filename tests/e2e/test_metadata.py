@@ -91,6 +91,17 @@ def test_noperms_keeps_the_times_and_nothing_else(
         assert {one[2:] for one in found.values()} == {me}
 
 
+def test_noperms_holds_for_copies_within_a_service(here: Here, store: Bucket) -> None:
+    client = store.server.client()
+    notes = {"mode": "0777", "uid": "1234", "gid": "1234", "keep": "this"}
+    client.put_object(Bucket=store.name, Key="p/x", Body=b"x", Metadata=notes)
+    other = Bucket(store.server, store.name, "other/")
+    here("cp", "--noperms", store.url, other.url)
+    metadata = client.head_object(Bucket=store.name, Key="other/x")["Metadata"]
+    assert {name: text for name, text in metadata.items() if name in notes} == {"keep": "this"}
+    assert other.content() == {"x": b"x"}
+
+
 HEADERS = {
     "ContentType": "text/x-odd; charset=utf-8",
     "ContentDisposition": 'attachment; filename="a b.txt"',

@@ -625,6 +625,48 @@ def test_links_to_directories_are_skipped_and_recorded(
     assert (tmp_path / "links.txt").read_text() == f"{src}/dir\n{src}/sub/dir\n"
 
 
+def test_a_retry_does_not_forget_the_links_that_were_recorded(here: Here, tmp_path: Path) -> None:
+    src, record, manifest = put(tmp_path / "src", {}), tmp_path / "links.txt", tmp_path / "m.db"
+    put(tmp_path / "other", {"x": b"x"})
+    (src / "dir").symlink_to(tmp_path / "other")
+    (src / "broken").symlink_to("nowhere")
+    options = ["--recordName", record, "--manifest", manifest]
+    here("cp", *options, src, tmp_path / "dst", code=1)
+    assert record.read_text() == f"{src}/dir\n"
+    here("retry", "--manifest", manifest, code=1)
+    assert record.read_text() == f"{src}/dir\n"
+
+
+def test_what_failed_is_not_forgotten_by_a_run_that_looked_elsewhere(
+    here: Here, adsmig: Adsmig, tmp_path: Path
+) -> None:
+    src, dst, manifest = put(tmp_path / "src", {"a": b"a"}), tmp_path / "dst", tmp_path / "m.db"
+    put(dst, {"a/below": b"b"})
+    words = ["--manifest", manifest, src, dst]
+    here("cp", *words, code=1)
+    here("cp", "--existing", *words)
+    assert "a directory is where" in adsmig("failures", "--manifest", manifest).stdout
+    (dst / "a/below").unlink()
+    (dst / "a").rmdir()
+    here("sync", *words)
+    assert adsmig("failures", "--manifest", manifest).stdout == ""
+
+
+def test_the_job_used_last_is_the_one_that_was_killed(
+    here: Here, adsmig: Adsmig, tmp_path: Path
+) -> None:
+    """Whose manifest was last written to in its log only."""
+    src = put(tmp_path / "src", {"a": b"a"})
+    here("cp", src, tmp_path / "one")
+    here("cp", src, tmp_path / "two")
+    killed, other = sorted(
+        (Path.home() / "state/adsmig/jobs").glob("*.db"), key=lambda path: path.stat().st_mtime
+    )
+    then = other.stat().st_mtime + 5
+    os.utime(f"{killed}.lock", (then, then))
+    assert f"manifest  {killed}" in adsmig("status").stdout
+
+
 # ---------------------------------------------------------------------- the way there
 
 
@@ -743,6 +785,28 @@ def test_so_many_threads_work_at_once(here: Here, tmp_path: Path, threads: int) 
         here("cp", f"--threads={threads}", src, f"s3://ak:sk@{fake.host}/bkt/")
         gc.collect()
     assert gate.most == threads
+
+
+def test_no_more_threads_work_than_were_asked_for(adsmig: Adsmig, tmp_path: Path) -> None:
+    make_tree(tmp_path / "src", 600, most=10)  # enough to be shared out
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def answer(request: Request) -> Reply:
+        nonlocal at_once, most
+        if request.method != "PUT":
+            return NOTHING
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.01)
+        with lock:
+            at_once -= 1
+        return stored(request)
+
+    with FakeS3(answer) as fake:
+        options = ["--threads", "2", "--workers", "5"]
+        adsmig("cp", *options, tmp_path / "src", f"s3://ak:sk@{fake.host}/bkt/")
+    assert most == 2
 
 
 @pytest.mark.parametrize("workers", [1, 3])

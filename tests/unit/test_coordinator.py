@@ -150,9 +150,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
-def job(command: str = "cp", workers: int = 1, threads: int = 1, **options: Any) -> Job:
+def job(command: str = "cp", workers: int = 1, threads: int = 0, **options: Any) -> Job:
     places = parse("minio://h/src/"), parse("minio://h/dst/")
-    return Job(command, *places, workers=workers, threads=threads, **options)
+    return Job(command, *places, workers=workers, threads=threads or workers, **options)
 
 
 def put(storage: Any, key: bytes, content: bytes) -> Entry:

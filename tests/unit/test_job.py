@@ -286,10 +286,19 @@ def test_a_single_object_is_the_one_key_and_changes_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "workers", "each"), [(10, 4, 3), (1, 4, 1), (8, 4, 2), (9, 4, 3), (1, 1, 1)]
+    ("threads", "workers", "each"), [(10, 4, 2), (1, 4, 1), (8, 4, 2), (3, 4, 1), (1, 1, 1)]
 )
 def test_threads_are_shared_out_among_the_workers(threads: int, workers: int, each: int) -> None:
     assert job(threads=threads, workers=workers).threads_per_worker == each
+
+
+@pytest.mark.parametrize(
+    "dst",
+    ["s3://bucket.s3.eu-west-1.amazonaws.com/p/", "s3://bucket.s3.amazonaws.com/p/"],
+)
+def test_a_bucket_of_aws_is_one_under_whatever_name(dst: str) -> None:
+    with pytest.raises(UsageError, match="within one another"):
+        Job("cp", parse("s3://bucket/p/"), parse(dst))
 
 
 # The manifest's copy

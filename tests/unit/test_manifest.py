@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -741,7 +742,9 @@ def test_closing_lets_go_of_the_lock(path: Path, manifest: Manifest) -> None:
 
 
 def test_a_lock_that_cannot_be_made_says_why(path: Path, manifest: Manifest) -> None:
-    path.with_name(path.name + ".lock").mkdir()
+    lock = path.with_name(path.name + ".lock")
+    lock.unlink()
+    lock.mkdir()
     with pytest.raises(ManifestError) as caught:
         manifest.lock()
     assert str(path) in str(caught.value)
@@ -762,6 +765,18 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         with pytest.raises(ManifestError, match="cannot write the manifest") as caught:
             Manifest(path, create=True)
         assert "\n" not in str(caught.value)
+
+
+def test_many_may_open_a_new_manifest_at_once(tmp_path: Path) -> None:
+    for number in range(10):
+        path = tmp_path / f"{number}.db"
+
+        def make(path: Path = path) -> None:
+            Manifest(path, create=True).close()
+
+        with ThreadPoolExecutor(6) as threads:
+            for future in [threads.submit(make) for _ in range(6)]:
+                future.result()
 
 
 def test_a_newer_schema_is_refused(path: Path, manifest: Manifest) -> None:

@@ -1,0 +1,193 @@
+"""Places that are not what they seem: one under two names, another than the last time."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adsmig import worker
+from adsmig.errors import AdsmigError
+from adsmig.storage.local import LocalStorage
+from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
+from tests.e2e.inside import here as inside
+from tests.e2e.inside import store as store
+
+__all__ = ["inside", "store"]
+
+pytestmark = COLLECTED
+
+
+@pytest.fixture
+def here(inside: Here) -> Here:
+    """As ``inside.here``; what a failed run holds open is let go, as when a process ends."""
+
+    def run(*arguments: object, code: int = 0) -> str:
+        said = inside(*arguments, code=code)
+        gc.collect()
+        return said
+
+    return run
+
+
+FILES = {f"{number:02d}": b"content" for number in range(20)}
+
+
+# One place under two names
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """A directory that is mounted in two places."""
+    one, other = put(tmp_path / "one", FILES), tmp_path / "other"
+    other.mkdir()
+    if subprocess.run(["mount", "--bind", one, other], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield one, other
+    subprocess.run(["umount", other], check=True)
+
+
+@pytest.mark.parametrize("command", [["sync", "--delete-src"], ["cp"]])
+def test_a_directory_that_is_mounted_twice_is_no_destination_of_itself(
+    here: Here, twice: tuple[Path, Path], command: list[str]
+) -> None:
+    said = here(*command, *twice, code=2)
+    assert "one and the same place" in said
+    assert said.count("\n") == 1
+    assert tree_of(twice[0]) == FILES
+    assert here(*command, twice[0] / "00", twice[1] / "00", code=2)
+    here("cp", twice[0] / "00", twice[1] / "new")  # which is another file
+
+
+def test_a_store_under_two_names_is_not_emptied(here: Here, store: Bucket) -> None:
+    store.put(FILES)
+    alias = store.url.replace("127.0.0.1", "localhost")
+    assert "one and the same place" in here("sync", "--delete-src", store.url, alias, code=2)
+    # Nor where one lies inside the other.
+    said = here("cp", "--delete-src", store.url, f"{alias}deep/", code=2)
+    assert "one and the same place" in said
+    assert store.content() == FILES
+    other = Bucket(store.server, store.name, "other/")
+    here("sync", "--delete-src", store.url, other.url.replace("127.0.0.1", "localhost"))
+    assert (store.names(), other.content()) == (set(), FILES)
+
+
+# Another place than the last time
+
+
+@pytest.fixture
+def broken_off(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path, Path]:
+    """Source, destination and manifest of a ``sync`` that ended in the middle."""
+    src, dst, manifest = put(tmp_path / "src", FILES), tmp_path / "dst", tmp_path / "m.db"
+    put(dst, {"extra": b"e"})
+    read = LocalStorage.read
+    tries: list[Any] = []
+
+    def reads(storage: Any, entry: Any, *span: Any) -> Any:
+        tries.append(entry)
+        if len(tries) > 10:
+            raise AdsmigError("the disk was pulled out")
+        return read(storage, entry, *span)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "read", reads)
+        words = ["--delete-dst", "--threads", "1", "--manifest", manifest]
+        here("sync", *words, src, dst, code=3)
+    assert 0 < len(tree_of(dst)) < len(FILES)
+    return src, dst, manifest
+
+
+@pytest.mark.parametrize("command", ["sync", "resume"])
+def test_a_source_that_is_not_mounted_any_more_is_not_the_end_of_the_job(
+    here: Here, broken_off: tuple[Path, Path, Path], command: str
+) -> None:
+    src, dst, manifest = broken_off
+    src.rename(src.with_name("away"))
+    src.mkdir()
+    before = tree_of(dst)
+    words = ["sync", "--delete-dst", src, dst] if command == "sync" else ["resume"]
+    said = here(*words, "--manifest", manifest, code=3)
+    assert "is not the directory that it was" in said.splitlines()[-1]
+    assert tree_of(dst) == before
+    src.rmdir()
+    src.with_name("away").rename(src)
+    here(*words, "--manifest", manifest)
+    assert tree_of(dst) == FILES
+
+
+def test_a_destination_that_was_replaced_gets_all_of_it(
+    here: Here, broken_off: tuple[Path, Path, Path]
+) -> None:
+    src, dst, manifest = broken_off
+    dst.rename(dst.with_name("away"))
+    dst.mkdir()
+    words = ["sync", "--delete-dst", "--manifest", manifest, src, dst]
+    assert "is not the directory that it was" in here(*words, code=3)
+    here(*words, "--yes")
+    assert tree_of(dst) == FILES
+
+
+def test_what_the_manifest_knows_is_not_believed_of_another_destination(
+    here: Here, tmp_path: Path
+) -> None:
+    src, dst, manifest = put(tmp_path / "src", FILES), tmp_path / "dst", tmp_path / "m.db"
+    words = ["sync", "--compare", "manifest", "--manifest", manifest, src, dst]
+    here(*words)
+    assert "20 unchanged" in here(*words)
+    dst.rename(tmp_path / "away")
+    assert "is not the directory that it was" in here(*words, code=3)
+    (tmp_path / "dst").rmdir()
+    (tmp_path / "away").rename(dst)
+    assert "20 unchanged" in here(*words)
+
+
+# What an interrupted run leaves behind
+
+
+def test_a_resumed_rm_looks_again_at_what_it_removes(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src = put(tmp_path / "src", FILES, age_s=86400 * 9)
+
+    def stop(*_: Any) -> None:
+        raise AdsmigError("the machine went down")
+
+    words = ["rm", "--yes", "--older-than", "1d", "--manifest", tmp_path / "m.db", src]
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "remove", stop)
+        here(*words, code=3)
+    (src / "07").write_bytes(b"new and important")
+    here(*words)
+    assert tree_of(src) == {"07": b"new and important"}
+
+
+def test_an_upload_that_is_not_gone_on_with_is_aborted(
+    here: Here, store: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src = put(tmp_path / "src", {"small": b"s"})
+    with (src / "large").open("wb") as file:
+        file.truncate(65 << 20)
+
+    def stop(*_: Any) -> None:
+        raise AdsmigError("the machine went down")
+
+    def uploads() -> list[str]:
+        client = store.server.client()
+        found = client.list_multipart_uploads(Bucket=store.name).get("Uploads", [])
+        return [one["Key"] for one in found]
+
+    words = ["--manifest", tmp_path / "m.db", src, store.url]
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "put_part", stop)
+        here("cp", *words, code=3)
+    opened = uploads()
+    (src / "large").unlink()
+    here("sync", *words)  # which is a new run
+    assert uploads() == []
+    assert opened == ["p/large"]
