@@ -242,6 +242,18 @@ def failures_command(job: str | None, manifest: Path | None, **options: Any) -> 
     return _print(session.failure_lines(job, manifest, _begin(options)))
 
 
+@cli.command("providers", cls=Command, short_help="Show what is known of each kind of store.")
+@together(LOG)
+def providers_command(**options: Any) -> int:
+    """Shows the table of providers: domains, endpoints, and what each makes of S3.
+
+    Every field can be overruled for one side with --src-set FIELD=VALUE or --dst-set.
+    """
+    from adsmig import catalogue
+
+    return _print(catalogue.provider_lines(bool(_begin(options).as_json)))
+
+
 def _migrate(command: str, src: str, dst: str, options: dict[str, Any]) -> int:
     from adsmig import session
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import mimetypes
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email.message import Message
 from email.utils import parsedate_to_datetime
 
@@ -94,6 +94,11 @@ def headers_for(key: bytes, meta: Meta) -> dict[str, str]:
     if meta.tags:
         headers["x-amz-tagging"] = meta.tags
     return headers
+
+
+def user_size(headers: Mapping[str, str]) -> int:
+    """Bytes of user metadata among request headers: names and values, as stores count them."""
+    return sum(len(n) - len(_USER) + len(v) for n, v in headers.items() if n.startswith(_USER))
 
 
 def chosen_headers(settings: Settings) -> dict[str, str]:
