@@ -43,7 +43,7 @@ _THROTTLED = {"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable",
 _TRANSIENT = {"InternalError", "RequestTimeout", "OperationAborted", "BadDigest",
               "IncompleteBody", "XMinioServerNotInitialized", "ServerBusy"}  # fmt: skip
 _JOB = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidBucketName",
-        "AuthorizationHeaderMalformed", "PermanentRedirect", "TokenRefreshRequired",
+        "PermanentRedirect", "TokenRefreshRequired",
         "AccountProblem", "AllAccessDisabled", "InvalidToken"}  # fmt: skip
 _STYLE = {"SecondLevelDomainForbidden", "PathStyleDomainForbidden"}  # of OSS, and of COS
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict"}
@@ -337,6 +337,11 @@ def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = 
         return StorageFull(f"{where}; free some room")
     if code in _THROTTLED or answer.status in (429, 503):
         return Throttled(where)
+    if code == "AuthorizationHeaderMalformed":
+        return AdsmigError(
+            f"{where}: it is of another region; name that with --src-region or --dst-region, and"
+            " check the keys"
+        )
     if code in _JOB:
         return AdsmigError(f"{where}; check the address, the keys and the clock")
     if code in _STYLE:
