@@ -19,7 +19,7 @@ GIB = 1 << 30
 
 AWS, MD5, OPAQUE = "aws", "md5", "opaque"
 VIRTUAL, PATH, BOTH = "virtual", "path", "both"
-TOGETHER, SINGLY = "together", "singly"
+MANY, ONE = "many", "one"
 
 
 class Profile(NamedTuple):
@@ -52,8 +52,8 @@ class Profile(NamedTuple):
     """The largest object that one PUT stores; beyond, it goes in parts."""
     max_copy: int = 5 * GIB
     """The largest object, or part, that the service copies by itself with one request."""
-    delete: str = TOGETHER
-    """``together``: many keys a request, with a Content-MD5; ``singly``: one by one."""
+    delete: str = MANY
+    """``many``: so many keys a request, with a Content-MD5; ``one``: one by one."""
     max_key: int = 1024
     """Bytes of a key; docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html."""
     leading_slash: bool = True
@@ -137,7 +137,7 @@ PROVIDERS = {
         max_part=8 * MIB,
         max_put=1 * GIB,
         max_copy=100 * MIB,
-        delete=SINGLY,  # it knows no Content-MD5
+        delete=ONE,  # it knows no Content-MD5
     ),
 }
 """One row for each NAME."""
@@ -146,7 +146,7 @@ _CHOICES = {
     "style": (VIRTUAL, PATH, BOTH),
     "list_version": ("1", "2"),
     "etag": (AWS, MD5, OPAQUE),
-    "delete": (TOGETHER, SINGLY),
+    "delete": (MANY, ONE),
 }
 _ELSEWHERE = ("native", "endpoint", "region", "https", "verified")
 """Fields that have options of their own, or none."""

@@ -79,7 +79,7 @@ class QuirkServer:
     """Entering starts it, leaving stops it.
 
     ``places`` names, for each of the cloud's buckets, the one of ``server`` that it stands for.
-    With ``tls``, it answers over https.
+    With ``tls``, it answers over https; ``address`` is where it listens, at a port of its own.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class QuirkServer:
         server: Server,
         places: dict[str, str],
         tls: ssl.SSLContext | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
         self.quirks, self.server, self.places = quirks, server, places
         self.seen: list[Seen] = []
@@ -124,11 +125,11 @@ class QuirkServer:
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_it
 
-        self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._httpd = ThreadingHTTPServer(address, Handler)
         self._httpd.daemon_threads = True
         if tls:
             self._httpd.socket = tls.wrap_socket(self._httpd.socket, server_side=True)
-        self.port = self._httpd.server_address[1]
+        self.address, self.port = address[0], self._httpd.server_address[1]
 
     def __enter__(self) -> QuirkServer:
         threading.Thread(target=self._httpd.serve_forever, args=(0.05,), daemon=True).start()

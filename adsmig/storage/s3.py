@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
-from adsmig.providers import AWS, OPAQUE, TOGETHER, VIRTUAL
+from adsmig.providers import AWS, MANY, OPAQUE, VIRTUAL
 from adsmig.retry import TRIES, retry
 from adsmig.storage import listing
 from adsmig.storage.aws import credentials_for, default_region
@@ -256,7 +256,7 @@ class S3Storage:
     def delete(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """See Storage.delete.  Never removes another object, as some stores would."""
         # The gateway leaves the directories of what goes with others, as objects.
-        alone = self.profile.delete != TOGETHER
+        alone = self.profile.delete != MANY
         together = len(keys) > 1 and not alone and not self._is_gateway
         full = [self.prefix + key for key in keys]
         problems = remove(self._wire, self._root, full, self._check_deletion, together)
