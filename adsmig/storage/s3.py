@@ -313,7 +313,7 @@ class S3Storage:
     def _same_service(self, src: S3Storage) -> bool:
         def service(storage: S3Storage) -> tuple[object, ...]:
             at = storage.location
-            return at.host, at.https, at.credentials, at.anonymous, at.profile, storage._region
+            return at.host, at.https, at.credentials, at.anonymous, storage._region
 
         return service(self) == service(src)
 

@@ -79,6 +79,11 @@ def meta_of(headers: Message) -> Meta:
 def headers_for(key: bytes, meta: Meta) -> dict[str, str]:
     """The request headers that keep ``meta`` with an object."""
     headers = dict(meta.headers)
+    # A way to send, which older Ceph keeps as if it were the content's; other stores refuse it.
+    if "aws-chunked" in headers.get("content-encoding", ""):
+        codings = [one.strip() for one in headers.pop("content-encoding").split(",")]
+        if kept := ", ".join(one for one in codings if one not in ("", "aws-chunked")):
+            headers["content-encoding"] = kept
     user = dict(meta.user)
     if meta.mtime_ns is not None:
         user.setdefault("mtime", f"{meta.mtime_ns // 10**9}.{meta.mtime_ns % 10**9:09d}")

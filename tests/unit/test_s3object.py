@@ -1,0 +1,28 @@
+"""The headers that an object travels with."""
+
+from __future__ import annotations
+
+import pytest
+
+from adsmig.model import Meta
+from adsmig.storage.s3object import headers_for, user_size
+
+
+@pytest.mark.parametrize(
+    ("kept", "sent"),
+    [
+        ("gzip", "gzip"),
+        ("aws-chunked", None),
+        ("aws-chunked,gzip", "gzip"),
+        ("gzip, aws-chunked , br", "gzip, br"),
+    ],
+)
+def test_a_way_to_send_is_no_encoding_of_the_content(kept: str, sent: str | None) -> None:
+    meta = Meta(headers={"content-encoding": kept})
+    assert headers_for(b"k", meta).get("content-encoding") == sent
+    assert meta.headers == {"content-encoding": kept}
+
+
+def test_user_metadata_is_counted_by_names_and_values() -> None:
+    headers = headers_for(b"k", Meta(user={"a": "12345", "name": "x"}))
+    assert user_size(headers) == 1 + 5 + 4 + 1
