@@ -133,20 +133,7 @@ class S3Storage:
         tries: int = TRIES,
     ) -> listing.Page:
         version = self.profile.list_version
-        query: dict[str, str | bytes] = {
-            "max-keys": str(min(limit, self.profile.max_keys)),
-            "prefix": prefix,
-        }
-        if version == 2:
-            query["list-type"] = "2"
-            query |= {"continuation-token": token} if token else {"start-after": after}
-        else:
-            query["marker"] = token.encode("utf-8", "surrogateescape") or after
-        if self.profile.url_encoding:
-            query["encoding-type"] = "url"
-        if by_directory:
-            query["delimiter"] = "/"
-        query = {name: value for name, value in query.items() if value or name == "prefix"}
+        query = listing.query_for(self.profile, prefix, after, token, by_directory, limit)
         return retry(
             lambda: listing.parse(self._wire.request("GET", self._root, query).body, version),
             f"listing {self.location}",
@@ -349,13 +336,9 @@ class S3Storage:
         for stray in strays(self._wire, self._root, self.prefix + key, encoded):
             self.abort(key, stray)
         upload_id = opened(self._wire, self._path(key), headers)
-        return Upload(entry, upload_id, self._part_size(entry.size))
-
-    def _part_size(self, size: int) -> int:
-        """Of an object of ``size`` bytes: as large as any store's, within what this one takes."""
-        profile = self.profile
-        wanted = max(part_size_for(size), -(-size // profile.max_parts), profile.min_part)
-        return min(wanted, profile.max_part)
+        wanted = max(part_size_for(entry.size), -(-entry.size // self.profile.max_parts))
+        part_size = min(max(wanted, self.profile.min_part), self.profile.max_part)
+        return Upload(entry, upload_id, part_size)
 
     def put_part(
         self, key: bytes, upload: Upload, number: int, chunks: Iterator[memoryview]

@@ -5,12 +5,17 @@ Run as the program, with its worker processes; the hosts are those of the page.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shlex
+import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,6 +24,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BucketFactory
+from tests.e2e.conftest import Adsmig
 from tests.e2e.inside import put, tree_of
 from tests.e2e.test_clouds import SMALL, Cloud
 from tests.e2e.test_tls import self_signed
@@ -85,14 +91,11 @@ def run(tmp_path: Path) -> Run:
     """``run(line)``: a line of the page in a shell; it ended well, and showed no secret."""
     trusted = tmp_path / "certificate.pem"
     path = f"{Path(program('ads-cli')).parent}:{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path}
-    if trusted.exists():
-        env["SSL_CERT_FILE"] = str(trusted)
+    env = {**os.environ, "PATH": path, "SSL_CERT_FILE": str(trusted)}
 
     def go(line: str) -> subprocess.CompletedProcess[str]:
-        trust = {"SSL_CERT_FILE": str(trusted)} if trusted.exists() else {}
         done = subprocess.run(
-            ["sh", "-c", line], cwd=tmp_path, env=env | trust, stdin=subprocess.DEVNULL,
+            ["sh", "-c", line], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -169,3 +172,45 @@ def test_a_server_of_another_name_is_not_trusted(
     )  # fmt: skip
     assert done.returncode == 3
     assert "cannot trust bucket1.cos.ap-beijing.myqcloud.com" in done.stderr
+
+
+def test_a_killed_run_of_many_processes_is_resumed_by_the_same_way(
+    moto: Moto, bucket: BucketFactory, stack: ExitStack, adsmig: Adsmig, tmp_path: Path
+) -> None:
+    """Route and profile come along to worker processes, and out of the manifest."""
+    files = {f"d{number % 7}/{number:04}": b"%d" % number for number in range(400)}
+    put(tmp_path / "tree", files)
+    places = {"bucket1": bucket(moto)}
+    quirks = replace(QUIRKS["cos"], slow_down_every=0, page=1000)
+    front = stack.enter_context(QuirkServer(quirks, moto, places))
+    cloud, manifest = Cloud("cos", front), tmp_path / "m.db"
+    line = ["cp", "--no-https", *cloud.way, "--dst-set", "max_keys=50", "--workers", "2"]
+    line += ["--manifest", str(manifest), f"{tmp_path}/tree/", cloud.url()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adsmig", *line], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while len(recorded(manifest)) < len(files) // 3 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    settled = recorded(manifest)
+    assert len(files) // 3 <= len(settled) < len(files)
+    front.clear()
+    keys = {"ADSMIG_DST_ACCESS_KEY": "ak", "ADSMIG_DST_SECRET_KEY": "sk"}
+    adsmig("resume", "--manifest", manifest, **keys)
+    assert cloud.content() == files
+    assert not {f"prefix/{key}".encode() for key in settled} & {key for key, _ in front.stored()}
+    with contextlib.closing(sqlite3.connect(manifest)) as database:
+        assert database.execute("SELECT count(DISTINCT worker) FROM slices").fetchone()[0] > 2
+    assert not front.refusals
+
+
+def recorded(manifest: Path) -> set[str]:
+    """The keys that a manifest records as copied; none while it has no such table."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{manifest}?mode=ro", uri=True)) as database:
+            return {key for (key,) in database.execute("SELECT key FROM objects")}
+    except sqlite3.OperationalError:
+        return set()
