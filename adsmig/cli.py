@@ -57,7 +57,8 @@ Examples:
 
 \b
 Addresses: a local path, s3://[AK:SK[:TOKEN]@]BUCKET[.ENDPOINT][/PREFIX],
-minio://[AK:SK[:TOKEN]@]HOST:PORT/BUCKET[/PREFIX]. Keys can also come from
+minio://[AK:SK[:TOKEN]@]HOST:PORT/BUCKET[/PREFIX], and oss, cos, bos, ks3,
+obs, qiniu, ufile as s3 (see adsmig providers). Keys can also come from
 ADSMIG_SRC_ACCESS_KEY, ADSMIG_SRC_SECRET_KEY, ADSMIG_SRC_TOKEN (and _DST_).
 
 \b
