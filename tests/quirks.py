@@ -31,6 +31,8 @@ class Quirks:
     url_encoding: bool = True
     etag: str = "md5"
     """``aws``; ``md5``: the ETag of a multipart upload is something else; ``opaque``: all are."""
+    capitals: bool = False
+    """ETags are in capitals."""
     min_part: int = 5 * MIB
     exact_part: int = 0
     max_put: int = 5 << 30
@@ -66,7 +68,7 @@ QUIRKS = {
     "oss": Quirks(
         native="oss-cn-beijing.aliyuncs.com", endpoint="s3.oss-cn-beijing.aliyuncs.com",
         region="cn-beijing", virtual_only="SecondLevelDomainForbidden", min_part=100 << 10,
-        server="AliyunOSS",
+        server="AliyunOSS", capitals=True,
     ),
     "cos": Quirks(
         native="ap-beijing.myqcloud.com", endpoint="cos.ap-beijing.myqcloud.com",

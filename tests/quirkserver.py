@@ -170,16 +170,18 @@ class QuirkServer:
     def shown_etag(self, etag: str) -> str:
         """What the cloud shows of the real server's ETag."""
         whole, dash, parts = etag.partition("-")
-        if self.quirks.etag == "aws" or (self.quirks.etag == "md5" and not dash):
-            return etag
-        shown = hashlib.md5(f"of our own: {whole}".encode()).hexdigest() + dash + parts
+        shown = etag
+        if self.quirks.etag == "opaque" or (self.quirks.etag == "md5" and dash):
+            shown = hashlib.md5(f"of our own: {whole}".encode()).hexdigest() + dash + parts
+        if self.quirks.capitals:
+            shown = shown.upper()
         self._real[shown] = etag
         return shown
 
     def real_etag(self, text: str) -> str:
         """The same text with the real server's ETags in it."""
         return re.sub(
-            r"[0-9a-f]{32}(-[0-9]+)?", lambda match: self._real.get(match[0], match[0]), text
+            r"[0-9A-Fa-f]{32}(-[0-9]+)?", lambda match: self._real.get(match[0], match[0]), text
         )
 
 

@@ -26,7 +26,7 @@ from adsmig.storage.s3object import (
     combined_etag,
     headers_for,
     http_time,
-    is_md5,
+    md5_of,
     meta_of,
     stored_of,
     user_size,
@@ -321,8 +321,8 @@ class S3Storage:
         except ObjectError:
             return None  # not allowed, or not known here: let the bytes pass through us
         etag = self._wire.document(answer).findtext("ETag", "").strip('"')
-        known = self.profile.etag != OPAQUE and is_md5(etag, answer.headers)
-        return Stored(etag or None, etag if known else None)
+        md5 = None if self.profile.etag == OPAQUE else md5_of(etag, answer.headers)
+        return Stored(etag or None, md5)
 
     def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
         """See Storage.begin_upload."""
