@@ -57,7 +57,8 @@ Examples:
 
 \b
 Addresses: a local path, s3://[AK:SK[:TOKEN]@]BUCKET[.ENDPOINT][/PREFIX],
-minio://[AK:SK[:TOKEN]@]HOST:PORT/BUCKET[/PREFIX]. Keys can also come from
+minio://[AK:SK[:TOKEN]@]HOST:PORT/BUCKET[/PREFIX], and oss, cos, bos, ks3,
+obs, qiniu, ufile as s3 (see adsmig providers). Keys can also come from
 ADSMIG_SRC_ACCESS_KEY, ADSMIG_SRC_SECRET_KEY, ADSMIG_SRC_TOKEN (and _DST_).
 
 \b
@@ -240,6 +241,18 @@ def failures_command(job: str | None, manifest: Path | None, **options: Any) -> 
     from adsmig import session
 
     return _print(session.failure_lines(job, manifest, _begin(options)))
+
+
+@cli.command("providers", cls=Command, short_help="Show what is known of each kind of store.")
+@together(LOG)
+def providers_command(**options: Any) -> int:
+    """Shows the table of providers: domains, endpoints, and what each makes of S3.
+
+    Every field can be overruled for one side with --src-set FIELD=VALUE or --dst-set.
+    """
+    from adsmig import catalogue
+
+    return _print(catalogue.provider_lines(bool(_begin(options).as_json)))
 
 
 def _migrate(command: str, src: str, dst: str, options: dict[str, Any]) -> int:

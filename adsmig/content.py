@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from collections.abc import Iterator
 
@@ -11,14 +10,12 @@ import xxhash
 
 from adsmig.errors import SourceChanged, TransientError
 from adsmig.limits import Limits
-from adsmig.model import Entry
+from adsmig.model import Entry, md5_in
 from adsmig.retry import never, retry
 from adsmig.storage.base import Body, Storage
 
 CHUNK = 256 * 1024
 """Bytes; a chunk is hashed and sent while it is still in the processor's cache."""
-
-_MD5 = re.compile(r"[0-9a-f]{32}\Z")
 
 
 class _Buffer(threading.local):
@@ -88,10 +85,7 @@ def same_content(
     raises what reading them raises, SourceChanged for one that is being written.
     """
     sides = [(src, here), (dst, there)]
-    known = [
-        entry.etag if storage.etag_is_md5 and _MD5.match(entry.etag or "") else None
-        for storage, entry in sides
-    ]
+    known = [md5_in(entry.etag) if storage.etag_is_md5 else None for storage, entry in sides]
     if known[0] and known[0] == known[1]:
         return True
     stopping = limits.stopping if limits else never

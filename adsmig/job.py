@@ -14,6 +14,8 @@ from adsmig.errors import ManifestError, UsageError
 from adsmig.filters import Filters
 from adsmig.location import Credentials, Location
 from adsmig.model import KeyRange
+from adsmig.providers import OPAQUE
+from adsmig.routes import Route
 
 LARGE_SIZE = 64 << 20
 """Bytes; an object beyond this is copied in parts, by many workers."""
@@ -79,6 +81,8 @@ class Job:
     """Megabits a second, all processes together; 0: unlimited."""
     connect_timeout_s: float = 10
     read_timeout_s: float = 60
+    routes: tuple[Route, ...] = ()
+    """Where to connect to instead of what an address says."""
     dryrun: bool = False
     depth: int = 1
     """Of the directories that the inventory of a dry run tells apart."""
@@ -212,6 +216,16 @@ class Job:
         return self.command != "cp" or bool(self.compare) or asks
 
     @property
+    def max_put(self) -> int:
+        """Bytes; the destination takes no larger object in one piece."""
+        return (self.dst or self.src).profile.max_put
+
+    @property
+    def etags_tell(self) -> bool:
+        """Whether ETags of both sides that look like an MD5 are one, and can be compared."""
+        return all(at.profile.etag != OPAQUE for at in (self.src, self.dst) if at)
+
+    @property
     def staging(self) -> str:
         """The name of the job's own directory at the destination."""
         return f".adsmig-{self.id}"
@@ -262,9 +276,11 @@ class Job:
             for side, credentials in (("src", src), ("dst", dst)):
                 if place := kept[side]:
                     path = os.fsencode(place.pop("path"))
+                    place["overrides"] = tuple(place.get("overrides", ()))
                     kept[side] = Location(path=path, credentials=credentials, **place)
             for name in ("start", "end"):
                 kept[name] = None if kept[name] is None else os.fsencode(kept[name])
+            kept["routes"] = tuple(Route(*route) for route in kept.get("routes", ()))
             if kept["single"]:
                 kept["single"] = tuple(os.fsencode(key) for key in kept["single"])
             chosen: dict[str, Any] = {
@@ -315,5 +331,5 @@ def _digest(path: str) -> str:
 
 def _plain(location: Location) -> dict[str, Any]:
     names = ("scheme", "bucket", "host", "path_style", "https", "region", "trailing_slash",
-             "anonymous")  # fmt: skip
+             "anonymous", "overrides")  # fmt: skip
     return {"path": os.fsdecode(location.path), **{n: getattr(location, n) for n in names}}

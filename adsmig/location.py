@@ -15,7 +15,7 @@ import urllib.parse
 from dataclasses import dataclass
 
 from adsmig.errors import UsageError
-from adsmig.providers import PROVIDERS, endpoint_of
+from adsmig.providers import PATH, PROVIDERS, Profile, endpoint_of, profile_of
 
 _SUPPORTED = ", ".join(["a local path", "file://", *(f"{name}://" for name in PROVIDERS)])
 
@@ -80,6 +80,8 @@ class Location:
     """A directory: it was written with a ``/`` at its end, or it is a whole bucket."""
     anonymous: bool = False
     """Requests carry no credentials, whatever could be found."""
+    overrides: tuple[str, ...] = ()
+    """``FIELD=VALUE`` in place of what the provider's profile says."""
 
     def __repr__(self) -> str:
         if self.scheme == "file":
@@ -90,6 +92,11 @@ class Location:
         else:
             authority = f"{self.bucket}.{self.host}" if self.host else self.bucket
         return f"{self.scheme}://{secret}{authority}/{_one_line(self.path)}"
+
+    @property
+    def profile(self) -> Profile:
+        """What the provider makes of the protocol."""
+        return profile_of(self.scheme, self.overrides)
 
     @property
     def identity(self) -> str:
@@ -133,6 +140,31 @@ def parse(text: str | bytes, *, https: bool | None = None, path_style: bool = Fa
         return _parse_store(scheme, rest, https=https, path_style=path_style)
     shown = f"{name}://" if _NAME.fullmatch(name) else "what stands before ://"
     raise UsageError(f"{shown} is not supported in an address; write one of {_SUPPORTED}")
+
+
+def endpoint_of_text(text: str, https: bool) -> tuple[str, bool, bool]:
+    """Host, whether it takes path style (an IP address, localhost, a port), and whether https.
+
+    ``http://`` or ``https://`` in front of it decides about https; without, it stays as it is.
+    """
+    protocol, separator, rest = text.rpartition("://")
+    match = _HOST.fullmatch(rest.removesuffix("/"))
+    if not match or protocol.lower() not in ("", "http", "https") or (separator and not protocol):
+        raise UsageError(
+            "an endpoint is HOST, HOST:PORT, or one of them with http:// or https:// in front"
+        )
+    name = match["name"].lower()
+    private = _is_private(name) or bool(match["port"])
+    if separator:
+        https = protocol.lower() == "https"
+    elif _is_private(name):
+        https = False
+    return name + (match["port"] or ""), private, https
+
+
+def _is_private(name: str) -> bool:
+    """Whether a host is an IP address or this machine."""
+    return name.startswith("[") or name.lower() == "localhost" or bool(_IPV4.fullmatch(name))
 
 
 def _parse_path(text: str) -> Location:
@@ -183,14 +215,14 @@ def _parse_store(scheme: str, rest: str, *, https: bool | None, path_style: bool
             " check what stands before the first '/' of the prefix"
         )
     name, port = (match["name"], match["port"] or "") if match else ("", "")
-    private = name.startswith("[") or name.lower() == "localhost" or bool(_IPV4.fullmatch(name))
+    private = _is_private(name)
 
-    aws = None if store.path_style else _AWS.fullmatch(name)
+    aws = None if store.style == PATH else _AWS.fullmatch(name)
     region = (aws["region"] or "").lower() if aws else ""
     if aws and (aws["bucket"] or not path_style):
         # Such a host tells by itself whether it begins with a bucket, so it may have a port too.
         bucket, host, prefix = aws["bucket"] or "", aws["host"] + port, path
-    elif store.path_style or path_style or private or (port and path):
+    elif store.style == PATH or path_style or private or (port and path):
         host, path_style = name + port, True
         bucket, _, prefix = path.partition("/")
     else:
@@ -221,7 +253,8 @@ def _parse_store(scheme: str, rest: str, *, https: bool | None, path_style: bool
     if not (path_style or aws):
         host, region = endpoint_of(scheme, host)
     if https is None:
-        https = store.https and not private and "-internal" not in host
+        inside = "-internal" in host or host.startswith("internal.")
+        https = store.https and not private and not inside
     return Location(
         scheme,
         prefix.encode(),

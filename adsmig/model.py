@@ -8,6 +8,7 @@ an object, so they are named tuples, which cost a third of a frozen dataclass to
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,6 +17,13 @@ from adsmig.inventory import Inventory
 
 LAST = b"\xf4\x8f\xbf\xbf"
 """U+10FFFF: ``prefix + LAST`` is at or after every key of text that begins with ``prefix``."""
+
+_MD5 = re.compile(r"[0-9A-Fa-f]{32}\Z")
+
+
+def md5_in(etag: str | None) -> str | None:
+    """The MD5 that an ETag looks like, in lower case; some stores write it in capitals."""
+    return etag.lower() if etag and _MD5.match(etag) else None
 
 
 class Entry(NamedTuple):

@@ -15,6 +15,7 @@ from adsmig.errors import UsageError
 if TYPE_CHECKING:
     from adsmig.job import Job
     from adsmig.location import Credentials, Location
+    from adsmig.routes import Route
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -100,6 +101,24 @@ ADDRESS = together(
     click.option("--https/--no-https", default=None,
                  help="Force https, or http [https for public clouds]."),
     click.option("--path-style", is_flag=True, help="HOST/BUCKET in requests, not BUCKET.HOST."),
+    *(
+        click.option(f"--{side}-{name}", f"{side}_{name}", metavar=value, default="",
+                     help=text.format(side.upper()))
+        for name, value, text in (
+            ("region", "NAME", "The region to sign for at {}."),
+            ("endpoint", "HOST[:PORT]", "Where {} is, whatever its address says."),
+        )
+        for side in ("src", "dst")
+    ),
+    *(
+        click.option(f"--{side}-set", f"{side}_set", metavar="FIELD=VALUE", multiple=True,
+                     help=f"What {side.upper()} makes of S3; see adsmig providers.")
+        for side in ("src", "dst")
+    ),
+    click.option("--resolve", metavar="HOST:PORT:ADDRESS", multiple=True,
+                 help="Connect to ADDRESS for HOST:PORT, as with curl."),
+    click.option("--connect-to", metavar="HOST1:PORT1:HOST2:PORT2", multiple=True,
+                 help="Connect to HOST2:PORT2 for HOST1:PORT1, as with curl."),
     click.option("--anonymous", type=click.Choice(["0", "1"]), multiple=True,
                  help="Send no credentials: 0 to the source, 1 to the destination."),
     under="The way there",
@@ -204,6 +223,7 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
 
     def place(text: str, side: str) -> Location:
         at = parse(text, https=options["https"], path_style=options["path_style"])
+        at = _overruled(at, side, options)
         return _with_credentials(at, side, ("0" if side == "SRC" else "1") in options["anonymous"])
 
     here, there = place(src, "SRC"), place(dst, "DST") if dst is not None else None
@@ -226,6 +246,7 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
         links="copy" if options.get("keep_links") and local else "record" if record else "follow",
         record=os.path.abspath(record) if record else "",
         check=False,
+        routes=_routes(options),
         **fields_of(options),
     )
     if there is None:
@@ -253,6 +274,42 @@ def _comparison(options: dict[str, Any]) -> str:
 
 def _key(text: str | None) -> bytes | None:
     return None if text is None else os.fsencode(text)
+
+
+def _overruled(at: Location, side: str, options: dict[str, Any]) -> Location:
+    """The location with what the options of its side say instead of its address or profile."""
+    from dataclasses import replace
+
+    from adsmig.location import endpoint_of_text
+    from adsmig.providers import PATH, VIRTUAL
+
+    name = side.lower()
+    region, endpoint, chosen = (options[f"{name}_{what}"] for what in ("region", "endpoint", "set"))
+    if at.scheme == "file":
+        if region or endpoint or chosen:
+            raise UsageError(f"{side} is a local path: leave out the options of a store for it")
+        return at
+    at = replace(at, overrides=tuple(chosen), region=region or at.region)
+    if endpoint:
+        host, private, encrypted = endpoint_of_text(endpoint, at.https)
+        if options["https"] is not None:
+            encrypted = options["https"]
+        path_style = at.path_style or private
+        at = replace(at, host=host, https=encrypted, path_style=path_style)
+    if not (at.host or at.scheme == "s3"):
+        raise UsageError(
+            f"{at}: no endpoint in the address; write {at.scheme}://BUCKET.ENDPOINT[/PREFIX]"
+            f" (adsmig providers lists the domains), or add --{name}-endpoint"
+        )
+    style = at.profile.style if any(one.startswith("style=") for one in chosen) else ""
+    return replace(at, path_style=style == PATH or (at.path_style and style != VIRTUAL))
+
+
+def _routes(options: dict[str, Any]) -> tuple[Route, ...]:
+    from adsmig.routes import parse_connect_to, parse_resolve
+
+    resolved = [parse_resolve(text) for text in options["resolve"]]
+    return (*resolved, *(parse_connect_to(text) for text in options["connect_to"]))
 
 
 def _with_credentials(at: Location, side: str, anonymous: bool) -> Location:

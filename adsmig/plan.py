@@ -55,6 +55,8 @@ def rules_of(job: Job, keeps: Callable[[Entry], bool] = lambda entry: True) -> R
         compare = never
     else:
         compare = by_content if job.delete_src else by_default
+    if compare is not by_record and not job.etags_tell:
+        compare = without_etags(compare)
     delete = job.delete_dst or job.command in ("verify", "inventory")
     return Rules(
         compare,
@@ -145,6 +147,11 @@ def never(src: Entry, dst: Entry) -> Verdict:
 def by_default(src: Entry, dst: Entry) -> Verdict:
     """As :func:`changed`."""
     return Verdict.CHANGED if changed(src, dst) else Verdict.SAME
+
+
+def without_etags(compare: Compare) -> Compare:
+    """The same, where ETags of a side may look like an MD5 and be none (UCloud's are not)."""
+    return lambda src, dst: compare(src, dst._replace(etag=None))
 
 
 def by_size(src: Entry, dst: Entry) -> Verdict:

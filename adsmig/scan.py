@@ -61,7 +61,8 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action]:
         there = _alone(dst, *job.single) if job.single else _entries(job, dst, keys, missing=False)
         if job.dryrun or job.command == "verify":
             there = _empty_if_missing(there)
-    return _within(keys, merge(source_entries(job, keys), there, rules_of(job, keeps), LARGE_SIZE))
+    large_size = min(LARGE_SIZE, job.max_put)
+    return _within(keys, merge(source_entries(job, keys), there, rules_of(job, keeps), large_size))
 
 
 def _within(keys: KeyRange, actions: Iterator[Action]) -> Iterator[Action]:

@@ -233,7 +233,7 @@ class Slice:
                 return not found.error, found
             if job.command == "verify":
                 return False, failure(entry, "differs", "the content is not the same")
-            if entry.size > LARGE_SIZE:
+            if entry.size > min(LARGE_SIZE, job.max_put):
                 return False, None
         return False, copy(self._src, self._dst, entry, key, self._limits, self._manner)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +12,7 @@ import xxhash
 from adsmig.content import Reader, digest
 from adsmig.errors import BLAMELESS, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.limits import Limits
-from adsmig.model import Entry, Meta, Outcome, Part, Upload
+from adsmig.model import Entry, Meta, Outcome, Part, Upload, md5_in
 from adsmig.retry import never, retry, wait
 from adsmig.storage.base import Storage, Stored
 
@@ -29,8 +28,6 @@ LONG_READ_S = 1.0
 
 PERMISSIONS = ("mode", "uid", "gid")
 """The names under which objects keep a file's."""
-
-_MD5 = re.compile(r"[0-9a-f]{32}\Z")
 
 
 class Manner(NamedTuple):
@@ -139,9 +136,10 @@ def _copy_once(
     await_settled(src, dst, entry, limits.stopping if limits else never)
     stored = dst.copy_from(src, entry, key) if _may_keep_all(src, entry, manner) else None
     if stored:
-        if not (stored.md5 and entry.etag and _MD5.match(entry.etag)):
+        md5 = md5_in(entry.etag)
+        if not (stored.md5 and md5):
             _check_size(dst, key, entry)
-        elif stored.md5 != entry.etag:
+        elif stored.md5 != md5:
             raise SourceChanged("another version was copied")  # by a store without if-match
     else:
         with src.read(entry) as body:
@@ -187,7 +185,9 @@ def prove_parts(
 
     Raises ObjectError if one is not what was sent.  Parts copied inside the service are its word.
     """
-    doubtful = [part for part in parts if part.checksum and part.etag != part.md5]
+    doubtful = [
+        part for part in parts if part.checksum and not (part.md5 and md5_in(part.etag) == part.md5)
+    ]
     if not doubtful or dst.keeps_files:
         return
     there = dst.stat(key)

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
+from adsmig.routes import Route
 
 Identity = tuple[int, int, int]
 """Device and inode of a directory, and the id of its file system (statvfs(3)), which mostly stays
@@ -209,6 +210,10 @@ class Settings(Protocol):
     @property
     def read_timeout_s(self) -> float:
         """Seconds to wait for an answer, or for more of one."""
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """Where to connect to instead of what a Location says."""
 
     @property
     def staging(self) -> str:

@@ -1,8 +1,9 @@
-"""Pages of ListObjectsV2: parsed, and proven to be in order and complete.
+"""Pages of ListObjects: parsed, and proven to be in order and complete.
 
 A listing that ends early without an error is a migration that silently left objects behind, so
 every page is held against what the API promises
-(docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html) and against the page before.
+(docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html, and API_ListObjects.html for the
+version before it, which goes on from a marker) and against the page before.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from xml.etree import ElementTree
 
 from adsmig.errors import ListingError, OrderError, TransientError
 from adsmig.model import LAST, Entry, KeyRange
+from adsmig.providers import Profile
 from adsmig.storage.base import Prune
 
 MAX_EMPTY_PAGES = 1000
@@ -33,6 +35,7 @@ class Page(NamedTuple):
     prefixes: list[bytes]
     truncated: bool
     token: str
+    """Where to go on: a continuation token, or of version 1 the next marker, a full key."""
 
 
 class Fetch(Protocol):
@@ -45,8 +48,32 @@ class Fetch(Protocol):
         ...
 
 
-def parse(document: bytes) -> Page:
-    """The page in an XML answer.  TransientError if it is none."""
+def query_for(
+    profile: Profile, prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int
+) -> dict[str, str | bytes]:
+    """The query that asks a store of this profile for a page; see :class:`Fetch`."""
+    query: dict[str, str | bytes] = {
+        "max-keys": str(min(limit, profile.max_keys)),
+        "prefix": prefix,
+    }
+    if profile.list_version == 2:
+        query["list-type"] = "2"
+        if token or after:
+            query["continuation-token" if token else "start-after"] = token or after
+    elif token or after:
+        query["marker"] = token.encode("utf-8", "surrogateescape") or after
+    if profile.url_encoding:
+        query["encoding-type"] = "url"
+    if by_directory:
+        query["delimiter"] = "/"
+    return query
+
+
+def parse(document: bytes, version: int = 2) -> Page:
+    """The page in an XML answer to ListObjects of that version.
+
+    TransientError if it is none; ListingError for a next marker that does not lead on.
+    """
     try:
         root = ElementTree.fromstring(document)
     except ElementTree.ParseError as exc:
@@ -84,12 +111,27 @@ def parse(document: bytes) -> Page:
     more = root.findtext(space + "IsTruncated")
     if more not in ("true", "false"):
         raise ListingError("the store does not say whether a listing goes on")
-    return Page(
-        entries,
-        prefixes,
-        more == "true",
-        root.findtext(space + "NextContinuationToken") or "",
-    )
+    if version == 2:
+        token = root.findtext(space + "NextContinuationToken") or ""
+    else:
+        marker = decode(root.findtext(space + "NextMarker") or "")
+        token = ""
+        if more == "true":  # kept as it is, even if it is no text
+            last = _next_marker(entries, prefixes, marker)
+            token = last.decode("utf-8", "surrogateescape")
+    return Page(entries, prefixes, more == "true", token)
+
+
+def _next_marker(entries: list[Entry], prefixes: list[bytes], marker: bytes) -> bytes:
+    """Where the page after this one begins: its last key, if it names no ``marker``.
+
+    Stores may leave that out where no delimiter was asked for (API_ListObjects.html).  One before
+    the last key would have keys listed again, or for ever.
+    """
+    last = max([entries[-1].key if entries else b"", prefixes[-1] if prefixes else b""])
+    if marker and marker < last and marker != last.removesuffix(b"/"):
+        raise ListingError(f"the store lists up to {last!r}, and would go on from {marker!r}")
+    return max(marker, last)
 
 
 def unquote(text: str) -> bytes:

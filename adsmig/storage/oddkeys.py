@@ -13,8 +13,6 @@ import threading
 from collections.abc import Callable
 
 from adsmig.errors import NotFound, ObjectError
-from adsmig.retry import retry
-from adsmig.storage import listing
 from adsmig.storage.wire import Wire
 
 _KINDS = [
@@ -52,11 +50,19 @@ class OddKeys:
         return ""
 
 
-def holds(wire: Wire, root: bytes, directory: bytes, key: bytes, plain: bytes) -> bool:
+def holds(
+    wire: Wire,
+    root: bytes,
+    listed: Callable[[bytes], bool],
+    directory: bytes,
+    key: bytes,
+    plain: bytes,
+) -> bool:
     """Whether an object put under the full ``key`` is there, and not at ``plain``.
 
-    ``root`` is the bucket's path, ``directory`` what both keys are made of.  Raises ObjectError
-    where the store lets us write nothing, which tells nothing about the key.
+    ``root`` is the bucket's path, ``directory`` what both keys are made of; ``listed`` tells
+    whether the store lists a full key.  Raises ObjectError where the store lets us write nothing,
+    which tells nothing about the key.
     """
     path = root + key
     try:
@@ -65,15 +71,8 @@ def holds(wire: Wire, root: bytes, directory: bytes, key: bytes, plain: bytes) -
         if isinstance(exc, ObjectError) and exc.kind == "denied":
             raise
         return False
-    query: dict[str, str | bytes] = {
-        "list-type": "2",
-        "encoding-type": "url",
-        "max-keys": "1",
-        "prefix": key,
-    }
     try:
-        page = retry(lambda: listing.parse(wire.request("GET", root, query).body), "listing a key")
-        if not any(entry.key == key for entry in page.entries):
+        if not listed(key):
             return False
         # SeaweedFS lists what was asked for, and keeps it elsewhere all the same.
         with contextlib.suppress(NotFound):

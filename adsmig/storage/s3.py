@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
+from adsmig.providers import AWS, MANY, OPAQUE, VIRTUAL
 from adsmig.retry import TRIES, retry
 from adsmig.storage import listing
 from adsmig.storage.aws import credentials_for, default_region
@@ -25,21 +26,21 @@ from adsmig.storage.s3object import (
     combined_etag,
     headers_for,
     http_time,
-    is_md5,
+    md5_of,
     meta_of,
     stored_of,
+    user_size,
 )
 from adsmig.storage.s3tags import Tags
 from adsmig.storage.s3upload import completed, opened, strays
 from adsmig.storage.signing import encode_path
-from adsmig.storage.wire import Wire
-
-MAX_KEY = 1024
-"""Bytes; docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html."""
+from adsmig.storage.wire import Response, Wire
 
 
 class S3Storage:
     """One bucket and prefix.  Listing, odd keys and signing live in modules beside this one.
+
+    What providers do in ways of their own is in ``location.profile``, and nowhere else.
 
     ``destination``: objects are written as the settings choose, and their tags are not read.
     """
@@ -50,13 +51,17 @@ class S3Storage:
         self.location = location
         self.prefix = location.path
         self.bucket = location.bucket
+        self.profile = location.profile
         self._settings = settings
         self._chosen = chosen_headers(settings) if destination else {}
         # docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: not under a key of KMS.
-        self.etag_is_md5 = "kms" not in self._chosen.get(SSE, "")
-        host = location.host or f"s3.{self._region}.amazonaws.com"
+        encrypted = "kms" in self._chosen.get(SSE, "")
+        self.etag_is_md5 = self.profile.etag != OPAQUE and not encrypted
+        china = ".cn" if self._region.startswith("cn-") else ""
+        host = location.host or f"s3.{self._region}.amazonaws.com{china}"
         # A certificate for *.s3.amazonaws.com does not cover a bucket name with dots.
-        self._path_style = location.path_style or (location.https and "." in location.bucket)
+        dotted = location.https and "." in location.bucket and self.profile.style != VIRTUAL
+        self._path_style = location.path_style or dotted
         self._wire = Wire(
             host if self._path_style else f"{location.bucket}.{host}",
             https=location.https,
@@ -64,12 +69,13 @@ class S3Storage:
             credentials=credentials_for(location),
             connect_timeout_s=settings.connect_timeout_s,
             read_timeout_s=settings.read_timeout_s,
+            routes=settings.routes,
         )
         self._root = b"/" + location.bucket.encode() + b"/" if self._path_style else b"/"
         self._tags = Tags(self._wire) if settings.tags and not destination else None
         # A name of this process's own: another may be trying the same.
         trial = self.prefix + f"{settings.staging}-{os.urandom(6).hex()}".encode()
-        self._odd = OddKeys(partial(holds, self._wire, self._root, trial), trial)
+        self._odd = OddKeys(partial(holds, self._wire, self._root, self._lists, trial), trial)
 
     def __repr__(self) -> str:
         return f"S3Storage({self.location})"
@@ -126,23 +132,18 @@ class S3Storage:
         limit: int,
         tries: int = TRIES,
     ) -> listing.Page:
-        query: dict[str, str | bytes] = {
-            "list-type": "2",
-            "encoding-type": "url",
-            "max-keys": str(limit),
-            "prefix": prefix,
-        }
-        if token:
-            query["continuation-token"] = token
-        elif after:
-            query["start-after"] = after
-        if by_directory:
-            query["delimiter"] = "/"
+        version = self.profile.list_version
+        query = listing.query_for(self.profile, prefix, after, token, by_directory, limit)
         return retry(
-            lambda: listing.parse(self._wire.request("GET", self._root, query).body),
+            lambda: listing.parse(self._wire.request("GET", self._root, query).body, version),
             f"listing {self.location}",
             tries=tries,
         )
+
+    def _lists(self, full: bytes) -> bool:
+        """Whether a listing shows exactly this full key."""
+        page = self._page(full, b"", "", by_directory=False, limit=1)
+        return any(entry.key == full for entry in page.entries)
 
     def stat(self, key: bytes) -> Entry:
         """See Storage.stat."""
@@ -187,6 +188,8 @@ class S3Storage:
             ):
                 raise ObjectError("range", "the store gives another range than was asked for")
             body = S3Body(stream, entry, end - start)
+            if self.profile.etag == OPAQUE:
+                body.md5 = None
             if not part:
                 body.meta = self._tagged(body.meta, entry, stream.headers)
             return body
@@ -212,14 +215,26 @@ class S3Storage:
     def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
         """See Storage.write."""
         self._check_key(key)
-        headers = headers_for(key, meta) | self._chosen
+        headers = self._headers(key, meta)
         try:
             answer = self._wire.request("PUT", self._path(key), {}, headers, chunks, size)
         except NotFound as exc:
             raise ObjectError("key", f"the store does not take this key: {exc}") from exc
         if key.endswith(b"/") and size and self.stat(key).size != size:
             raise ObjectError("key", "this store keeps no content under a key that ends in a slash")
-        return stored_of(answer)
+        return self._stored(answer)
+
+    def _headers(self, key: bytes, meta: Meta) -> dict[str, str]:
+        """The request headers of a new object."""
+        headers = headers_for(key, meta)
+        size, most = user_size(headers), self.profile.max_meta
+        if most and size > most:
+            raise ObjectError("metadata", f"user metadata of {size} bytes; it takes up to {most}")
+        return headers | self._chosen
+
+    def _stored(self, answer: Response) -> Stored:
+        stored = stored_of(answer)
+        return stored if self.profile.etag != OPAQUE else Stored(stored.etag)
 
     def write_link(self, key: bytes, target: bytes, meta: Meta) -> None:
         """See Storage.write_link."""
@@ -228,7 +243,8 @@ class S3Storage:
     def delete(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """See Storage.delete.  Never removes another object, as some stores would."""
         # The gateway leaves the directories of what goes with others, as objects.
-        together = len(keys) > 1 and not self._is_gateway
+        alone = self.profile.delete != MANY
+        together = len(keys) > 1 and not alone and not self._is_gateway
         full = [self.prefix + key for key in keys]
         problems = remove(self._wire, self._root, full, self._check_deletion, together)
         return {key[len(self.prefix) :]: problem for key, problem in problems.items()}
@@ -276,6 +292,8 @@ class S3Storage:
             return None
         if entry.key.endswith(b"/"):
             return None  # a directory, to stores that have such, and nothing that can be copied
+        if entry.size > self.profile.max_copy:
+            return None
         self._check_key(key)
         return self._copy(key, {}, src._copy_source(entry) | self._chosen)
 
@@ -303,16 +321,24 @@ class S3Storage:
         except ObjectError:
             return None  # not allowed, or not known here: let the bytes pass through us
         etag = self._wire.document(answer).findtext("ETag", "").strip('"')
-        return Stored(etag or None, etag if is_md5(etag, answer.headers) else None)
+        md5 = None if self.profile.etag == OPAQUE else md5_of(etag, answer.headers)
+        return Stored(etag or None, md5)
 
     def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
         """See Storage.begin_upload."""
         self._check_key(key)
-        for stray in strays(self._wire, self._root, self.prefix + key):
+        if entry.size > self.profile.max_size:
+            raise ObjectError(
+                "size", f"this store holds objects of up to {self.profile.max_size} bytes"
+            )
+        headers = self._headers(key, meta)
+        encoded = self.profile.url_encoding
+        for stray in strays(self._wire, self._root, self.prefix + key, encoded):
             self.abort(key, stray)
-        headers = headers_for(key, meta) | self._chosen
         upload_id = opened(self._wire, self._path(key), headers)
-        return Upload(entry, upload_id, part_size_for(entry.size))
+        wanted = max(part_size_for(entry.size), -(-entry.size // self.profile.max_parts))
+        part_size = min(max(wanted, self.profile.min_part), self.profile.max_part)
+        return Upload(entry, upload_id, part_size)
 
     def put_part(
         self, key: bytes, upload: Upload, number: int, chunks: Iterator[memoryview]
@@ -320,13 +346,15 @@ class S3Storage:
         """See Storage.put_part."""
         query = {"partNumber": str(number), "uploadId": upload.upload_id}
         size = upload.span(number)[1]
-        return stored_of(self._wire.request("PUT", self._path(key), query, {}, chunks, size))
+        return self._stored(self._wire.request("PUT", self._path(key), query, {}, chunks, size))
 
     def copy_part(self, src: Storage, key: bytes, upload: Upload, number: int) -> Stored | None:
         """See Storage.copy_part."""
         if not isinstance(src, S3Storage) or not self._same_service(src):
             return None
         start, size = upload.span(number)
+        if size > self.profile.max_copy:
+            return None
         source = src._copy_source(upload.entry)
         source["x-amz-copy-source-range"] = f"bytes={start}-{start + size - 1}"
         query: dict[str, str | bytes] = {"partNumber": str(number), "uploadId": upload.upload_id}
@@ -342,7 +370,8 @@ class S3Storage:
         except NotFound:
             # Perhaps an earlier try completed it and its answer was lost.
             there = self.stat(key)
-            if there.size != upload.entry.size or there.etag != combined_etag(parts):
+            ours = combined_etag(parts) if self.profile.etag == AWS else None
+            if there.size != upload.entry.size or not ours or there.etag != ours:
                 raise
             return there.etag
         try:
@@ -389,8 +418,10 @@ class S3Storage:
         full = self.prefix + key
         if not full:
             return "an object needs a name"
-        if len(full) > MAX_KEY:
-            return f"a key of {len(full)} bytes; stores hold up to {MAX_KEY}"
+        if len(full) > self.profile.max_key:
+            return f"a key of {len(full)} bytes; stores hold up to {self.profile.max_key}"
+        if full.startswith(b"/") and not self.profile.leading_slash:
+            return "this store holds no key that begins with a slash"
         try:
             full.decode()
         except UnicodeDecodeError:

@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import mimetypes
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email.message import Message
 from email.utils import parsedate_to_datetime
 
 from adsmig.errors import SourceChanged, TransientError
-from adsmig.model import Entry, Meta, Part
+from adsmig.model import Entry, Meta, Part, md5_in
 from adsmig.storage.base import Settings, Stored
 from adsmig.storage.wire import Response, Stream
 
@@ -19,7 +19,6 @@ _KEPT_HEADERS = ("content-type", "content-encoding", "content-disposition", "con
                  "cache-control", "expires")  # fmt: skip
 _USER = "x-amz-meta-"
 SSE = "x-amz-server-side-encryption"
-_MD5 = re.compile(r"[0-9a-f]{32}\Z")
 
 
 class S3Body:
@@ -37,7 +36,7 @@ class S3Body:
         if etag and entry.etag and etag != entry.etag:
             raise SourceChanged("another version is there now")  # a store without If-Match
         whole = size == entry.size
-        self.md5 = etag if whole and is_md5(etag, stream.headers) else None
+        self.md5 = md5_of(etag, stream.headers) if whole else None
         self.meta = meta_of(stream.headers)
 
     def readinto(self, buffer: memoryview) -> int:
@@ -79,6 +78,11 @@ def meta_of(headers: Message) -> Meta:
 def headers_for(key: bytes, meta: Meta) -> dict[str, str]:
     """The request headers that keep ``meta`` with an object."""
     headers = dict(meta.headers)
+    # A way to send, which older Ceph keeps as if it were the content's; other stores refuse it.
+    if "aws-chunked" in headers.get("content-encoding", ""):
+        codings = [one.strip() for one in headers.pop("content-encoding").split(",")]
+        if kept := ", ".join(one for one in codings if one not in ("", "aws-chunked")):
+            headers["content-encoding"] = kept
     user = dict(meta.user)
     if meta.mtime_ns is not None:
         user.setdefault("mtime", f"{meta.mtime_ns // 10**9}.{meta.mtime_ns % 10**9:09d}")
@@ -94,6 +98,11 @@ def headers_for(key: bytes, meta: Meta) -> dict[str, str]:
     if meta.tags:
         headers["x-amz-tagging"] = meta.tags
     return headers
+
+
+def user_size(headers: Mapping[str, str]) -> int:
+    """Bytes of user metadata among request headers: names and values, as stores count them."""
+    return sum(len(n) - len(_USER) + len(v) for n, v in headers.items() if n.startswith(_USER))
 
 
 def chosen_headers(settings: Settings) -> dict[str, str]:
@@ -112,31 +121,28 @@ def chosen_headers(settings: Settings) -> dict[str, str]:
     return headers
 
 
-def is_md5(etag: str, headers: Message) -> bool:
-    """Whether an answer's ETag is the MD5 of the content.
+def md5_of(etag: str, headers: Message) -> str | None:
+    """The MD5 of the content, in lower case, where an answer's ETag is that.
 
     Not after multipart uploads (``-N``), nor with keys of KMS or of the customer's
     (docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
     """
-    return (
-        bool(_MD5.match(etag))
-        and "kms" not in headers.get(SSE, "")
-        and f"{SSE}-customer-algorithm" not in headers
-    )
+    secret = "kms" in headers.get(SSE, "") or f"{SSE}-customer-algorithm" in headers
+    return None if secret else md5_in(etag)
 
 
 def stored_of(answer: Response) -> Stored:
     """What an answer to a PUT says about what was stored."""
     etag = answer.etag
-    return Stored(etag or None, etag if is_md5(etag, answer.headers) else None)
+    return Stored(etag or None, md5_of(etag, answer.headers))
 
 
 def combined_etag(parts: Sequence[Part]) -> str | None:
     """The ETag that AWS gives to a multipart upload; None where a part's MD5 is not known."""
     digest = hashlib.md5(usedforsecurity=False)
     for part in parts:
-        md5 = part.md5 or part.etag
-        if not _MD5.match(md5):
+        md5 = part.md5 or md5_in(part.etag)
+        if md5 is None:
             return None
         digest.update(bytes.fromhex(md5))
     return f"{digest.hexdigest()}-{len(parts)}"

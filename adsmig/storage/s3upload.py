@@ -23,9 +23,14 @@ def opened(wire: Wire, path: bytes, headers: Mapping[str, str]) -> str:
     return upload_id
 
 
-def strays(wire: Wire, root: bytes, key: bytes) -> list[str]:
-    """The ids of the uploads of exactly this full key; none where they cannot be listed."""
-    query: dict[str, str | bytes] = {"uploads": "", "prefix": key, "encoding-type": "url"}
+def strays(wire: Wire, root: bytes, key: bytes, encoded: bool = True) -> list[str]:
+    """The ids of the uploads of exactly this full key; none where they cannot be listed.
+
+    ``encoded``: the store may be asked for escaped keys.
+    """
+    query: dict[str, str | bytes] = {"uploads": "", "prefix": key}
+    if encoded:
+        query["encoding-type"] = "url"
     try:
         answer = wire.request("GET", root, query)
     except (ObjectError, NotFound):
@@ -34,12 +39,12 @@ def strays(wire: Wire, root: bytes, key: bytes) -> list[str]:
         document = wire.document(answer)
     except TransientError:
         return []  # no such list, but an empty page
-    encoded = document.findtext("EncodingType") == "url"
+    escaped = document.findtext("EncodingType") == "url"
     found = []
     for item in document.iter("Upload"):
         name = item.findtext("Key", "")
         # SeaweedFS says that it encodes, and does not.
-        if key in (name.encode(), unquote(name) if encoded else b""):
+        if key in (name.encode(), unquote(name) if escaped else b""):
             found.append(item.findtext("UploadId", ""))
     return found
 

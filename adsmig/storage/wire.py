@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -30,6 +30,7 @@ from adsmig.errors import (
     Unreachable,
 )
 from adsmig.location import Credentials
+from adsmig.routes import Route, target
 from adsmig.storage.signing import encode_path, encode_query, sign
 
 log = logging.getLogger(__name__)
@@ -42,8 +43,9 @@ _THROTTLED = {"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable",
 _TRANSIENT = {"InternalError", "RequestTimeout", "OperationAborted", "BadDigest",
               "IncompleteBody", "XMinioServerNotInitialized", "ServerBusy"}  # fmt: skip
 _JOB = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidBucketName",
-        "AuthorizationHeaderMalformed", "PermanentRedirect", "TokenRefreshRequired",
+        "PermanentRedirect", "TokenRefreshRequired",
         "AccountProblem", "AllAccessDisabled", "InvalidToken"}  # fmt: skip
+_STYLE = {"SecondLevelDomainForbidden", "PathStyleDomainForbidden"}  # of OSS, and of COS
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict"}
 _FULL = {"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded"}
 
@@ -99,10 +101,12 @@ class Wire:
         credentials: Callable[[], Credentials | None],
         connect_timeout_s: float,
         read_timeout_s: float,
+        routes: Sequence[Route] = (),
     ) -> None:
         self.host, self.https, self.region = host, https, region
         self._credentials = credentials
         self._connect_timeout_s, self._read_timeout_s = connect_timeout_s, read_timeout_s
+        self._routes = routes
         self._local = _Connections()
         self._tls = ssl.create_default_context() if https else None
         self.servers: set[str] = set()
@@ -192,19 +196,34 @@ class Wire:
             )
         else:
             connection = http.client.HTTPConnection(self.host, timeout=self._connect_timeout_s)
+        there = target(self._routes, connection.host, connection.port)
         try:
-            connection.connect()
+            if there:
+                connection.sock = self._socket_to(there, connection.host)
+            else:
+                connection.connect()
         except ssl.SSLCertVerificationError as exc:
             raise AdsmigError(
                 f"cannot trust {self.host}: {exc.verify_message}; check the address, or use http"
                 " with --no-https"
             ) from exc
         except OSError as exc:
+            where = f"{self.host} at {there[0]} port {there[1]}" if there else self.host
             raise Unreachable(
-                f"cannot reach {self.host}: {_reason(exc)}; check the address, and that it is up"
+                f"cannot reach {where}: {_reason(exc)}; check the address, and that it is up"
             ) from exc
         connection.sock.settimeout(self._read_timeout_s)
         return connection
+
+    def _socket_to(self, there: tuple[str, int], name: str) -> socket.socket:
+        """As http.client connects, but elsewhere: the server is still asked to prove its name."""
+        sock = socket.create_connection(there, self._connect_timeout_s)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self._tls.wrap_socket(sock, server_hostname=name) if self._tls else sock
+        except BaseException:
+            sock.close()
+            raise
 
     def _send(
         self,
@@ -318,8 +337,15 @@ def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = 
         return StorageFull(f"{where}; free some room")
     if code in _THROTTLED or answer.status in (429, 503):
         return Throttled(where)
+    if code == "AuthorizationHeaderMalformed":
+        return AdsmigError(
+            f"{where}: it is of another region; name that with --src-region or --dst-region, and"
+            " check the keys"
+        )
     if code in _JOB:
         return AdsmigError(f"{where}; check the address, the keys and the clock")
+    if code in _STYLE:
+        return AdsmigError(f"{where}: it takes BUCKET.HOST only; leave out --path-style")
     if code == "ExpiredToken":
         return Expired(f"{where}; get new keys, then resume")
     if method == "HEAD" and answer.status == 400:
@@ -336,7 +362,10 @@ def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = 
         # 416: the range lies past the end of what is there now.
         return SourceChanged("the object changed while it was read")
     if answer.status in (301, 307):
-        return AdsmigError(f"{where}: the bucket lives at another endpoint or region")
+        return AdsmigError(
+            f"{where}: the bucket lives at another endpoint or region; name that in the address, or"
+            " with --src-region, --dst-region"
+        )
     if answer.status in (401, 403):
         return ObjectError("denied", f"{where}; check the keys and what they may do")
     return ObjectError(code or str(answer.status), where)

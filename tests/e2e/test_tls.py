@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import ssl
@@ -21,10 +22,17 @@ from tests.servers import MinIOGateway
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A certificate for 127.0.0.1, signed by itself, with its key, as PEM."""
+    return self_signed(tmp_path / "certificate.pem", "127.0.0.1")
+
+
+def self_signed(path: Path, name_or_address: str) -> Path:
+    """Writes a certificate for that, signed by itself, with its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name_or_address[:64])])
     now = datetime.datetime.now(datetime.timezone.utc)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    served: x509.GeneralName = x509.DNSName(name_or_address)
+    with contextlib.suppress(ValueError):
+        served = x509.IPAddress(ipaddress.ip_address(name_or_address))
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -33,10 +41,9 @@ def certificate(tmp_path: Path) -> Path:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([served]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    path = tmp_path / "certificate.pem"
     path.write_bytes(
         made.public_bytes(serialization.Encoding.PEM)
         + key.private_bytes(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from adsmig.model import EVERYTHING, Entry, KeyRange, Meta, Part, Upload
 from adsmig.retry import TRIES
+from adsmig.routes import Route
 from adsmig.storage.base import Body, Storage, Stored
 from adsmig.storage.s3 import S3Storage
 
@@ -18,6 +19,7 @@ class Options:
 
     connect_timeout_s: float = 5
     read_timeout_s: float = 20
+    routes: tuple[Route, ...] = ()
     staging: str = ".adsmig-test"
     by_directory: bool = False
     identities: tuple[tuple[int, int] | None, tuple[int, int] | None] = (None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -721,3 +722,100 @@ def test_times_are_read_to_the_nanosecond(text: str, nanoseconds: int) -> None:
 )
 def test_an_impossible_date_is_no_time(text: str) -> None:
     assert parse_time(text) == 0
+
+
+# Version 1
+
+
+class MarkerStore(FakeStore):
+    """As FakeStore, of version 1: its pages are read from what it would send.
+
+    ``names_next``: it names the next marker, which else the client has to tell from the last key.
+    """
+
+    def __init__(self, keys: set[bytes], size: int, *, names_next: bool) -> None:
+        super().__init__(keys, size, tokens=False)
+        self.names_next = names_next
+
+    def __call__(
+        self, prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int = 1000
+    ) -> Page:
+        marker = token.encode("utf-8", "surrogateescape") or after
+        if by_directory and marker.endswith(b"/") and marker != prefix:
+            marker += b"\xff"  # the directory, with all that is in it, is behind
+        page = super().__call__(prefix, marker, "", by_directory, limit)
+        items = "".join(
+            f"<Contents><Key>{quote(entry.key)}</Key><Size>{entry.size}</Size></Contents>"
+            for entry in page.entries
+        ) + "".join(
+            f"<CommonPrefixes><Prefix>{quote(one)}</Prefix></CommonPrefixes>"
+            for one in page.prefixes
+        )
+        last = max([*(entry.key for entry in page.entries), *page.prefixes, b""])
+        named = f"<NextMarker>{quote(last)}</NextMarker>" if self.names_next else ""
+        more = f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>"
+        text = f"<EncodingType>url</EncodingType>{more}{named if page.truncated else ''}{items}"
+        return parse(f"<ListBucketResult>{text}</ListBucketResult>".encode(), 1)
+
+
+@pytest.mark.parametrize("names_next", [True, False])
+@given(situations(ODD_KEYS))
+@quick
+def test_version_1_lists_exactly_the_range(names_next: bool, at: Situation) -> None:
+    store = MarkerStore(at.keys, at.size, names_next=names_next)
+    listed = [entry.key for entry in flat(store, at.prefix, at.within)]
+    assert listed == [entry.key for entry in expected(at.keys, at.prefix, at.within)]
+
+
+@pytest.mark.parametrize("names_next", [True, False])
+@given(situations(KEYS))
+@quick
+def test_version_1_is_never_listed_wrongly_by_directory(names_next: bool, at: Situation) -> None:
+    store = MarkerStore(at.keys, at.size, names_next=names_next)
+    exact = [entry.key for entry in expected(at.keys, at.prefix, at.within)]
+    listed = outcome_of(walk(store, at.prefix, at.within))
+    assert listed in (ListingError, OrderError) or [entry.key for entry in listed] == exact
+
+
+def answer_of(*keys: str, marker: str = "", more: str = "true", prefix: str = "") -> bytes:
+    items = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
+    items += f"<CommonPrefixes><Prefix>{prefix}</Prefix></CommonPrefixes>" if prefix else ""
+    named = f"<NextMarker>{marker}</NextMarker>" if marker else ""
+    text = f"<IsTruncated>{more}</IsTruncated>{named}{items}"
+    return f"<ListBucketResult>{text}</ListBucketResult>".encode()
+
+
+@pytest.mark.parametrize(
+    ("document", "token"),
+    [
+        (answer_of("a", "b"), "b"),
+        (answer_of("a", "b", marker="b"), "b"),
+        (answer_of("a", "b", marker="c"), "c"),
+        (answer_of("a", prefix="d/"), "d/"),
+        (answer_of("a", prefix="d/", marker="d"), "d/"),
+        (answer_of("a", marker="b", more="false"), ""),
+    ],
+)
+def test_the_last_key_is_the_next_marker_where_none_is_named(document: bytes, token: str) -> None:
+    assert parse(document, 1).token == token
+
+
+def test_a_next_marker_before_the_last_key_is_an_error() -> None:
+    with pytest.raises(ListingError, match="go on from b'a'"):
+        parse(answer_of("a", "b", marker="a"), 1)
+
+
+def test_a_store_that_ignores_the_marker_is_found_out() -> None:
+    def ignores(
+        prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int = 1000
+    ) -> Page:
+        return parse(answer_of("a", "b"), 1)
+
+    for way in (flat, walk):
+        with pytest.raises(ListingError):
+            list(way(ignores, b"", EVERYTHING))
+
+
+def test_version_1_that_goes_on_with_nothing_is_an_error() -> None:
+    with pytest.raises(ListingError, match="not where"):
+        list(flat(lambda *_, **__: parse(answer_of(), 1), b"", EVERYTHING))

@@ -18,6 +18,7 @@ from adsmig.filters import Filters
 from adsmig.job import Job
 from adsmig.location import Credentials, Location, parse
 from adsmig.model import KeyRange
+from adsmig.routes import Route
 
 SECRETS = Credentials("AKIDSECRET", "secretsecret", "tokensecret")
 
@@ -47,6 +48,7 @@ MANNERS: list[dict[str, Any]] = [
 """What is done with each object."""
 SPEEDS: list[dict[str, Any]] = [
     {"threads": 64},
+    {"routes": (Route("h", 80, "127.0.0.1", 9000),)},
     {"workers": 7},
     {"bwlimit_mbps": 5.5},
     {"connect_timeout_s": 1},
@@ -404,3 +406,28 @@ def test_goes_to_other_processes_whole() -> None:
     assert copy == one
     assert hash(copy) == hash(one)
     assert copy.src.credentials == SECRETS
+
+
+def test_what_overrules_a_profile_is_kept_and_makes_no_other_job() -> None:
+    plain = job("cos://b.ap-x.myqcloud.com/p/", "oss://c.oss-cn-x.aliyuncs.com/")
+    assert plain.dst
+    routes = (Route("*.myqcloud.com", 443, "10.0.0.5", 0), Route("", 0, "gateway", 8443))
+    src = replace(plain.src, region="ap-y", overrides=("list_version=2", "etag=opaque"))
+    dst = replace(plain.dst, overrides=("min_part=8M", "max_part=8M"), path_style=True)
+    one = replace(plain, src=src, dst=dst, routes=routes)
+    assert one.id == plain.id
+    assert Job.from_json(one.to_json()) == one
+    assert replace(plain, src=replace(plain.src, host="elsewhere")).id != plain.id
+
+
+def test_jobs_of_manifests_from_before_profiles_are_read() -> None:
+    kept = json.loads(job().to_json())
+    del kept["routes"], kept["src"]["overrides"], kept["dst"]["overrides"]
+    assert Job.from_json(json.dumps(kept)) == job()
+
+
+def test_etags_tell_only_where_both_sides_have_such() -> None:
+    ufile, cos = "ufile://b.cn-bj.ufileos.com/", "cos://b.ap-x.myqcloud.com/"
+    assert job(cos, "s3://b.h/").etags_tell
+    assert not job(ufile, cos).etags_tell
+    assert not job(cos, ufile).etags_tell

@@ -25,6 +25,7 @@ from adsmig.errors import (
     Unreachable,
 )
 from adsmig.location import Credentials
+from adsmig.routes import Route
 from adsmig.storage import wire as module
 from adsmig.storage.wire import Response, Wire, error_code, error_of
 
@@ -799,3 +800,26 @@ def test_a_stream_that_stalls_is_worth_another_try(server: Server, make_wire: Ma
         assert stream.readinto(memoryview(bytearray(3))) == 3
         with pytest.raises(TransientError, match="no answer in time"):
             stream.readinto(memoryview(bytearray(3)))
+
+
+# Routes
+
+
+def test_a_route_changes_the_connection_and_nothing_else(
+    server: Server, make_wire: MakeWire
+) -> None:
+    server.answers = [ok(b"here")]
+    port = int(server.host.partition(":")[2])
+    wire = make_wire("bucket.real.cloud", routes=(Route("*.cloud", 80, "127.0.0.1", port),))
+    assert wire.request("GET", b"/k").body == b"here"
+    headers = server.requests[0].headers
+    assert headers[b"host"] == b"bucket.real.cloud"
+    assert b"SignedHeaders=host;" in headers[b"authorization"]
+
+
+def test_nobody_at_the_end_of_a_route_is_told_with_both_names(make_wire: MakeWire) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    wire = make_wire("bucket.real.cloud", routes=(Route("", 0, "127.0.0.1", port),))
+    with pytest.raises(Unreachable, match=rf"bucket.real.cloud at 127.0.0.1 port {port}"):
+        wire.request("GET", b"/k")

@@ -1,0 +1,52 @@
+"""The headers that an object travels with."""
+
+from __future__ import annotations
+
+from email.message import Message
+
+import pytest
+
+from adsmig.model import Meta
+from adsmig.storage.s3object import SSE, headers_for, md5_of, user_size
+
+
+@pytest.mark.parametrize(
+    ("kept", "sent"),
+    [
+        ("gzip", "gzip"),
+        ("aws-chunked", None),
+        ("aws-chunked,gzip", "gzip"),
+        ("gzip, aws-chunked , br", "gzip, br"),
+    ],
+)
+def test_a_way_to_send_is_no_encoding_of_the_content(kept: str, sent: str | None) -> None:
+    meta = Meta(headers={"content-encoding": kept})
+    assert headers_for(b"k", meta).get("content-encoding") == sent
+    assert meta.headers == {"content-encoding": kept}
+
+
+@pytest.mark.parametrize(
+    ("etag", "md5"),
+    [
+        ("0cc175b9c0f1b6a831c399e269772661", "0cc175b9c0f1b6a831c399e269772661"),
+        ("0CC175B9C0F1B6A831C399E269772661", "0cc175b9c0f1b6a831c399e269772661"),
+        ("0cc175b9c0f1b6a831c399e269772661-2", None),
+        ("0cc175b9c0f1b6a831c399e26977266", None),
+        ("", None),
+    ],
+)
+def test_an_md5_is_one_in_capitals_too(etag: str, md5: str | None) -> None:
+    assert md5_of(etag, Message()) == md5
+    assert md5_of(etag, message({SSE: "aws:kms"})) is None
+
+
+def message(headers: dict[str, str]) -> Message:
+    made = Message()
+    for name, value in headers.items():
+        made[name] = value
+    return made
+
+
+def test_user_metadata_is_counted_by_names_and_values() -> None:
+    headers = headers_for(b"k", Meta(user={"a": "12345", "name": "x"}))
+    assert user_size(headers) == 1 + 5 + 4 + 1
