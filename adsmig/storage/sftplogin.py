@@ -172,6 +172,8 @@ def _greet(location: Location, known: dict[str, PKey], settings: Settings) -> Tr
         first = [one for one in options.key_types if _of_type(one) in known]
         options.key_types = [*first, *(one for one in options.key_types if one not in first)]
         transport.start_client(timeout=settings.connect_timeout_s)
+        if not transport.initial_kex_done:  # it returns all the same when the time is up
+            raise TimeoutError("no greeting in time")
     except BaseException:
         transport.close()
         sock.close()
