@@ -1,4 +1,4 @@
-"""Connections to SFTP servers that are cut, servers that lack extensions, and runs that are killed."""
+"""SFTP connections that are cut, servers without extensions, and runs that are killed."""
 
 from __future__ import annotations
 
