@@ -25,7 +25,7 @@ from adsmig.storage.base import (
 from adsmig.storage.descent import MISSING, BehindLink, not_removed
 from adsmig.storage.localfile import DirectoryBody, meta_of
 from adsmig.storage.paths import names_of, problem_of
-from adsmig.storage.sftpfile import SftpBody, write_spans
+from adsmig.storage.sftpfile import SftpBody, send_spans, write_spans
 from adsmig.storage.sftpfiles import SftpFiles
 from adsmig.storage.sftplogin import drop, shown, wire_to, with_login
 from adsmig.storage.sftpremoval import remove_in
@@ -140,8 +140,13 @@ class SftpStorage:
         staged = self._staging.path_for(key)
         with self._translated(wire, staged):
             handle = self._staging.create(wire, staged, path, meta)
-            written = write_spans(wire, handle, chunks)
-            self._staging.finish(wire, handle, staged, written, meta)
+            try:
+                written, flying = send_spans(wire, handle, chunks)
+            except BaseException:
+                if not wire.lost:
+                    wire.close(handle)
+                raise
+            self._staging.finish(wire, handle, staged, written, meta, flying)
             if written != size:
                 raise TransientError(f"{written} bytes came instead of {size}")
             self._staging.publish(wire, staged, path)

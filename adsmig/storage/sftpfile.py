@@ -158,6 +158,15 @@ def write_spans(
 
     Returns only when the server has answered for each of them; OSError if it refused one.
     """
+    written, flying = send_spans(wire, handle, chunks, offset)
+    wire.all(flying)
+    return written
+
+
+def send_spans(
+    wire: SftpWire, handle: bytes, chunks: Iterator[memoryview], offset: int = 0
+) -> tuple[int, list[int]]:
+    """As :func:`write_spans`, but leaves it to the caller to wait for the last requests."""
     flying = deque[tuple[int, int]]()
     beginning, pending = text(handle), 0
     start = offset
@@ -172,9 +181,8 @@ def write_spans(
                 while pending > IN_FLIGHT:
                     pending -= flying[0][1]
                     wire.wait(flying.popleft()[0])
-        while flying:
-            wire.wait(flying.popleft()[0])
-    finally:
+    except BaseException:
         if not wire.lost:
             wire.forget(*(request for request, _ in flying))
-    return offset - start
+        raise
+    return offset - start, [request for request, _ in flying]

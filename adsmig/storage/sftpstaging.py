@@ -10,7 +10,7 @@ import itertools
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import xxhash
 
@@ -98,9 +98,16 @@ class SftpStaging:
             return handle_of(wire.ask(OPEN, *request))
 
     def finish(
-        self, wire: SftpWire, handle: bytes, staged: bytes, size: int | None, meta: Meta
+        self,
+        wire: SftpWire,
+        handle: bytes,
+        staged: bytes,
+        size: int | None,
+        meta: Meta,
+        writing: Sequence[int] = (),
     ) -> int:
-        """Gives a file its owner (as root), mode and time, brings it to stable storage, closes it.
+        """Gives a file its owner (as root), mode and time, brings it to stable storage, closes it;
+        and waits for the answers to the last of its bytes, ``writing``.
 
         The size that the server says it has; TransientError if that is not the ``size`` written.
         All in one round trip, but where the server cannot set them through a handle.
@@ -115,7 +122,7 @@ class SftpStaging:
         closing = wire.send(CLOSE, text(handle))
         requests = [one for one in (looking, flushing, closing) if one is not None]
         try:
-            there = status_of(wire.all(requests)[0])
+            there = status_of(wire.all([*requests, *writing])[0])
         except BaseException:
             if not wire.lost:
                 wire.forget(*(one for one in (owning, setting) if one is not None))
