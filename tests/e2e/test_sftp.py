@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
@@ -13,7 +14,8 @@ from urllib.parse import quote
 import pytest
 
 from tests.e2e.conftest import Adsmig, digest, make_tree, write
-from tests.e2e.inside import Bucket, put, tree_of
+from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
+from tests.e2e.inside import here as here
 from tests.e2e.inside import store as store
 from tests.servers import RcloneSftp, Sshd, free_ports, make_key, program
 
@@ -216,6 +218,31 @@ def test_a_password_of_the_address_or_the_environment(
     assert tree_of(tmp_path / "back") == {"a": b"1"}
     for path in (home / "state").rglob("*"):
         assert not path.is_file() or rclone.password.encode() not in path.read_bytes()
+
+
+@COLLECTED
+def test_a_password_is_asked_for_once_if_nothing_else_lets_one_in(
+    here: Here, rclone: RcloneSftp, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rclone.trust(home)
+    os.unlink(home / ".ssh" / "id_ed25519")
+    put(rclone.top / "asked", {"a": b"1"})
+    prompts: list[str] = []
+
+    def asked(prompt: str) -> str:
+        prompts.append(prompt)
+        return rclone.password
+
+    monkeypatch.setattr("adsmig.storage.sftplogin.getpass.getpass", asked)
+    monkeypatch.setattr("sys.stdin", Terminal())
+    here("cp", rclone.address(rclone.top / "asked"), tmp_path / "back")
+    assert tree_of(tmp_path / "back") == {"a": b"1"}
+    assert prompts == [f"Password of {rclone.user}@{rclone.host}: "]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_a_key_that_the_environment_names(
