@@ -28,9 +28,10 @@ from adsmig.storage.paths import names_of, problem_of
 from adsmig.storage.sftpfile import SftpBody, send_spans, write_spans
 from adsmig.storage.sftpfiles import SftpFiles
 from adsmig.storage.sftplogin import drop, shown, wire_to, with_login
+from adsmig.storage.sftppacket import FOR_WRITING, Status, seconds_of
 from adsmig.storage.sftpremoval import remove_in
 from adsmig.storage.sftpstaging import SftpStaging, translated
-from adsmig.storage.sftpwire import FOR_WRITING, SftpWire, Status, seconds_of
+from adsmig.storage.sftpwire import SftpWire
 from adsmig.storage.tree import Tree
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from adsmig.errors import ObjectError, SourceChanged
 from adsmig.model import Entry
 from adsmig.storage.localfile import meta_of
-from adsmig.storage.sftpwire import (
+from adsmig.storage.sftppacket import (
     DATA,
     FOR_READING,
     FSTAT,
@@ -20,13 +20,13 @@ from adsmig.storage.sftpwire import (
     OPEN,
     READ,
     WRITE,
-    SftpWire,
     Status,
     handle_of,
     number,
     status_of,
     text,
 )
+from adsmig.storage.sftpwire import SftpWire
 
 IN_FLIGHT = 4 << 20
 """Bytes of one file asked for, or sent, and not answered yet."""

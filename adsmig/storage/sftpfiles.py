@@ -11,7 +11,8 @@ from typing import TypeVar, overload
 from adsmig.retry import retry
 from adsmig.storage import files
 from adsmig.storage.files import Scan
-from adsmig.storage.sftpwire import FAILURE, SftpWire, Status
+from adsmig.storage.sftppacket import FAILURE, Status
+from adsmig.storage.sftpwire import SftpWire
 
 T = TypeVar("T")
 

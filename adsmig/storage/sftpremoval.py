@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from adsmig.storage.descent import MISSING, not_removed
-from adsmig.storage.sftpwire import REMOVE, RMDIR, SftpWire, text
+from adsmig.storage.sftppacket import REMOVE, RMDIR, text
+from adsmig.storage.sftpwire import SftpWire
 
 BATCH = 64
 """Files that are removed at once."""

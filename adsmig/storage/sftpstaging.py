@@ -18,7 +18,7 @@ from adsmig.errors import AdsmigError, ObjectError, StorageFull, TransientError
 from adsmig.model import Meta
 from adsmig.storage.descent import MISSING, BehindLink
 from adsmig.storage.localfile import from_os_error
-from adsmig.storage.sftpwire import (
+from adsmig.storage.sftppacket import (
     CLOSE,
     CREATE,
     EXTENDED,
@@ -36,7 +36,6 @@ from adsmig.storage.sftpwire import (
     SETSTAT,
     SYMLINK,
     TRUNCATE,
-    SftpWire,
     Status,
     attributes,
     handle_of,
@@ -45,6 +44,7 @@ from adsmig.storage.sftpwire import (
     status_of,
     text,
 )
+from adsmig.storage.sftpwire import SftpWire
 
 
 class SftpStaging:

@@ -1,45 +1,50 @@
-"""SFTP version 3, spoken over one channel: requests in bytes, many in flight, answers by number.
+"""SFTP, spoken over one channel: many requests in flight, and answers by number.
 
-draft-ietf-secsh-filexfer-02 is the protocol, and OpenSSH's PROTOCOL file tells of its extensions.
 paramiko's own client takes a thread's turn for every request and makes text of names; here names
-are the bytes that the server has, and what can go in one packet does.
+are the bytes that the server has, and what can go in one packet does.  OpenSSH's PROTOCOL file
+tells of its extensions.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import stat
 import struct
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from adsmig.errors import AdsmigError, TransientError
-
-VERSION = 3
-INIT, HELLO = 1, 2
-OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT, OPENDIR, READDIR, REMOVE, MKDIR = range(
-    3, 15
+from adsmig.storage.sftppacket import (
+    CLOSE,
+    END,
+    EXTENDED,
+    HELLO,
+    INIT,
+    LIMITS,
+    LSTAT,
+    OK,
+    OPEN,
+    OPENDIR,
+    POSIX_RENAME,
+    READDIR,
+    READLINK,
+    REALPATH,
+    REMOVE,
+    RENAME,
+    STAT,
+    STATUS,
+    STATVFS,
+    VERSION,
+    Named,
+    Status,
+    handle_of,
+    names_of,
+    number,
+    pairs_of,
+    refusal,
+    status_of,
+    text,
 )
-RMDIR, REALPATH, STAT, RENAME, READLINK, SYMLINK = range(15, 21)
-STATUS, HANDLE, DATA, NAME, ATTRS = range(101, 106)
-EXTENDED, EXTENDED_REPLY = 200, 201
-
-FOR_READING, FOR_WRITING, CREATE, TRUNCATE = 0x1, 0x2, 0x8, 0x10
-
-POSIX_RENAME, FSYNC = b"posix-rename@openssh.com", b"fsync@openssh.com"
-STATVFS, LIMITS = b"statvfs@openssh.com", b"limits@openssh.com"
-
-OK, END = 0, 1
-_ERRORS = {
-    2: errno.ENOENT,
-    3: errno.EACCES,
-    5: errno.EINVAL,
-    8: errno.EOPNOTSUPP,
-}
-"""By the status' code; OpenSSH gives all others (a full disk, a directory in the way) as 4."""
-FAILURE = errno.EREMOTEIO
-"""The errno of what a server refuses without saying why."""
 
 PACKET = 32704
 """Bytes that fit in one packet of a channel of 32 KiB, as OpenSSH's are, under paramiko."""
@@ -52,10 +57,8 @@ LONGEST = 1 << 20
 READDIRS = 8
 """Requests for more names in flight."""
 
-_U32, _U64 = struct.Struct(">I"), struct.Struct(">Q")
+_U32 = struct.Struct(">I")
 _HEAD = struct.Struct(">IBI")
-_SIZE, _OWNER, _MODE, _TIMES = 1, 2, 4, 8
-_MORE = 1 << 31
 
 
 class Channel(Protocol):
@@ -64,63 +67,6 @@ class Channel(Protocol):
     def send(self, s: bytes) -> int: ...
 
     def recv(self, nbytes: int) -> bytes: ...
-
-
-class Status(NamedTuple):
-    """What a server tells of a file; see storage.files.Status.  It tells whole seconds."""
-
-    st_mode: int
-    st_size: int
-    st_mtime_ns: int
-    st_uid: int | None
-    st_gid: int | None
-
-    @property
-    def st_ctime_ns(self) -> int:
-        """The owner's: the protocol has no other."""
-        return self.st_mtime_ns
-
-
-class Named(NamedTuple):
-    """A name in a directory, and what was told of it, perhaps not all."""
-
-    name: bytes
-    status: Status | None
-
-
-def text(data: bytes) -> bytes:
-    """A string, as requests have them."""
-    return _U32.pack(len(data)) + data
-
-
-def number(value: int) -> bytes:
-    """32 bits."""
-    return _U32.pack(value)
-
-
-def attributes(
-    mode: int | None = None,
-    mtime_ns: int | None = None,
-    owner: tuple[int, int] | None = None,
-    size: int | None = None,
-) -> bytes:
-    """Those of a file that are to be set, as requests have them."""
-    flags, fields = 0, b""
-    if size is not None:
-        flags, fields = flags | _SIZE, _U64.pack(size)
-    if owner is not None:
-        flags, fields = flags | _OWNER, fields + struct.pack(">II", *owner)
-    if mode is not None:
-        flags, fields = flags | _MODE, fields + _U32.pack(mode)
-    if mtime_ns is not None:
-        seconds = seconds_of(mtime_ns)
-        flags, fields = flags | _TIMES, fields + struct.pack(">II", seconds, seconds)
-    return _U32.pack(flags) + fields
-
-
-def seconds_of(time_ns: int) -> int:
-    """A time as the protocol has it: 32 bits without a sign, from 1970 to 2106."""
-    return min(max(time_ns // 1_000_000_000, 0), 0xFFFFFFFF)
 
 
 class SftpWire:
@@ -142,7 +88,7 @@ class SftpWire:
         hello = self._packet()
         if not hello or hello[0] != HELLO:
             raise AdsmigError(f"{where} does not speak SFTP; check the address")
-        self.extensions = dict(_pairs(hello, 5))
+        self.extensions = dict(pairs_of(hello, 5))
         self.span = SPAN
         if LIMITS in self.extensions:
             # packet, read, write, handles; OpenSSH's PROTOCOL, 4.8
@@ -246,11 +192,11 @@ class SftpWire:
 
     def readlink(self, path: bytes) -> bytes:
         """Where a link leads."""
-        return _names_of(self.ask(READLINK, text(path)))[0].name
+        return names_of(self.ask(READLINK, text(path)))[0].name
 
     def realpath(self, path: bytes) -> bytes:
         """The absolute path of what is there, without links."""
-        return _names_of(self.ask(REALPATH, text(path)))[0].name
+        return names_of(self.ask(REALPATH, text(path)))[0].name
 
     def names(self, path: bytes) -> list[Named]:
         """All that is in a directory, in no order."""
@@ -260,7 +206,7 @@ class SftpWire:
         ahead = 1
         try:
             while flying:
-                page = _names_of(self.wait(flying.pop(0)))
+                page = names_of(self.wait(flying.pop(0)))
                 found += (one for one in page if one.name not in (b".", b".."))
                 ahead = min(2 * ahead, READDIRS)
                 flying += [self.send(READDIR, text(handle)) for _ in range(ahead - len(flying))]
@@ -363,82 +309,3 @@ def _reason(exc: Exception) -> str:
     if isinstance(exc, TimeoutError):
         return "no answer in time"
     return str(exc) or "closed by the other side"
-
-
-def refusal(code: int, packet: bytes) -> OSError:
-    """The error that a status stands for."""
-    (size,) = _U32.unpack_from(packet, 9) if len(packet) >= 13 else (0,)
-    said = packet[13 : 13 + size].decode(errors="replace") or f"status {code}"
-    said = "".join(one if one.isprintable() else "?" for one in said)
-    if code in _ERRORS:
-        return OSError(_ERRORS[code], os.strerror(_ERRORS[code]))
-    return OSError(FAILURE, f"the server says: {said}")
-
-
-def handle_of(packet: bytes) -> bytes:
-    """That a server gave."""
-    _expect(packet, HANDLE)
-    return _string(packet, 5)[0]
-
-
-def status_of(packet: bytes) -> Status:
-    """That a server gave; OSError if it is incomplete."""
-    _expect(packet, ATTRS)
-    status, _ = _attributes(packet, 5)
-    if status is None:
-        raise OSError(FAILURE, "the server does not tell what kind of file it is")
-    return status
-
-
-def _names_of(packet: bytes) -> list[Named]:
-    _expect(packet, NAME)
-    (count,) = _U32.unpack_from(packet, 5)
-    at, found = 9, []
-    for _ in range(count):
-        name, at = _string(packet, at)
-        (size,) = _U32.unpack_from(packet, at)  # of the line that `ls -l` would print
-        status, at = _attributes(packet, at + 4 + size)
-        found.append(Named(name, status))
-    return found
-
-
-def _attributes(packet: bytes, at: int) -> tuple[Status | None, int]:
-    """None if size, mode or time is missing; and where it ends."""
-    (flags,) = _U32.unpack_from(packet, at)
-    if flags == _SIZE | _OWNER | _MODE | _TIMES:  # as OpenSSH has them, in one go
-        size, uid, gid, mode, _, mtime = struct.unpack_from(">QIIIII", packet, at + 4)
-        return Status(mode, size, mtime * 1_000_000_000, uid, gid), at + 32
-    at += 4
-    size = uid = gid = mode = mtime = None
-    if flags & _SIZE:
-        (size,), at = _U64.unpack_from(packet, at), at + 8
-    if flags & _OWNER:
-        (uid, gid), at = struct.unpack_from(">II", packet, at), at + 8
-    if flags & _MODE:
-        (mode,), at = _U32.unpack_from(packet, at), at + 4
-    if flags & _TIMES:
-        (_, mtime), at = struct.unpack_from(">II", packet, at), at + 8
-    if flags & _MORE:
-        (count,), at = _U32.unpack_from(packet, at), at + 4
-        for _ in range(2 * count):
-            _, at = _string(packet, at)
-    if size is None or mode is None or mtime is None:
-        return None, at
-    return Status(mode, size, mtime * 1_000_000_000, uid, gid), at
-
-
-def _string(packet: bytes, at: int) -> tuple[bytes, int]:
-    (size,) = _U32.unpack_from(packet, at)
-    return packet[at + 4 : at + 4 + size], at + 4 + size
-
-
-def _pairs(packet: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
-    while at < len(packet):
-        name, at = _string(packet, at)
-        value, at = _string(packet, at)
-        yield name, value
-
-
-def _expect(packet: bytes, kind: int) -> None:
-    if packet[0] != kind:
-        raise OSError(FAILURE, "the server's answer is of another kind")

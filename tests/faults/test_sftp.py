@@ -16,7 +16,7 @@ import pytest
 from adsmig.location import parse
 from adsmig.model import Meta
 from adsmig.storage import open_storage
-from adsmig.storage.sftpwire import FSYNC, POSIX_RENAME
+from adsmig.storage.sftppacket import FSYNC, POSIX_RENAME
 from tests.e2e.conftest import Adsmig, adsmig, digest, make_tree
 from tests.faults.test_kill import finish, kill_all, start
 from tests.servers import Sshd, free_ports
