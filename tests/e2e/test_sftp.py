@@ -178,10 +178,10 @@ def test_relative_paths_begin_at_the_login_directory(
     adsmig: Adsmig, rclone: RcloneSftp, home: Path, tmp_path: Path
 ) -> None:
     rclone.trust(home)
-    tree = put(tmp_path / "tree", {"a": b"1", "d/b": b"2"})
+    put(rclone.top / "relative", {"x/a": b"1", "x/d/b": b"2"})
     where = f"{rclone.user}@{rclone.host}"
-    adsmig("cp", f"{tree}/", f"{where}:relative/x/")
-    assert tree_of(rclone.top / "relative" / "x") == {"a": b"1", "d/b": b"2"}
+    adsmig("cp", f"{where}:relative/x/", tmp_path / "there")
+    assert tree_of(tmp_path / "there") == {"a": b"1", "d/b": b"2"}
     adsmig("cp", f"sftp://{where}/~/relative/x", tmp_path / "back")
     assert tree_of(tmp_path / "back") == {"a": b"1", "d/b": b"2"}
 
@@ -206,13 +206,13 @@ def test_a_password_of_the_address_or_the_environment(
 ) -> None:
     rclone.trust(home)
     os.unlink(home / ".ssh" / "id_ed25519")
-    tree = put(tmp_path / "tree", {"a": b"1"})
+    put(rclone.top / "p", {"a": b"1"})
     password = quote(rclone.password, safe="")
     url = f"{rclone.user}:{password}@{rclone.host}:p/"
-    done = adsmig("cp", f"{tree}/", url, "-vv")
+    done = adsmig("cp", url, tmp_path / "there", "-vv")
     assert rclone.password not in done.stdout + done.stderr
     assert password not in done.stdout + done.stderr
-    assert tree_of(rclone.top / "p") == {"a": b"1"}
+    assert tree_of(tmp_path / "there") == {"a": b"1"}
     address = rclone.address(rclone.top / "p")
     adsmig("cp", address, tmp_path / "back", ADSMIG_SRC_PASSWORD=rclone.password)
     assert tree_of(tmp_path / "back") == {"a": b"1"}
