@@ -112,6 +112,10 @@ class SftpStaging:
         The size that the server says it has; TransientError if that is not the ``size`` written.
         All in one round trip, but where the server cannot set them through a handle.
         """
+        # Others than OpenSSH may work on several requests at once, in whatever order.
+        in_turn = FSYNC not in wire.extensions
+        if in_turn:
+            wire.settle(*writing)
         owning = self._own(wire, handle, meta)
         wanted = attributes(meta.mode, meta.mtime_ns)
         setting = wire.send(FSETSTAT, text(handle), wanted)
@@ -119,6 +123,8 @@ class SftpStaging:
         if FSYNC in wire.extensions:
             flushing = wire.send(EXTENDED, text(FSYNC), text(handle))
         looking = wire.send(FSTAT, text(handle))
+        if in_turn:
+            wire.settle(owning, setting, looking)
         closing = wire.send(CLOSE, text(handle))
         requests = [one for one in (looking, flushing, closing) if one is not None]
         try:

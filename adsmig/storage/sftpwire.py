@@ -141,6 +141,12 @@ class SftpWire:
                 raise refusal(code, packet)
         return packets
 
+    def settle(self, *requests: int | None) -> None:
+        """Returns once these are answered; the answers are still to be waited for."""
+        for request in requests:
+            if request is not None:
+                self._answers[request] = self._await(request)
+
     def _await(self, request: int) -> bytes:
         if request not in self._answers:
             self._flush()
