@@ -122,10 +122,15 @@ class SftpStaging:
         flushing = None
         if FSYNC in wire.extensions:
             flushing = wire.send(EXTENDED, text(FSYNC), text(handle))
-        looking = wire.send(FSTAT, text(handle))
         if in_turn:
-            wire.settle(owning, setting, looking)
-        closing = wire.send(CLOSE, text(handle))
+            # To some of them a file is only there, under its name, once it is closed.
+            wire.settle(owning, setting)
+            closing = wire.send(CLOSE, text(handle))
+            wire.settle(closing)
+            looking = wire.send(LSTAT, text(staged))
+        else:
+            looking = wire.send(FSTAT, text(handle))
+            closing = wire.send(CLOSE, text(handle))
         requests = [one for one in (looking, flushing, closing) if one is not None]
         try:
             there = status_of(wire.all([*requests, *writing])[0])
