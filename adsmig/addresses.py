@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ class Source(NamedTuple):
 
 def resolve_source(src: Location, settings: Settings) -> Source:
     """What SRC means where there is no DST; as :func:`resolve`."""
+    src = _ready(src, settings)
     name = _object_name(src, settings)
     return Source(_directory(src), None) if name is None else Source(_parent(src), name)
 
@@ -38,18 +40,20 @@ def resolve_source(src: Location, settings: Settings) -> Source:
 def resolve(src: Location, dst: Location, settings: Settings) -> Places:
     """What SRC and DST mean; looks at both, and changes nothing.
 
-    SRC ending in ``/``, or a local directory, is a directory: its content goes under DST.  SRC
-    naming an object is that object, copied to DST, or into it if DST ends in ``/`` or is a local
-    directory.  An object store's SRC that names no object is the directory ``SRC/``, never a
-    prefix of other names.  Raises NotFound for a local SRC that is not there, UsageError for a
-    slash after a file.
+    SRC ending in ``/``, or a directory of a file system, is a directory: its content goes under
+    DST.  SRC naming an object is that object, copied to DST, or into it if DST ends in ``/`` or is
+    a directory of a file system.  An object store's SRC that names no object is the directory
+    ``SRC/``, never a prefix of other names.  Raises NotFound for a SRC in a file system that is not
+    there, UsageError for a slash after a file.
     """
+    src, dst = _ready(src, settings), _ready(dst, settings)
     name = _object_name(src, settings)
+    kind = _kind(dst, settings)
     if name is None:
-        if dst.scheme == "file" and os.path.lexists(dst.path) and not os.path.isdir(dst.path):
+        if kind == "file":
             raise UsageError(f"{src} is a directory, but {dst} is a file")
         return Places(_directory(src), _directory(dst), None)
-    if dst.trailing_slash or (dst.scheme == "file" and os.path.isdir(dst.path)):
+    if dst.trailing_slash or kind == "directory":
         return Places(_parent(src), _directory(dst), (name, name))
     return Places(_parent(src), _parent(dst), (name, dst.path.rpartition(b"/")[2]))
 
@@ -57,10 +61,11 @@ def resolve(src: Location, dst: Location, settings: Settings) -> Places:
 def _object_name(src: Location, settings: Settings) -> bytes | None:
     """The name, within its directory, of the single object that SRC is; None for a directory."""
     name = src.path.rpartition(b"/")[2]
-    if src.scheme == "file":
-        if os.path.isdir(src.path):
+    if src.is_path:
+        kind = _kind(src, settings)
+        if kind == "directory":
             return None
-        if not os.path.lexists(src.path):
+        if not kind:
             raise NotFound(f"no such file or directory: {src}")
         if src.trailing_slash:
             raise UsageError(f"{src} is a file: write it without the slash")
@@ -74,14 +79,38 @@ def _object_name(src: Location, settings: Settings) -> bytes | None:
     return name
 
 
+def _ready(location: Location, settings: Settings) -> Location:
+    """Logged in, where that takes a password, and with a path that is absolute."""
+    if location.scheme != "sftp":
+        return location
+    from adsmig.storage import sftp
+
+    return sftp.ready(location, settings)
+
+
+def _kind(location: Location, settings: Settings) -> str:
+    """``file`` or ``directory``, if that is there in a file system; else ''."""
+    if location.scheme == "file":
+        there, leads = os.path.lexists(location.path), os.path.isdir(location.path)
+    elif location.scheme == "sftp":
+        from adsmig.storage import sftp
+
+        status = sftp.status_at(location, settings)
+        leads = status is not None and stat.S_ISDIR(status.st_mode)
+        there = leads or sftp.status_at(location, settings, follow=False) is not None
+    else:
+        return ""
+    return "directory" if leads else "file" if there else ""
+
+
 def _directory(location: Location) -> Location:
     path = location.path
-    if location.scheme != "file" and path and not path.endswith(b"/"):
+    if not location.is_path and path and not path.endswith(b"/"):
         path += b"/"
     return replace(location, path=path, trailing_slash=True)
 
 
 def _parent(location: Location) -> Location:
     head, slash, _ = location.path.rpartition(b"/")
-    path = head + slash if location.scheme != "file" else head or b"/"
+    path = head or b"/" if location.is_path else head + slash
     return replace(location, path=path, trailing_slash=True)

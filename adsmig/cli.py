@@ -33,6 +33,7 @@ from adsmig.options import (
     credentials,
     fields_of,
     job_of,
+    logged_in,
     together,
 )
 
@@ -283,7 +284,7 @@ def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> 
 
     output = _begin(options)
     job, path = session.open_job(name, manifest, credentials("SRC"), credentials("DST"))
-    return replace(job, **fields_of(options)), path, output
+    return logged_in(replace(job, **fields_of(options))), path, output
 
 
 def _begin(options: dict[str, Any]) -> Output:

@@ -76,6 +76,17 @@ def digest(storage: Storage, entry: Entry, limits: Limits | None, want_md5: bool
     return reader
 
 
+def same_time(src: Storage, here: Entry, there: Entry) -> bool:
+    """Whether a file has the time that is kept with an object, as a copy of that has.
+
+    In whole seconds.  Tries again; raises what Storage.meta raises.
+    """
+    if there.mtime_ns is None:
+        return False
+    kept = retry(lambda: src.meta(here), f"looking at {here.key!r}", final=(SourceChanged,))
+    return kept.mtime_ns is not None and kept.mtime_ns // 10**9 == there.mtime_ns // 10**9
+
+
 def same_content(
     src: Storage, here: Entry, dst: Storage, there: Entry, limits: Limits | None = None
 ) -> bool:

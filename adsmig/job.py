@@ -73,6 +73,8 @@ class Job:
     sse: str = ""
     tags: bool = False
     """See storage.base.Settings."""
+    accept_new_host_key: bool = False
+    """Trust, and remember, SFTP servers that are not known."""
     threads: int = 10
     """Objects and parts in flight, all processes together."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -120,7 +122,7 @@ class Job:
     def _contradictions(self) -> Iterator[tuple[object, str]]:
         """Options that cannot go together, or have no meaning for these storages."""
         looks = self.existing or self.ignore_existing or self.update
-        kinds = [at.scheme for at in (self.src, self.dst) if at]
+        paths = [at.is_path for at in (self.src, self.dst) if at]
         unsure = {"size": "--size-only", "manifest": "--compare manifest"}
         yield (
             self.delete_src and self.delete_dst,
@@ -159,10 +161,10 @@ class Job:
             "--links copies links, --recordName skips them; choose one",
         )
         yield (
-            (self.storage_class or self.sse) and kinds[-1] == "file",
+            (self.storage_class or self.sse) and paths[-1],
             "--storage-class and --sse are for a destination in an object store",
         )
-        yield self.tags and "file" in kinds, "--tags are copied between object stores only"
+        yield self.tags and any(paths), "--tags are copied between object stores only"
         yield (
             self.sse and not re.fullmatch(r"AES256|aws:kms(:.+)?", self.sse),
             f"--sse {self.sse!r}: write AES256, aws:kms, or aws:kms:KEY-ID",
@@ -172,10 +174,14 @@ class Job:
         src, dst = self.src, self.dst
         if dst is None or self.command not in ("cp", "sync"):
             return
-        if (src.scheme == "file") != (dst.scheme == "file"):
+        if src.is_path != dst.is_path or (src.is_path and src.scheme != dst.scheme):
             return
         if src.scheme == "file":
             one, other = (os.path.join(os.path.realpath(at.path), b"") for at in (src, dst))
+        elif src.scheme == "sftp":
+            if src.host != dst.host:
+                return
+            one, other = (os.path.join(at.path, b"") for at in (src, dst))
         elif (_service(src), src.bucket) == (_service(dst), dst.bucket):
             one, other = src.path, dst.path
         else:
@@ -204,8 +210,8 @@ class Job:
     @property
     def keeps_directories(self) -> bool:
         """Whether directories have permissions and times that are to be copied."""
-        places = {at.scheme for at in (self.src, self.dst) if at}
-        return self.command in ("cp", "sync") and not self.dryrun and places == {"file"}
+        both = all(at and at.is_path for at in (self.src, self.dst))
+        return self.command in ("cp", "sync") and not self.dryrun and both
 
     @property
     def lists_destination(self) -> bool:
@@ -277,7 +283,8 @@ class Job:
                 if place := kept[side]:
                     path = os.fsencode(place.pop("path"))
                     place["overrides"] = tuple(place.get("overrides", ()))
-                    kept[side] = Location(path=path, credentials=credentials, **place)
+                    given = credentials.of_scheme(place["scheme"]) if credentials else None
+                    kept[side] = Location(path=path, credentials=given, **place)
             for name in ("start", "end"):
                 kept[name] = None if kept[name] is None else os.fsencode(kept[name])
             kept["routes"] = tuple(Route(*route) for route in kept.get("routes", ()))
@@ -331,5 +338,5 @@ def _digest(path: str) -> str:
 
 def _plain(location: Location) -> dict[str, Any]:
     names = ("scheme", "bucket", "host", "path_style", "https", "region", "trailing_slash",
-             "anonymous", "overrides")  # fmt: skip
+             "anonymous", "overrides", "user")  # fmt: skip
     return {"path": os.fsdecode(location.path), **{n: getattr(location, n) for n in names}}

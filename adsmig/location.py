@@ -1,7 +1,9 @@
 """An address: parsed, printed without its secrets, identified.
 
 ``[NAME://][ACCESS_KEY:SECRET_KEY[:TOKEN]@]BUCKET[.ENDPOINT][/PREFIX]`` for object stores, in path
-style ``NAME://[...@]HOST[:PORT]/BUCKET[/PREFIX]``; anything without ``NAME://`` is a local path.
+style ``NAME://[...@]HOST[:PORT]/BUCKET[/PREFIX]``.  ``[USER[:PASSWORD]@]HOST[:PORT]:PATH`` after
+``sftp://``, or without it where there is a USER, and ``sftp://[...@]HOST[:PORT]/PATH`` for SFTP.
+Anything else without ``NAME://`` is a local path.
 
 No message raised here repeats a part of an address that could hold a key or a secret.
 """
@@ -9,15 +11,18 @@ No message raised here repeats a part of an address that could hold a key or a s
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import re
 import urllib.parse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adsmig.errors import UsageError
 from adsmig.providers import PATH, PROVIDERS, Profile, endpoint_of, profile_of
 
-_SUPPORTED = ", ".join(["a local path", "file://", *(f"{name}://" for name in PROVIDERS)])
+_SUPPORTED = ", ".join(
+    ["a local path", "file://", "sftp://", *(f"{name}://" for name in PROVIDERS)]
+)
 
 _ESCAPES = "'/' as %2F, '@' as %40, ':' as %3A, '+' as %2B and '%' as %25"
 
@@ -40,16 +45,29 @@ _AWS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _LIKE_STORE = re.compile(
     rf"[^/]+:.*@|[^/\s]+@[^/\s:]+:|(?:{'|'.join(PROVIDERS)}|file):", re.DOTALL | re.IGNORECASE
 )
+# With sftp://, a path may follow a '/', and then it is absolute; else it follows a ':'.
+_LOGIN = r"(?:(?P<user>[^:@/]+)(?P<colon>:(?P<password>[^:@/]*))?@)"
+_SFTP = re.compile(rf"{_LOGIN}?(?P<host>{_HOST.pattern})(?:(?P<mark>[:/])(?P<path>.*))?", re.DOTALL)
+_SCP = re.compile(rf"{_LOGIN}(?P<host>{_HOST.pattern})(?P<mark>:)(?P<path>.*)", re.DOTALL)
+_LIKE_PORT = re.compile(r"[0-9]{1,5}(?:/|\Z)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """An access key with its secret, decoded; prints as ``***``."""
+    """An access key with its secret, decoded, or a password, or both; prints as ``***``."""
 
     access_key: str
     secret_key: str
     token: str | None = None
+    password: str | None = None
+    """Of a user of SFTP."""
+
+    def of_scheme(self, scheme: str) -> Credentials | None:
+        """What of it is good for such addresses; None if nothing is."""
+        if scheme == "sftp":
+            return None if self.password is None else Credentials("", "", None, self.password)
+        return replace(self, password=None) if self.access_key else None
 
     def __repr__(self) -> str:
         return "***"
@@ -65,9 +83,11 @@ class Location:
     """
 
     scheme: str
-    """``file`` or a NAME of an object store."""
+    """``file``, ``sftp``, or a NAME of an object store."""
     path: bytes
-    """Absolute path without trailing slashes, or the prefix exactly as it was written."""
+    """Absolute path without trailing slashes, or the prefix exactly as it was written.  With SFTP,
+    a path that is relative to the login directory, ``.`` for itself, until addresses.resolve has
+    asked the server for that."""
     bucket: str = ""
     host: str = ""
     """Endpoint ``HOST[:PORT]`` without the bucket, lower case; empty for the default of AWS."""
@@ -82,10 +102,16 @@ class Location:
     """Requests carry no credentials, whatever could be found."""
     overrides: tuple[str, ...] = ()
     """``FIELD=VALUE`` in place of what the provider's profile says."""
+    user: str = ""
+    """Who logs in, with SFTP."""
 
     def __repr__(self) -> str:
         if self.scheme == "file":
             return _one_line(self.path)
+        if self.scheme == "sftp":
+            who = "***" if self.credentials else _one_line(self.user.encode())
+            path = self.path if self.path.startswith(b"/") else b"/~/" + self.path
+            return f"sftp://{who}@{self.host}{_one_line(path)}"
         secret = "***@" if self.credentials else ""
         if self.path_style:
             authority = f"{self.host}/{self.bucket}"
@@ -99,6 +125,23 @@ class Location:
         return profile_of(self.scheme, self.overrides)
 
     @property
+    def is_path(self) -> bool:
+        """Whether it is a directory tree, here or elsewhere; else it is an object store's."""
+        return self.scheme in ("file", "sftp")
+
+    @property
+    def tells_seconds(self) -> bool:
+        """Whether it keeps its owner's times, but whole seconds only."""
+        return self.scheme == "sftp"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port to connect to, with SFTP."""
+        match = _HOST.fullmatch(self.host)
+        assert match
+        return match["name"].strip("[]"), int(match["port"][1:]) if match["port"] else 22
+
+    @property
     def identity(self) -> str:
         """The place as ASCII text, to be hashed: no credentials, the same for http and https.
 
@@ -108,6 +151,10 @@ class Location:
         path = urllib.parse.quote(self.path, safe="/")
         if self.scheme == "file":
             return f"file://{path}{'/' if self.trailing_slash and path != '/' else ''}"
+        if self.scheme == "sftp":
+            user = urllib.parse.quote(self.user, safe="")
+            end = "/" if self.trailing_slash and path != "/" else ""
+            return f"sftp://{user}@{self.host}{'' if path.startswith('/') else '/~/'}{path}{end}"
         return f"{self.scheme}://{self.host}/{self.bucket}/{path}"
 
 
@@ -125,10 +172,14 @@ def parse(text: str | bytes, *, https: bool | None = None, path_style: bool = Fa
     name, separator, rest = text.partition("://")
     if not separator or "/" in name:
         if _LIKE_STORE.match(text) and not os.path.lexists(text):
+            match = _SCP.fullmatch(text)
+            if match and not _may_hide(match, text):
+                return _sftp_of(match, bare=True)
             raise UsageError(
                 "an address without NAME:// that does not look like a local path (not shown, it"
-                " may hold a secret): write s3://... or minio://...; sftp addresses are not"
-                " supported yet; a local path with such a name is written ./name"
+                " may hold a secret): write s3://..., minio://... or sftp://..., or"
+                f" USER[:PASSWORD]@HOST:PATH, and in names and passwords {_ESCAPES}; a local path"
+                " with such a name is written ./name"
             )
         return _parse_path(text)
     scheme = name.lower()
@@ -136,6 +187,8 @@ def parse(text: str | bytes, *, https: bool | None = None, path_style: bool = Fa
         if not rest.startswith("/"):
             raise UsageError("file:// needs an absolute path: write file:///path, or just the path")
         return _parse_path(rest)
+    if scheme == "sftp":
+        return _parse_sftp(rest)
     if scheme in PROVIDERS:
         return _parse_store(scheme, rest, https=https, path_style=path_style)
     shown = f"{name}://" if _NAME.fullmatch(name) else "what stands before ://"
@@ -185,6 +238,61 @@ def _parse_path(text: str) -> Location:
         raise UsageError(f"no current directory ({exc.strerror}); write an absolute path") from exc
     # POSIX lets '//' at the start mean something else; Linux and macOS do not.
     return Location("file", b"/" + absolute.lstrip(b"/"), trailing_slash=text.endswith("/"))
+
+
+def _parse_sftp(rest: str) -> Location:
+    match = _SFTP.fullmatch(rest)
+    if not match or _may_hide(match, rest):
+        raise UsageError(
+            "sftp://...: not [USER[:PASSWORD]@]HOST[:PORT]/PATH, nor with :PATH, which is relative"
+            f" to the login directory; in names and passwords write {_ESCAPES}"
+        )
+    return _sftp_of(match, bare=False)
+
+
+def _may_hide(match: re.Match[str], text: str) -> bool:
+    """Whether a password with a '/' or an '@' in it may have been taken for a path."""
+    if not match["user"]:
+        return bool(re.search(":.*@", text, re.DOTALL))
+    return match["mark"] == ":" and "@" in match["path"].partition("/")[0]
+
+
+def _sftp_of(match: re.Match[str], bare: bool) -> Location:
+    """What matched as an address; ``bare``: without ``sftp://``."""
+    where = "sftp://..."
+    host, mark, path = match["host"].lower(), match["mark"] or "/", match["path"]
+    if bare and not match["port"] and _LIKE_PORT.match(path):
+        # AK:SK@HOST:PORT/BUCKET would look like this, too, and its secret is for nobody else.
+        raise UsageError(
+            "USER@HOST:NUMBER/... without NAME:// can be read in two ways: write"
+            " sftp://USER@HOST:PORT/PATH or USER@HOST:./NUMBER/..., or minio://... for an object"
+            " store"
+        )
+    if match["port"] and not 0 < int(match["port"][1:]) <= 65535:
+        raise UsageError(f"{where}: a port is a number from 1 to 65535")
+    try:
+        user = _decode(where, match["user"]) if match["user"] else getpass.getuser()
+    except (OSError, KeyError) as exc:
+        raise UsageError(f"{where}: write the user's name, USER@HOST") from exc
+    credentials = None
+    if match["colon"]:
+        credentials = Credentials("", "", None, _decode(where, match["password"]))
+    data = os.fsencode(path or "")
+    if b"\0" in data:
+        raise UsageError("a path cannot hold a NUL byte; check the address")
+    absolute = mark == "/" or data.startswith(b"/")
+    names = [name for name in data.split(b"/") if name not in (b"", b".")]
+    if path is None or (names and names[0] == b"~" and not data.startswith((b"/", b"./"))):
+        absolute, names = False, names[1:]
+    return Location(
+        "sftp",
+        b"/" + b"/".join(names) if absolute else b"/".join(names) or b".",
+        host=host.removesuffix(":22"),
+        credentials=credentials,
+        # The whole of the login directory, or of the server.
+        trailing_slash=not names or data.endswith((b"/", b"/.")),
+        user=user,
+    )
 
 
 def _parse_store(scheme: str, rest: str, *, https: bool | None, path_style: bool) -> Location:

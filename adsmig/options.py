@@ -121,6 +121,8 @@ ADDRESS = together(
                  help="Connect to HOST2:PORT2 for HOST1:PORT1, as with curl."),
     click.option("--anonymous", type=click.Choice(["0", "1"]), multiple=True,
                  help="Send no credentials: 0 to the source, 1 to the destination."),
+    click.option("--accept-new-host-key", is_flag=True,
+                 help="Trust SFTP servers that are not known yet, and remember their keys."),
     under="The way there",
 )  # fmt: skip
 
@@ -207,7 +209,7 @@ DRYRUN = click.option(
 _SAME_NAME = (
     "threads", "workers", "bwlimit_mbps", "connect_timeout_s", "read_timeout_s", "depth",
     "files_from", "existing", "ignore_existing", "update", "delete_src", "delete_dst",
-    "max_delete", "yes", "storage_class", "sse", "tags", "dryrun",
+    "max_delete", "yes", "storage_class", "sse", "tags", "dryrun", "accept_new_host_key",
 )  # fmt: skip
 """Options that are fields of a Job."""
 
@@ -230,7 +232,7 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
     record = options.get("record") or ""
     if options["files_from"]:
         options["files_from"] = os.path.abspath(options["files_from"])
-    local = {at.scheme for at in (here, there) if at} == {"file"}
+    trees = all(at.is_path for at in (here, there) if at)
     patterns = ("include", "exclude", "include_dir", "exclude_dir")
     limits = ("min_size", "max_size", "newer_than", "older_than")
     asked = Job(
@@ -243,7 +245,7 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
         compare=_comparison(options),
         perms=not options.get("noperms"),
         # Where one side has no links, what they point to is copied.
-        links="copy" if options.get("keep_links") and local else "record" if record else "follow",
+        links="copy" if options.get("keep_links") and trees else "record" if record else "follow",
         record=os.path.abspath(record) if record else "",
         check=False,
         routes=_routes(options),
@@ -255,6 +257,22 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
         return replace(asked, src=source.at, single=single, check=True)
     found = resolve(here, there, asked)
     return replace(asked, src=found.src, dst=found.dst, single=found.single, check=True)
+
+
+def logged_in(job: Job) -> Job:
+    """The job with passwords that its SFTP servers want, and that had to be asked for."""
+    from dataclasses import replace
+
+    def ready(at: Location | None) -> Location | None:
+        if at is None or at.scheme != "sftp":
+            return at
+        from adsmig.storage import sftp
+
+        return sftp.ready(at, job)
+
+    src = ready(job.src)
+    assert src
+    return replace(job, src=src, dst=ready(job.dst))
 
 
 def fields_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -315,22 +333,32 @@ def _routes(options: dict[str, Any]) -> tuple[Route, ...]:
 def _with_credentials(at: Location, side: str, anonymous: bool) -> Location:
     from dataclasses import replace
 
-    if at.scheme == "file":
+    if at.is_path:
         if anonymous:
             what = "source" if side == "SRC" else "destination"
-            raise UsageError(f"--anonymous for the {what}, which is a local path: leave it out")
-        return at
+            kind = "a local path" if at.scheme == "file" else "an SFTP server"
+            raise UsageError(f"--anonymous for the {what}, which is {kind}: leave it out")
+        if at.scheme == "file":
+            return at
     if anonymous:
         return replace(at, anonymous=True, credentials=None)
-    return at if at.credentials else replace(at, credentials=credentials(side))
+    given = credentials(side)
+    return (
+        at if at.credentials or not given else replace(at, credentials=given.of_scheme(at.scheme))
+    )
 
 
 def credentials(side: str) -> Credentials | None:
-    """The keys of one side, ``SRC`` or ``DST``, from the environment; None if there are none."""
+    """The keys and the password of one side, ``SRC`` or ``DST``, from the environment; None if
+    there are none.
+    """
     from adsmig.location import Credentials
 
     names = (f"ADSMIG_{side}_{what}" for what in ("ACCESS_KEY", "SECRET_KEY", "TOKEN"))
     access_key, secret_key, token = (os.environ.get(name) for name in names)
+    password = os.environ.get(f"ADSMIG_{side}_PASSWORD")
     if bool(access_key) != bool(secret_key):
         raise UsageError(f"set both ADSMIG_{side}_ACCESS_KEY and ADSMIG_{side}_SECRET_KEY")
-    return Credentials(access_key, secret_key, token or None) if access_key and secret_key else None
+    if access_key and secret_key:
+        return Credentials(access_key, secret_key, token or None, password)
+    return None if password is None else Credentials("", "", None, password)

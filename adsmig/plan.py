@@ -54,7 +54,8 @@ def rules_of(job: Job, keeps: Callable[[Entry], bool] = lambda entry: True) -> R
     elif job.command == "cp":
         compare = never
     else:
-        compare = by_content if job.delete_src else by_default
+        seconds = any(at and at.tells_seconds for at in (job.src, job.dst))
+        compare = by_content if job.delete_src else by_seconds if seconds else by_default
     if compare is not by_record and not job.etags_tell:
         compare = without_etags(compare)
     delete = job.delete_dst or job.command in ("verify", "inventory")
@@ -152,6 +153,26 @@ def by_default(src: Entry, dst: Entry) -> Verdict:
 def without_etags(compare: Compare) -> Compare:
     """The same, where ETags of a side may look like an MD5 and be none (UCloud's are not)."""
     return lambda src, dst: compare(src, dst._replace(etag=None))
+
+
+def by_seconds(src: Entry, dst: Entry) -> Verdict:
+    """As :func:`changed`, where a file system of one side tells its owner's times in whole seconds,
+    and none of when a file was stored.
+
+    A copy of an object has the time of the object there, or that of the file which the object is a
+    copy of, which only the object itself can tell.
+    """
+    src = src if src.mtime_ns is None else src._replace(mtime_ns=_floor(src.mtime_ns))
+    dst = dst if dst.mtime_ns is None else dst._replace(mtime_ns=_floor(dst.mtime_ns))
+    if src.mtime_ns is not None or dst.mtime_ns is None:
+        return by_default(src, dst)
+    if changed(src._replace(mtime_ns=_floor(src.stored_ns)), dst):
+        return Verdict.UNSURE if src.size == dst.size and src.link == dst.link else Verdict.CHANGED
+    return Verdict.SAME
+
+
+def _floor(time_ns: int) -> int:
+    return time_ns - time_ns % 1_000_000_000
 
 
 def by_size(src: Entry, dst: Entry) -> Verdict:

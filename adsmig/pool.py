@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import forkserver, resource_tracker
@@ -38,7 +39,10 @@ def _clean_processes() -> BaseContext:
     complain when all of us were killed.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["adsmig.worker", "adsmig.storage.s3", "adsmig.storage.local"])
+    modules = ["adsmig.worker", "adsmig.storage.s3", "adsmig.storage.local"]
+    if "adsmig.storage.sftp" in sys.modules:  # costs more than the others together
+        modules.append("adsmig.storage.sftp")
+    context.set_forkserver_preload(modules)
     silent = "ignore:resource_tracker"
     if silent not in (given := os.environ.get("PYTHONWARNINGS", "")):
         os.environ["PYTHONWARNINGS"] = f"{given},{silent}".lstrip(",")

@@ -80,7 +80,7 @@ def _unchanged(src: Storage, deletion: Deletion) -> bool:
     if src.keeps_files and deletion.key.endswith(b"/"):
         return True  # a directory goes only if it is empty
     # A HEAD tells whole seconds, where a listing may tell more.
-    unit = 1 if src.keeps_files else 10**9
+    unit = src.tick_ns
     now = (entry.size, entry.etag, time_of(entry) // unit)
     return now == (deletion.size, deletion.etag, deletion.time_ns // unit)
 

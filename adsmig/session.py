@@ -234,7 +234,7 @@ def _readied(job: Job, run: Run, path: Path | None) -> Iterator[Job]:
         fd, keys_file = tempfile.mkstemp(prefix="adsmig-", suffix=".keys")
         os.close(fd)
     try:
-        sort_keys(job.files_from, keys_file, as_paths=job.src.scheme == "file")
+        sort_keys(job.files_from, keys_file, as_paths=job.src.is_path)
         yield replace(job, keys_file=keys_file)
     finally:
         with contextlib.suppress(OSError):

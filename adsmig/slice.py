@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from adsmig.content import same_content
+from adsmig.content import same_content, same_time
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.limits import Lease, opened
@@ -225,8 +225,7 @@ class Slice:
             there = action.dst._replace(key=key)
 
             def compare() -> Outcome:
-                same = same_content(self._src, entry, self._dst, there, self._limits)
-                return done(entry, "" if same else "differs")
+                return done(entry, "" if self._same(entry, there) else "differs")
 
             found = settled(compare, entry, self._stopping)
             if found.kind != "differs":
@@ -236,6 +235,13 @@ class Slice:
             if entry.size > min(LARGE_SIZE, job.max_put):
                 return False, None
         return False, copy(self._src, self._dst, entry, key, self._limits, self._manner)
+
+    def _same(self, entry: Entry, there: Entry) -> bool:
+        """Whether what could not be told from the listings is equal."""
+        job = self._job
+        if job.command == "sync" and not job.compare and not job.delete_src:
+            return same_time(self._src, entry, there)
+        return same_content(self._src, entry, self._dst, there, self._limits)
 
     def _settle(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
@@ -344,8 +350,7 @@ class Slice:
             assert there
             there = there._replace(key=self._job.dst_key(entry.key))
             try:
-                same = same_content(self._src, entry, self._dst, there, self._limits)
-                what = What.SKIP if same else What.COPY
+                what = What.SKIP if self._same(entry, there) else What.COPY
             except (ObjectError, NotFound, SourceChanged) as exc:
                 what, entry = What.FAIL, entry._replace(problem=str(exc))
                 action = Action(what, entry)

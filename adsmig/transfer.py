@@ -103,9 +103,9 @@ def await_settled(
     """Waits until an object that changed a moment ago is two seconds old.
 
     Stores tell times in whole seconds.  A copy made in the second of the last change could not be
-    told, by a later sync, from one made before it.  Between file systems times are exact.
+    told, by a later sync, from one made before it.  Between local file systems times are exact.
     """
-    if not (src.keeps_files and dst.keeps_files):
+    if max(src.tick_ns, dst.tick_ns) > 1:
         age = time.time() - _time_of(entry) / 1e9
         if 0 <= age < SETTLED_S:  # a time in the future is another clock's
             wait(SETTLED_S - age, stopping)
@@ -150,8 +150,9 @@ def _copy_once(
         if not src.keeps_files and time.monotonic() - began > LONG_READ_S:
             src.meta(entry)  # raises if it was replaced meanwhile: no later sync would notice
         _check_md5(stored, reader.md5)
-        if not stored.md5 and not dst.keeps_files:
-            _check_size(dst, key, entry)
+        if not stored.md5 and not dst.is_local:
+            if stored.size != entry.size:
+                _check_size(dst, key, entry)
             if manner.prove and digest(dst, dst.stat(key), limits).xxh3 != reader.xxh3:
                 raise TransientError("what the destination has is not what was sent")
         checksum = "xxh3:" + reader.xxh3
@@ -188,7 +189,7 @@ def prove_parts(
     doubtful = [
         part for part in parts if part.checksum and not (part.md5 and md5_in(part.etag) == part.md5)
     ]
-    if not doubtful or dst.keeps_files:
+    if not doubtful or dst.is_local:
         return
     there = dst.stat(key)
     for part in doubtful:

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.servers import MinIOGateway, Moto, SeaweedFS, Server
+from tests.servers import MinIOGateway, Moto, RcloneSftp, SeaweedFS, Server, Sshd
 
 BucketFactory = Callable[[Server], str]
 
@@ -31,6 +31,20 @@ def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinIOGateway]:
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     """moto, one for each pytest worker."""
     with Moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """OpenSSH, one for each pytest worker."""
+    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneSftp]:
+    """rclone's SFTP server, one for each pytest worker."""
+    with RcloneSftp(tmp_path_factory.mktemp("rclone")) as server:
         yield server
 
 

@@ -1,4 +1,5 @@
-"""Real S3 servers on loopback, for the tests and the demo: SeaweedFS, MinIO's code base, moto.
+"""Real S3 servers on loopback, for the tests and the demo: SeaweedFS, MinIO's code base, moto; and
+SFTP servers: OpenSSH, rclone.
 
 Each is a context manager: entering starts the server and returns once a signed PUT and GET have
 worked, leaving stops it and everything it started. Nothing here needs pytest.
@@ -368,6 +369,123 @@ class Moto(Server):
         return [sys.executable, "-m", "moto.server", "-H", self.host_name, "-p", str(self.port)]
 
 
+class SftpServer(Server):
+    """A server that speaks SFTP: who logs in is ``user``, with the key in ``key_file``.
+
+    Its paths are those of this machine, relative to ``top``.
+    """
+
+    user = "root"
+    password = ""
+    top = Path("/")
+
+    @property
+    def key_file(self) -> Path:
+        """The private key of the user."""
+        return self.directory / "user_key"
+
+    @property
+    def host_key(self) -> str:
+        """The public key of the server, as ``known_hosts`` has it after the names."""
+        return " ".join((self.directory / "host_key.pub").read_text().split()[:2])
+
+    @property
+    def known_hosts(self) -> str:
+        """The line that makes the server known."""
+        return f"[{self.host_name}]:{self.port} {self.host_key}\n"
+
+    def address(self, path: Path | str) -> str:
+        """The address of a path of this machine on the command line."""
+        where = f"{self.user}@{self.host}"
+        return f"sftp://{where}/{str(path).removeprefix(str(self.top)).lstrip('/')}"
+
+    def trust(self, home: Path) -> None:
+        """Makes the server known, and gives the user's key, to whoever has this home."""
+        ssh = home / ".ssh"
+        ssh.mkdir(mode=0o700, exist_ok=True)
+        with (ssh / "known_hosts").open("a") as file:
+            file.write(self.known_hosts)
+        shutil.copy(self.key_file, ssh / "id_ed25519")
+
+    def prepare(self) -> None:
+        for name in ("host_key", "user_key"):
+            if not (self.directory / name).exists():
+                make_key(self.directory / name)
+
+    def _try_it(self) -> Exception | None:
+        try:
+            with socket.create_connection((self.host_name, self.port), 5) as sock:
+                sock.settimeout(5)
+                hello = sock.recv(64)
+            return None if hello.startswith(b"SSH-2.0-") else ServerError("not SSH")
+        except OSError as exc:
+            return exc
+
+
+class Sshd(SftpServer):
+    """OpenSSH's own, with its internal SFTP server."""
+
+    name = "sshd"
+    extensions = True
+    """Its SFTP server says what it can do beyond the protocol."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        Path("/run/sshd").mkdir(exist_ok=True)
+        # Its host key and the authorized keys are what it insists on that nobody else may write.
+        config = {
+            "Port": self.port,
+            "ListenAddress": self.host_name,
+            "HostKey": self.directory / "host_key",
+            "PidFile": "none",
+            "AuthorizedKeysFile": self.directory / "user_key.pub",
+            "PermitRootLogin": "yes",
+            "PasswordAuthentication": "no",
+            "StrictModes": "no",
+            "UsePAM": "no",
+            "MaxStartups": "100",
+            "LogLevel": "ERROR",
+            "Subsystem": "sftp internal-sftp",
+        }
+        lines = [f"{name} {value}\n" for name, value in config.items()]
+        (self.directory / "sshd_config").write_text("".join(lines))
+
+    def command(self) -> list[str]:
+        return [program("sshd"), "-D", "-e", "-f", str(self.directory / "sshd_config")]
+
+
+class RcloneSftp(SftpServer):
+    """rclone's: Go's SFTP library, without fsync, with passwords."""
+
+    name = "rclone"
+    user = "someone"
+    password = "p@ss:word/+"
+
+    @property
+    def top(self) -> Path:  # type: ignore[override]
+        """What it serves."""
+        return self.directory / "served"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.top.mkdir(exist_ok=True)
+
+    def command(self) -> list[str]:
+        command = [program("rclone"), "serve", "sftp", str(self.top), "--addr", self.host]
+        command += ["--key", str(self.directory / "host_key")]
+        command += ["--user", self.user, "--pass", self.password, "--dir-cache-time", "0s"]
+        command += ["--authorized-keys", str(self.directory / "user_key.pub"), "--links"]
+        command += ["--vfs-cache-mode", "writes", "--vfs-write-back", "0s", "--cache-dir"]
+        return [*command, str(self.directory / "cache"), "--config", "/dev/null"]
+
+
+def make_key(path: Path, passphrase: str = "") -> Path:
+    """A new Ed25519 key, with its public half beside it."""
+    command = [program("ssh-keygen"), "-q", "-t", "ed25519", "-N", passphrase, "-f", str(path)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    return path
+
+
 class _Died(ServerError):
     """The process ended before it served; perhaps another took one of its ports."""
 
@@ -376,6 +494,8 @@ def program(name: str) -> str:
     """The path of a program beside this Python or on PATH; ServerError if there is none."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
+    # Debian's sshd is not on the PATH of users.
+    found = found or shutil.which(name, path="/usr/sbin")
     if found is None:
         raise ServerError(f"no program {name} beside {sys.executable} or on PATH")
     return found

@@ -21,6 +21,10 @@ def open_storage(location: Location, settings: Settings, destination: bool = Fal
         from adsmig.storage.local import LocalStorage
 
         return LocalStorage(location, settings, destination)
+    if location.scheme == "sftp":
+        from adsmig.storage.sftp import SftpStorage
+
+        return SftpStorage(location, settings, destination)
     if location.scheme in PROVIDERS:
         from adsmig.storage.s3 import S3Storage
 

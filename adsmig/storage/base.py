@@ -52,6 +52,8 @@ class Stored(NamedTuple):
     etag: str | None = None
     md5: str | None = None
     """The MD5 that it computed over what it stored, hexadecimal, where its ETag is one."""
+    size: int | None = None
+    """The bytes that it said, afterwards, it has; None if it has to be asked."""
 
 
 class Storage(Protocol):
@@ -62,6 +64,10 @@ class Storage(Protocol):
     """An ETag of 32 hexadecimal digits is the content's MD5."""
     keeps_files: bool
     """Keys are paths: what is written is durable only after :meth:`sync`."""
+    is_local: bool
+    """The kernel itself keeps it: what was written need not be looked at again."""
+    tick_ns: int
+    """Nanoseconds between two times that it tells apart."""
 
     def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
         """Every entry whose key lies in ``keys``, in ascending byte order, streamed.
@@ -231,6 +237,10 @@ class Settings(Protocol):
     def links(self) -> str:
         """``follow`` symbolic links of file systems; ``copy``: list each as a link; ``record``: so
         list those to directories, and follow the others."""
+
+    @property
+    def accept_new_host_key(self) -> bool:
+        """An SFTP server whose host key is not known is to be trusted, and remembered."""
 
     @property
     def storage_class(self) -> str:

@@ -32,12 +32,10 @@ from adsmig.storage.localfile import (
     set_meta,
     write_all,
 )
+from adsmig.storage.paths import names_of, problem_of
 from adsmig.storage.root import Root
 from adsmig.storage.staging import Staging, publish
 from adsmig.storage.tree import Tree
-
-PATH_MAX = 4096
-"""Linux: bytes of the longest path, with the NUL at its end (path_resolution(7))."""
 
 
 class LocalStorage:
@@ -56,6 +54,8 @@ class LocalStorage:
 
     etag_is_md5 = False
     keeps_files = True
+    is_local = True
+    tick_ns = 1
 
     def __init__(self, location: Location, settings: Settings, destination: bool = False) -> None:
         self.location, self.destination = location, destination
@@ -168,7 +168,7 @@ class LocalStorage:
         with self._translated():
             root = self._root.opened()
             if self._guarded:
-                os.close(descend(root, _names(key), make=True))
+                os.close(descend(root, names_of(key), make=True))
             else:
                 os.makedirs(path, exist_ok=True)
         if key:  # the root is the user's own
@@ -219,7 +219,7 @@ class LocalStorage:
             elif key:  # the root itself is no object
                 good.append(key)
         good.sort(reverse=True)  # a directory goes after what is in it
-        for names, group in groupby(good, lambda key: _names(key)[:-1]):
+        for names, group in groupby(good, lambda key: names_of(key)[:-1]):
             reasons.update(self._delete_in(names, group))
         return reasons
 
@@ -343,18 +343,7 @@ class LocalStorage:
 
     def problem(self, key: bytes) -> str:
         """See Storage.problem."""
-        for name in key.removesuffix(b"/").split(b"/") if key else ():
-            if name in (b"", b".", b".."):
-                return f"{name.decode()!r} cannot be part of a path"
-            if len(name) > 255:
-                return "a name of more than 255 bytes cannot be part of a path"
-        if b"\0" in key:
-            return "a NUL cannot be part of a path"
-        if self.destination and key.startswith(STAGING):
-            return f"{STAGING.decode()}… is where unfinished files are kept"
-        if len(os.path.join(self._root.path, key)) >= PATH_MAX:
-            return "too long for a path of this file system"
-        return ""
+        return problem_of(key, self._root.path, self.destination)
 
     def _path(self, key: bytes) -> bytes:
         """The path of ``key``, which is certain to lie inside the root, but for links."""
@@ -368,7 +357,7 @@ class LocalStorage:
 
         ``make`` makes the directory.
         """
-        *names, name = _names(key)
+        *names, name = names_of(key)
         above = descend(self._root.opened(), names, make)
         try:
             yield name, above
@@ -415,8 +404,3 @@ class LocalStorage:
             if not isinstance(exc, OSError):
                 raise
             raise from_os_error(exc, f"writing to {self.location}") from exc
-
-
-def _names(key: bytes) -> list[bytes]:
-    """The names that lead to ``key``, its own the last."""
-    return key.removesuffix(b"/").split(b"/") if key else []

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from adsmig.errors import AdsmigError, ObjectError, SourceChanged, StorageFull, TransientError
 from adsmig.model import Entry, Meta
+from adsmig.storage.files import Status
 
 
 class LocalBody:
@@ -78,7 +79,7 @@ class DirectoryBody:
         """Nothing is open."""
 
 
-def meta_of(status: os.stat_result) -> Meta:
+def meta_of(status: Status) -> Meta:
     """What a file system keeps beside the bytes; links have no mode of their own."""
     mode = None if stat.S_ISLNK(status.st_mode) else stat.S_IMODE(status.st_mode)
     return Meta(status.st_mtime_ns, mode, status.st_uid, status.st_gid)

@@ -45,6 +45,8 @@ class MemoryStorage:
 
     etag_is_md5 = True
     keeps_files = False
+    is_local = False
+    tick_ns = 1_000_000_000
 
     def __init__(self, location: Location) -> None:
         self.location, self.prefix = location, location.path

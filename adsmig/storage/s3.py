@@ -46,6 +46,8 @@ class S3Storage:
     """
 
     keeps_files = False
+    is_local = False
+    tick_ns = 1_000_000_000
 
     def __init__(self, location: Location, settings: Settings, destination: bool = False) -> None:
         self.location = location

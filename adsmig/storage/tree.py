@@ -8,21 +8,18 @@ import os
 import stat
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from adsmig.errors import AdsmigError, ListingError, NotFound
 from adsmig.model import Entry, KeyRange
 from adsmig.storage.base import Prune
+from adsmig.storage.files import Files, LocalFiles, Status
 
 log = logging.getLogger(__name__)
 
 BIG_DIRECTORY = 10_000
 """Names; the sorted names of a directory beyond this are kept while a worker stays in it."""
-
-_SETTLED_NS = 2_000_000_000
-"""A directory changed less than this before it was read can change again within the same tick of
-its mtime, so an equal mtime proves nothing."""
 
 
 class _Directory(NamedTuple):
@@ -30,9 +27,15 @@ class _Directory(NamedTuple):
 
     path: bytes
     names: list[bytes]
-    status: os.stat_result
+    statuses: Sequence[Status] | None
+    """Of each name, links themselves; None where they have to be asked for one by one."""
+    status: Status
     proven: bool
     """An unchanged mtime means unchanged names."""
+
+
+_Level = tuple[bytes, _Directory, Iterator[int]]
+"""A directory that is being listed: its key, itself, and which of its names are to come."""
 
 
 class Tree:
@@ -43,7 +46,7 @@ class Tree:
     ``written`` says that this run writes there: what begins with ``hidden`` at its top is left out,
     and kept names are trusted for as long as the process lives.  The run itself is what changes the
     directory then, each range once; a name that is missing from stale names only means that an
-    object is written again.
+    object is written again.  ``files`` are this machine's, or another's.
     """
 
     def __init__(
@@ -53,7 +56,9 @@ class Tree:
         hidden: bytes,
         check: Callable[[], None],
         links: str = "follow",
+        files: Files | None = None,
     ) -> None:
+        self._files: Files = files or LocalFiles()
         self.root, self._written, self._hidden = root, written, hidden
         self._check, self._links = check, links
         self._kept: _Directory | None = None
@@ -72,22 +77,25 @@ class Tree:
         except OSError as exc:
             raise AdsmigError(f"cannot list {_shown(self.root)}: {exc.strerror}") from exc
         self._check()
-        if self._written:
-            shown = [name for name in top.names if not name.startswith(self._hidden)]
-            top = top._replace(names=shown)
-        levels = [(b"", top.status, iter(_select(top.names, b"", keys)))]
+        levels = [(b"", top, iter(_select(top.names, b"", keys)))]
         while levels:
-            prefix, _, names = levels[-1]
-            for name in names:
+            prefix, above, places = levels[-1]
+            for place in places:
+                name = above.names[place]
                 key = prefix + name
+                status = above.statuses[place] if above.statuses else None
+                if self._written and not prefix and name.startswith(self._hidden):
+                    continue
                 if not name.endswith(b"/"):
-                    if entry := self._file_entry(key):
+                    if entry := self._file_entry(key, status):
                         yield entry
                     continue
                 if prune and prune(key):
                     continue
                 try:
                     directory = self._read_directory(os.path.join(self.root, key))
+                    real = status is not None and stat.S_ISDIR(status.st_mode)
+                    around = not real and self._is_around(directory, levels)
                 except FileNotFoundError:
                     continue  # removed since its parent was read
                 except OSError as exc:
@@ -99,7 +107,7 @@ class Tree:
                         ) from exc
                     yield _trouble(key, f"the directory cannot be listed: {exc.strerror}")
                     continue
-                if any(os.path.samestat(directory.status, above) for _, above, _ in levels):
+                if around:
                     if key in keys:
                         yield _trouble(key, "a symbolic link to a directory above it")
                     continue
@@ -111,8 +119,7 @@ class Tree:
                         directory.status.st_ctime_ns,
                         implied=bool(directory.names),
                     )
-                below = _select(directory.names, key, keys)
-                levels.append((key, directory.status, iter(below)))
+                levels.append((key, directory, iter(_select(directory.names, key, keys))))
                 break
             else:
                 levels.pop()
@@ -128,39 +135,39 @@ class Tree:
             and (self._written or (kept.proven and kept.status.st_mtime_ns == status.st_mtime_ns))
         ):
             return kept
-        proven = status.st_mtime_ns < time.time_ns() - _SETTLED_NS
-        with os.scandir(path) as found:
-            names = [item.name + b"/" if self._is_directory(item) else item.name for item in found]
-        names.sort()
-        directory = _Directory(path, names, status, proven)
+        proven = status.st_mtime_ns < time.time_ns() - self._files.settled_ns
+        names, statuses = self._files.scan(path, self._links == "follow")
+        directory = _Directory(path, names, statuses, status, proven)
         if len(names) > BIG_DIRECTORY:
             log.debug("read a directory of %d names: %s", len(names), _shown(path))
             self._kept = directory
         return directory
 
-    def _status(self, path: bytes) -> os.stat_result:
+    def _status(self, path: bytes) -> Status:
         """Of a directory; NotADirectoryError if a link that is not followed took its place."""
         if self._links == "follow" or path == self.root:
-            return os.stat(path)
-        status = os.lstat(path.removesuffix(b"/"))
+            return self._files.stat(path)
+        status = self._files.lstat(path.removesuffix(b"/"))
         if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         return status
 
-    def _is_directory(self, item: os.DirEntry[bytes]) -> bool:
-        """A link that is not followed is none: it is listed, and sorts, under its bare name."""
-        try:
-            return item.is_dir(follow_symlinks=self._links == "follow")
-        except OSError:
-            return False
+    def _is_around(self, directory: _Directory, levels: Sequence[_Level]) -> bool:
+        """Whether a directory is one of those that lead to it."""
+        path, status = directory.path, directory.status
+        return any(
+            self._files.is_same(path, status, above.path, above.status) for _, above, _ in levels
+        )
 
-    def _file_entry(self, key: bytes) -> Entry | None:
+    def _file_entry(self, key: bytes, status: Status | None) -> Entry | None:
         path = os.path.join(self.root, key)
         try:
-            return self.entry(key, self.examine(path))
+            if status is None or (stat.S_ISLNK(status.st_mode) and self._links != "copy"):
+                status = self.examine(path)
+            return self.entry(key, status)
         except OSError as exc:
             try:
-                os.lstat(path)
+                self._files.lstat(path)
             except (FileNotFoundError, NotADirectoryError):
                 return None  # removed since its directory was read
             except OSError:
@@ -169,13 +176,13 @@ class Tree:
                 return _trouble(key, "a broken symbolic link")
             return _trouble(key, f"cannot be examined: {exc.strerror}")
 
-    def examine(self, path: bytes) -> os.stat_result:
+    def examine(self, path: bytes) -> Status:
         """The status of what ``path`` leads to, or of the link there if that is not followed."""
         if self._links == "copy":
-            return os.lstat(path)
-        status = os.stat(path)
+            return self._files.lstat(path)
+        status = self._files.stat(path)
         if self._links == "record" and stat.S_ISDIR(status.st_mode):
-            return os.lstat(path)
+            return self._files.lstat(path)
         return status
 
     def is_behind_link(self, key: bytes) -> bool:
@@ -183,7 +190,7 @@ class Tree:
         if self._links == "follow":
             return False
         ends = (at for at, byte in enumerate(key[:-1]) if byte == ord("/"))
-        return any(os.path.islink(os.path.join(self.root, key[:end])) for end in ends)
+        return any(self._is_link(os.path.join(self.root, key[:end])) for end in ends)
 
     def hides(self, key: bytes) -> bool:
         """See Storage.hides."""
@@ -192,12 +199,24 @@ class Tree:
         ends = (at for at, byte in enumerate(key[:-1]) if byte == ord("/"))
         above = (os.path.join(self.root, key[:end]) for end in ends)
         record = self._links == "record"
-        return any(os.path.islink(path) and (record or not os.path.isdir(path)) for path in above)
+        return any(self._is_link(path) and (record or not self._leads_in(path)) for path in above)
 
-    def entry(self, key: bytes, status: os.stat_result) -> Entry:
+    def _is_link(self, path: bytes) -> bool:
+        try:
+            return stat.S_ISLNK(self._files.lstat(path).st_mode)
+        except OSError:
+            return False
+
+    def _leads_in(self, path: bytes) -> bool:
+        try:
+            return stat.S_ISDIR(self._files.stat(path).st_mode)
+        except OSError:
+            return False
+
+    def entry(self, key: bytes, status: Status) -> Entry:
         """The entry of something examined; raises OSError for a link that cannot be read."""
         if stat.S_ISLNK(status.st_mode):
-            target = os.readlink(os.path.join(self.root, key))
+            target = self._files.readlink(os.path.join(self.root, key))
             return Entry(key, len(target), status.st_mtime_ns, status.st_ctime_ns, link=target)
         if key.endswith(b"/"):
             return Entry(key, 0, status.st_mtime_ns, status.st_ctime_ns)
@@ -206,8 +225,8 @@ class Tree:
         return Entry(key, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _select(names: list[bytes], prefix: bytes, keys: KeyRange) -> list[bytes]:
-    """Those of a directory's sorted ``names`` at or below which the range can hold a key.
+def _select(names: list[bytes], prefix: bytes, keys: KeyRange) -> range:
+    """Which of a directory's sorted ``names`` the range can hold a key at or below.
 
     A directory is among them if only its content is in the range.
     """
@@ -223,7 +242,7 @@ def _select(names: list[bytes], prefix: bytes, keys: KeyRange) -> list[bytes]:
             high = bisect_right(names, keys.upto[len(prefix) :])
         elif keys.upto < prefix:
             high = 0
-    return names[low:high]
+    return range(low, high)
 
 
 def _trouble(key: bytes, problem: str) -> Entry:

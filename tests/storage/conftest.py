@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +17,10 @@ from adsmig.location import Location
 from adsmig.storage import open_storage
 from adsmig.storage.base import Storage
 from adsmig.storage.memory import MemoryStorage
-from tests.servers import Server
+from tests.servers import Server, SftpServer
 from tests.storage.support import Options
 
-KINDS = ["memory", "local", "seaweedfs", "minio", "moto"]
+KINDS = ["memory", "local", "sshd", "seaweedfs", "minio", "moto"]
 
 
 @dataclass
@@ -38,6 +39,11 @@ class Place:
             return MemoryStorage(location)
         self.opened.append(open_storage(location, Options(), destination))
         return self.opened[-1]
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether keys are paths."""
+        return self.location.is_path
 
     @property
     def refusals(self) -> tuple[type[Exception], ...]:
@@ -69,6 +75,13 @@ class Places:
             path = self._directory / uuid4().hex / "deep" / "prefix"
             path.mkdir(parents=True)
             return Place(kind, location.parse(f"{path}/"))
+        if kind in ("sshd", "rclone"):
+            ssh: SftpServer = self._request.getfixturevalue(kind)
+            ssh.trust(Path(os.environ["HOME"]))
+            top = self._directory if kind == "sshd" else ssh.top
+            path = top / uuid4().hex / "deep" / "prefix"
+            path.mkdir(parents=True)
+            return Place(kind, location.parse(f"{ssh.address(path)}/"))
         prefix = "" if whole else f"{uuid4().hex}/deep/prefix/"
         if kind == "memory":
             bucket = uuid4().hex if whole else "shared"

@@ -24,6 +24,7 @@ class Options:
     by_directory: bool = False
     identities: tuple[tuple[int, int] | None, tuple[int, int] | None] = (None, None)
     links: str = "follow"
+    accept_new_host_key: bool = False
     storage_class: str = ""
     sse: str = ""
     tags: bool = False
@@ -78,6 +79,13 @@ def entries_of(storage: Storage, within: KeyRange = EVERYTHING) -> list[Entry]:
 
 def keys_of(storage: Storage, within: KeyRange = EVERYTHING) -> list[bytes]:
     return [entry.key for entry in entries_of(storage, within)]
+
+
+def told(storage: Storage, time_ns: int | None) -> int | None:
+    """A file's time as the storage can tell it: SFTP counts whole seconds from 1970 on."""
+    if time_ns is None or not storage.location.tells_seconds:
+        return time_ns
+    return max(0, time_ns // 10**9 * 10**9)
 
 
 def in_threads(storage: Storage, work: Callable[[bytes], object], keys: Iterable[bytes]) -> None:

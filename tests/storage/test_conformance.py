@@ -36,6 +36,7 @@ from tests.storage.support import (
     send_part,
     small_pages,
     tail,
+    told,
 )
 
 MIB = 1 << 20
@@ -144,7 +145,7 @@ def test_what_lies_beside_the_prefix_is_not_listed(place: Place) -> None:
     prefix = place.location.path.rstrip(b"/")
     storage = place.open()
     fill(storage, [b"b", b"d/e"])
-    above = place.open(place.beside(prefix.rpartition(b"/")[0] + (b"/" * (place.kind != "local"))))
+    above = place.open(place.beside(prefix.rpartition(b"/")[0] + (b"/" * (not place.is_tree))))
     fill(above, [b"prefix-old/c", b"prefix.d", b"prefix0", b"prefi", b"a/prefix/b"])
     assert keys_of(storage) == [b"b", b"d/e"]
     assert storage.probe(b"d/e") is None
@@ -247,7 +248,7 @@ def test_a_listing_goes_on_while_keys_come_and_go(storage: Storage) -> None:
 def test_a_place_that_is_not_there_is_an_error_and_no_empty_listing(place: Place) -> None:
     if place.kind == "memory":
         pytest.skip("a bucket is there as soon as it is named")
-    if place.kind == "local":
+    if place.is_tree:
         missing = place.beside(place.location.path + b"/missing")
     else:
         missing = type(place.location)(
@@ -366,9 +367,9 @@ def listed(storage: Storage, key: bytes) -> Entry:
 def test_an_object_replaced_since_it_was_listed_is_a_changed_source(
     storage: Storage, content: bytes, span: tuple[int, int | None]
 ) -> None:
-    put(storage, b"object", b"old content", Meta(mtime_ns=1))
+    put(storage, b"object", b"old content", Meta(mtime_ns=10**9))
     entry = listed(storage, b"object")
-    put(storage, b"object", content, Meta(mtime_ns=2))
+    put(storage, b"object", content, Meta(mtime_ns=2 * 10**9))
     with pytest.raises(SourceChanged):
         get(storage, entry, *span)
     assert get(storage, listed(storage, b"object")) == content
@@ -472,7 +473,7 @@ def test_objects_are_written_and_read_by_many_threads(storage: Storage) -> None:
 def test_the_time_of_an_object_is_kept_to_the_nanosecond(storage: Storage, mtime_ns: int) -> None:
     put(storage, b"object", b"content", Meta(mtime_ns=mtime_ns))
     with storage.read(storage.stat(b"object")) as body:
-        assert body.meta.mtime_ns == mtime_ns
+        assert body.meta.mtime_ns == told(storage, mtime_ns)
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o600, 0o755, 0o400, 0o7777, 0])
@@ -505,7 +506,7 @@ GATEWAY_FORGETS = ("content-language", "content-encoding", "expires")
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_the_headers_of_an_object_are_kept(place: Place, header: str) -> None:
-    if place.kind == "local" or (place.kind == "minio" and header in GATEWAY_FORGETS):
+    if place.is_tree or (place.kind == "minio" and header in GATEWAY_FORGETS):
         pytest.skip("it keeps none of the kind")
     storage = place.open()
     put(storage, b"object", b"content", Meta(headers={header: HEADERS[header]}))
@@ -519,7 +520,7 @@ def test_the_headers_of_an_object_are_kept(place: Place, header: str) -> None:
     ids=["plain", "blank", "blanks", "utf-8", "latin-1"],
 )
 def test_what_users_noted_about_an_object_is_kept(place: Place, value: str) -> None:
-    if place.kind == "local" or (place.kind == "minio" and value == "é"):
+    if place.is_tree or (place.kind == "minio" and value == "é"):
         pytest.skip("it keeps no such notes")
     storage = place.open()
     put(storage, b"object", b"content", Meta(user={"note": value, "other-note": "2"}))
@@ -538,7 +539,7 @@ NOTES = {
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "multipart"])
 def test_what_was_read_beside_the_content_is_written_with_a_copy(place: Place, large: bool) -> None:
-    if place.kind == "local":
+    if place.is_tree:
         pytest.skip("it keeps none of the kind")
     storage = place.open()
     put(storage, b"object", b"content", Meta(headers=HEADERS, user=NOTES))
@@ -564,7 +565,7 @@ def test_metadata_is_told_without_the_content(storage: Storage) -> None:
     put(storage, b"d/object", b"content", Meta(1_700_000_000_123_456_789, 0o640))
     entry = listed(storage, b"d/object")
     meta = storage.meta(entry)
-    assert (meta.mtime_ns, meta.mode) == (1_700_000_000_123_456_789, 0o640)
+    assert (meta.mtime_ns, meta.mode) == (told(storage, 1_700_000_000_123_456_789), 0o640)
     with storage.read(entry) as body:
         assert meta == body.meta
     put(storage, b"d/object", b"CONTENT", Meta(1_800_000_000_000_000_000))
@@ -635,7 +636,7 @@ def test_keys_that_documents_mangle_are_deleted_as_they_are(place: Place) -> Non
 def test_a_directory_that_lost_its_content_is_no_object(
     place: Place,
 ) -> None:
-    if place.kind == "local":
+    if place.is_tree:
         pytest.skip("an empty directory is an entry of a file system")
     storage = place.open()
     fill(storage, [b"d/e/f", b"g/h", b"i"])
@@ -755,7 +756,7 @@ def test_a_key_is_held_as_it_is_or_refused(place: Place, key: bytes) -> None:
     else:
         assert entries == []
     # Some keep the directories of what was removed.
-    keeps = place.kind in ("local", "seaweedfs")
+    keeps = place.is_tree or place.kind == "seaweedfs"
     left = [key for key in keys_of(storage) if not (keeps and key.endswith(b"/"))]
     assert left == bystanders
     for other in bystanders:
@@ -786,13 +787,13 @@ def test_what_no_object_store_holds_is_a_problem(place: Place) -> None:
 
 def test_a_link_is_made_or_refused(place: Place) -> None:
     storage = place.open()
-    if place.kind == "local":
+    if place.is_tree:
         storage = open_storage(place.location, Options(links="copy"), True)
     try:
         storage.write_link(b"d/link", b"../to where", Meta(mtime_ns=10**18))
     except ObjectError:
         assert keys_of(storage) == []
-        assert place.kind != "local"
+        assert not place.is_tree
     else:
         (entry,) = entries_of(storage)
         assert (entry.key, entry.link) == (b"d/link", b"../to where")
@@ -802,10 +803,14 @@ def test_a_link_is_made_or_refused(place: Place) -> None:
 def test_keys_of_the_greatest_length_are_held_or_refused(either_place: Place, length: int) -> None:
     storage = either_place.open()
     fill(storage, [b"other"])
-    prefix = b"" if either_place.kind == "local" else either_place.location.path
+    prefix = b"" if either_place.is_tree else either_place.location.path
     key = b"/".join([b"n" * 100] * 11)[: length - len(prefix)]
     held = fill_with_what_fits(storage, [key], either_place.refusals)
-    if either_place.kind in ("memory", "local") or (either_place.server and length > 1024):
+    if (
+        either_place.kind == "memory"
+        or either_place.is_tree
+        or (either_place.server and length > 1024)
+    ):
         assert bool(held) == (not either_place.server)
     assert keys_of(storage) == sorted({b"other", *held})
     for one in held:
@@ -855,7 +860,7 @@ def test_a_marker_and_what_is_below_it_are_listed_together(storage: Storage) -> 
 
 
 def test_a_marker_at_the_prefix_itself_is_the_empty_key(place: Place) -> None:
-    if place.kind == "local":
+    if place.is_tree:
         pytest.skip("the directory itself is no entry")
     storage = place.open()
     put(storage, b"")
@@ -920,7 +925,7 @@ def test_parts_sent_in_any_order_make_the_object(storage: Storage) -> None:
     assert (entry.size, entry.etag) == (len(CONTENT), etag)
     with storage.read(entry) as body:
         assert drain(body) == CONTENT
-        assert (body.meta.mtime_ns, body.meta.mode) == (meta.mtime_ns, meta.mode)
+        assert (body.meta.mtime_ns, body.meta.mode) == (told(storage, meta.mtime_ns), meta.mode)
         assert body.md5 in (None, hashlib.md5(CONTENT).hexdigest())
     assert get(storage, entry, PART - 5, 10) == CONTENT[PART - 5 : PART + 5]
     assert keys_of(storage) == [b"d/large"]
@@ -981,11 +986,11 @@ def test_complete_does_not_take_another_object_for_its_own(place: Place) -> None
     if place.kind == "moto":
         pytest.skip("it answers 500 to the completion of an upload that is gone")
     storage = place.open()
-    content, meta = CONTENT[:100], Meta(mtime_ns=12345)
+    content, meta = CONTENT[:100], Meta(mtime_ns=12345 * 10**9)
     upload = upload_of(storage, b"large", 100, meta)
     parts = send_all(storage, b"large", upload, content)
     storage.abort(b"large", upload.upload_id)
-    put(storage, b"large", b"!" * 100, Meta(mtime_ns=6789))
+    put(storage, b"large", b"!" * 100, Meta(mtime_ns=6789 * 10**9))
     with pytest.raises(NotFound):
         storage.complete(b"large", upload, parts, meta)
 

@@ -244,6 +244,65 @@ def test_no_current_directory_is_an_error(cwd: bytes) -> None:
     os.chdir(cwd)
 
 
+# SFTP
+
+
+@pytest.mark.parametrize(
+    ("text", "user", "address", "path", "directory"),
+    [
+        ("sftp://user@host/path", "user", ("host", 22), b"/path", False),
+        ("sftp://user@host/path/", "user", ("host", 22), b"/path", True),
+        ("sftp://user@Host:2222/a//b/./c", "user", ("host", 2222), b"/a/b/c", False),
+        ("sftp://user@host", "user", ("host", 22), b".", True),
+        ("sftp://user@host:22", "user", ("host", 22), b".", True),
+        ("sftp://user@host/", "user", ("host", 22), b"/", True),
+        ("sftp://user@host/~/x", "user", ("host", 22), b"x", False),
+        ("sftp://user@host:x", "user", ("host", 22), b"x", False),
+        ("sftp://user@[::1]:2222/x", "user", ("::1", 2222), b"/x", False),
+        ("user@host:path", "user", ("host", 22), b"path", False),
+        ("user@host:", "user", ("host", 22), b".", True),
+        ("user@host:/path", "user", ("host", 22), b"/path", False),
+        ("user@host:~/path/", "user", ("host", 22), b"path", True),
+        ("user@host:./~", "user", ("host", 22), b"~", False),
+        ("user@host:2222:path", "user", ("host", 2222), b"path", False),
+        ("user@host:2222:/a@b:c", "user", ("host", 2222), b"/a@b:c", False),
+        ("user@[::1]:path", "user", ("::1", 22), b"path", False),
+        ("a%40b@host:é%20#?", "a@b", ("host", 22), "é%20#?".encode(), False),
+        ("user@host:\udcff", "user", ("host", 22), b"\xff", False),
+    ],
+)
+def test_sftp(
+    cwd: bytes, text: str, user: str, address: tuple[str, int], path: bytes, directory: bool
+) -> None:
+    found = parse(text)
+    assert (found.scheme, found.user, found.address) == ("sftp", user, address)
+    assert (found.path, found.trailing_slash, found.credentials) == (path, directory, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["user:p%2Fa%25s+%3A%40@host:x", "sftp://user:p%2Fa%25s+%3A%40@host/x"]
+)
+def test_the_password_of_sftp_is_decoded_once_and_never_shown(cwd: bytes, text: str) -> None:
+    found = parse(text)
+    assert found.credentials
+    assert found.credentials.password == "p/a%s+:@"
+    assert "p/a" not in f"{found} {found!r} {found.credentials!r} {found.identity}"
+    assert str(found).startswith("sftp://***@host/")
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_sftp_without_a_user_is_for_whoever_asks(
+    cwd: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "me")
+    assert parse("sftp://host/x").user == "me"
+
+
+def test_the_identity_of_sftp_tells_users_and_places_apart(cwd: bytes) -> None:
+    texts = ["a@host:x", "b@host:x", "a@host:/x", "a@host:x/", "a@host:2:x", "a@other:x"]
+    assert len({parse(text).identity for text in texts}) == len(texts)
+
+
 # What is refused, and that it says what to do.
 
 
@@ -258,9 +317,13 @@ def test_no_current_directory_is_an_error(cwd: bytes) -> None:
         ("https://b.h/p", "https:// is not supported"),
         ("://b", "before ://"),
         (" s3://b", "before ://"),
-        ("sftp://user@host/path", "sftp:// is not supported"),
-        ("user@host:path", r"sftp addresses are not supported yet.*\./name"),
-        ("user@[::1]:path", "sftp"),
+        ("user@host:2222/path", r"two ways.*sftp://USER@HOST:PORT/PATH"),
+        ("user@host:2222", "two ways"),
+        ("user:name/x@host:path", r"USER\[:PASSWORD\]@HOST:PATH.*\./name"),
+        ("sftp://user@ho st/path", r"HOST\[:PORT\]/PATH"),
+        ("sftp://user@host:0/path", "1 to 65535"),
+        ("sftp://user@host:70000/path", "1 to 65535"),
+        ("sftp://user@host/a\0b", "NUL"),
         ("s3:bucket/prefix", "write s3://"),
         ("S3:/bucket", "write s3://"),
         ("file://rel", "file:///"),
@@ -336,7 +399,16 @@ def test_an_unescaped_secret_is_told_how_and_not_shown(text: str) -> None:
         "AK:Xsecret@bucket.host/p",
         "AK:Xse/cret@bucket.host/p",
         "AK:Xsecret@127.0.0.1:9000/bucket/p",
-        "user:Xsecret@host:path",
+        "user:X/secret@host:path",
+        "user:Xse@cret@host:path",
+        "user:Xse:cret@host:path",
+        "user:Xsecret@host:9000/bucket",
+        "sftp://user:X/secret@host/path",
+        "sftp://user:90/Xsecret@host/path",
+        "sftp://me@corp:Xsecret@host/path",
+        "me@corp:Xsecret@host:path",
+        "sftp://user:Xsecret@ho st/path",
+        "sftp://user:Xse%zzcret@host/path",
         " s3://AK:Xsecret@bucket.host/p",
         "s3:/AK:Xsecret@bucket.host/p",
         "AK:Xsecret@s3://bucket",

@@ -19,6 +19,7 @@ from adsmig.plan import (
     Verdict,
     by_content,
     by_record,
+    by_seconds,
     by_size,
     changed,
     merge,
@@ -486,3 +487,32 @@ def test_a_directory_that_is_there_is_unchanged() -> None:
     assert not changed(entry(b"d/", 0, 9), entry(b"d/", 0, 1))
     assert changed(entry(b"d/", 1, 9), entry(b"d/", 1, 1))
     assert changed(entry(b"f", 0, 9), entry(b"f", 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "verdict"),
+    [
+        # A file here, its copy there, which lost the fraction of a second.
+        ({"mtime_ns": 1_999_999_999}, {"mtime_ns": 1_000_000_000}, Verdict.SAME),
+        ({"mtime_ns": 2_000_000_000}, {"mtime_ns": 1_000_000_000}, Verdict.CHANGED),
+        ({"mtime_ns": 1_000_000_000}, {"mtime_ns": 1_999_999_999}, Verdict.SAME),
+        ({"mtime_ns": 1, "size": 2}, {"mtime_ns": 1}, Verdict.CHANGED),
+        # A file, and an object that was stored later, or earlier.
+        ({"mtime_ns": 1_000_000_000}, {"stored": 2}, Verdict.SAME),
+        ({"mtime_ns": 3_000_000_000}, {"stored": 2}, Verdict.CHANGED),
+        # An object, and a copy with its time; with an earlier one, perhaps of the file in it.
+        ({"stored": 5}, {"mtime_ns": 5_000_000_000}, Verdict.SAME),
+        ({"stored": 5}, {"mtime_ns": 4_000_000_000}, Verdict.UNSURE),
+        ({"stored": 5, "size": 2}, {"mtime_ns": 4_000_000_000}, Verdict.CHANGED),
+    ],
+)
+def test_where_times_are_whole_seconds(
+    src: dict[str, Any], dst: dict[str, Any], verdict: Verdict
+) -> None:
+    assert by_seconds(entry(b"a", **src), entry(b"a", **dst)) == verdict
+
+
+def test_whole_seconds_are_compared_where_one_side_is_sftp() -> None:
+    places = [parse(text) for text in ("/a", "sftp://me@host/b")]
+    assert rules_of(Job("sync", *places)).compare is by_seconds
+    assert rules_of(Job("sync", *reversed(places))).compare is by_seconds

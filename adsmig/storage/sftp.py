@@ -1,0 +1,381 @@
+"""SFTP servers: listed like a file system, read with a check for change, written by rename."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
+from adsmig.location import Location
+from adsmig.model import Entry, KeyRange, Meta, Part, Upload
+from adsmig.storage.base import (
+    STAGING,
+    Body,
+    Identity,
+    Prune,
+    Settings,
+    Storage,
+    Stored,
+    part_size_for,
+)
+from adsmig.storage.descent import MISSING, BehindLink, not_removed
+from adsmig.storage.localfile import DirectoryBody, meta_of
+from adsmig.storage.paths import names_of, problem_of
+from adsmig.storage.sftpfile import SftpBody, send_spans, write_spans
+from adsmig.storage.sftpfiles import SftpFiles
+from adsmig.storage.sftplogin import drop, shown, wire_to, with_login
+from adsmig.storage.sftppacket import FOR_WRITING, Status, seconds_of
+from adsmig.storage.sftpremoval import remove_in
+from adsmig.storage.sftpstaging import SftpStaging, translated
+from adsmig.storage.sftpwire import SftpWire
+from adsmig.storage.tree import Tree
+
+
+class SftpStorage:
+    """A directory of a server.  Everything is relative to ``location.path``.
+
+    What is being written lies in a staging directory of the job's at the top, as with file systems
+    (storage.local); so do the rules about links hold, as far as the protocol lets them: it has no
+    descriptors of directories, so links on the way to a key are looked for before each use, where
+    nothing may be written through them.  Times are whole seconds.
+    """
+
+    etag_is_md5 = False
+    keeps_files = True
+    is_local = False
+    tick_ns = 1_000_000_000
+
+    def __init__(self, location: Location, settings: Settings, destination: bool = False) -> None:
+        self.location, self.destination = location, destination
+        self._settings, self._root = settings, location.path
+        # Only a source tells of the links that it does not follow.
+        links = "follow" if destination and settings.links == "record" else settings.links
+        self._guarded = links == "copy"
+        self._files = SftpFiles(self._wire)
+        self._tree = Tree(self._root, destination, STAGING, lambda: None, links, self._files)
+        self._staging = SftpStaging(
+            self._root, os.fsencode(settings.staging), self._guarded, shown(location)
+        )
+
+    def __repr__(self) -> str:
+        return f"SftpStorage({self.location})"
+
+    def _wire(self) -> SftpWire:
+        return wire_to(self.location, self._settings)
+
+    # Listing
+
+    def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
+        """See Storage.list.  A directory's own entry comes before its content."""
+        return self._tree.list(keys, prune)
+
+    def probe(self, after: bytes) -> bytes | None:
+        """See Storage.probe."""
+        return next((entry.key for entry in self.list(KeyRange(after))), None)
+
+    def stat(self, key: bytes) -> Entry:
+        """See Storage.stat."""
+        path = self._path(key)
+        missing = NotFound(f"no such file at {shown(self.location)}: {os.fsdecode(path)}")
+        try:
+            if not key or self._tree.is_behind_link(key):
+                raise missing
+            status = self._tree.examine(path.removesuffix(b"/"))
+            if stat.S_ISDIR(status.st_mode) != key.endswith(b"/"):
+                raise missing
+            return self._tree.entry(key, status)
+        except OSError as exc:
+            if exc.errno in MISSING:
+                raise missing from exc
+            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+
+    def hides(self, key: bytes) -> bool:
+        """See Storage.hides."""
+        return self._tree.hides(key)
+
+    # Reading
+
+    def read(self, entry: Entry, start: int = 0, size: int | None = None) -> Body:
+        """See Storage.read."""
+        if entry.link is not None:
+            raise ObjectError("link", "a symbolic link has no content of its own")
+        if entry.key.endswith(b"/"):
+            return DirectoryBody(self.meta(entry))
+        size = entry.size - start if size is None else size
+        return SftpBody(self._wire(), self._path(entry.key), entry, start, size, self._guarded)
+
+    def meta(self, entry: Entry) -> Meta:
+        """See Storage.meta.  A directory is still the same whatever came and went in it."""
+        path = self._path(entry.key).removesuffix(b"/")
+        try:
+            status = self._tree.examine(path)
+            if entry.link is not None:
+                same = stat.S_ISLNK(status.st_mode) and self._files.readlink(path) == entry.link
+            elif entry.key.endswith(b"/"):
+                same = stat.S_ISDIR(status.st_mode)
+            else:
+                same = stat.S_ISREG(status.st_mode)
+                same = same and (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
+        except OSError as exc:
+            if exc.errno in MISSING:
+                raise SourceChanged("removed since it was listed") from exc
+            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+        if not same:
+            raise SourceChanged("it changed, or something else took its place, since it was listed")
+        return meta_of(status)
+
+    # Writing
+
+    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+        """See Storage.write.  The server has answered for every byte when this returns, and has
+        said that they are on stable storage, if it can say so.
+        """
+        if key.endswith(b"/") or not key:
+            self._write_directory(key, size, meta)
+            return Stored()
+        path, wire = self._path(key), self._wire()
+        staged = self._staging.path_for(key)
+        with self._translated(wire, staged):
+            handle = self._staging.create(wire, staged, path, meta)
+            try:
+                written, flying = send_spans(wire, handle, chunks)
+            except BaseException:
+                if not wire.lost:
+                    wire.close(handle)
+                raise
+            self._staging.finish(wire, handle, staged, written, meta, flying)
+            if written != size:
+                raise TransientError(f"{written} bytes came instead of {size}")
+            self._staging.publish(wire, staged, path)
+        return Stored(size=written)
+
+    def _write_directory(self, key: bytes, size: int, meta: Meta) -> None:
+        path, wire = self._path(key), self._wire()
+        if size:
+            raise ObjectError("key", "a directory cannot hold content, as this object does")
+        with self._translated(wire):
+            self._staging.make(wire, path.removesuffix(b"/") or b"/")
+        if key:  # the root is the user's own
+            self.set_directory_meta(key, meta)
+
+    def set_directory_meta(self, key: bytes, meta: Meta) -> None:
+        """See Storage.set_directory_meta.  Called once all content of the directory is written."""
+        if (meta.mode, meta.uid, meta.mtime_ns) == (None, None, None):
+            return
+        path, wire = self._path(key).removesuffix(b"/"), self._wire()
+        with self._translated(wire):
+            self._staging.set_directory_meta(wire, path or b"/", meta)
+
+    def write_link(self, key: bytes, target: bytes, meta: Meta) -> None:
+        """See Storage.write_link.  The protocol sets no times of links."""
+        if key.endswith(b"/") or not key:
+            raise ObjectError("key", "a symbolic link cannot have the name of a directory")
+        if not target or b"\0" in target:
+            raise ObjectError("link", "a symbolic link cannot lead to an empty name or to a NUL")
+        path, wire = self._path(key), self._wire()
+        staged = self._staging.path_for(key)
+        with self._translated(wire, staged):
+            self._staging.check_target(wire, path)
+            self._staging.link(wire, staged, target)
+            self._staging.publish(wire, staged, path)
+
+    def delete(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+        """See Storage.delete.  What lies behind a symbolic link below the root stays, with that
+        for a reason: it is outside the root, or there under another key.
+        """
+        reasons, good = dict[bytes, str](), list[bytes]()
+        for key in keys:
+            if problem := self.problem(key):
+                reasons[key] = problem
+            elif key:  # the root itself is no object
+                good.append(key)
+        good.sort(reverse=True)  # a directory goes after what is in it
+        for names, group in groupby(good, lambda key: names_of(key)[:-1]):
+            reasons.update(self._delete_in(names, list(group)))
+        return reasons
+
+    def _delete_in(self, names: Sequence[bytes], keys: Sequence[bytes]) -> dict[bytes, str]:
+        """Removes from one directory."""
+
+        def unit(wire: SftpWire) -> dict[bytes, str]:
+            try:
+                self._staging.check_way(wire, os.path.join(self._root, *names, b"x"))
+            except BehindLink as exc:
+                there = [key for key in keys if self._exists(wire, key)]
+                return dict.fromkeys(there, str(exc))
+            return remove_in(wire, self._root, keys)
+
+        try:
+            return self._files.retried(unit, "removing files")
+        except OSError as exc:
+            return {} if exc.errno in MISSING else dict.fromkeys(keys, not_removed(exc))
+
+    def _exists(self, wire: SftpWire, key: bytes) -> bool:
+        return wire.exists(self._path(key).removesuffix(b"/"))
+
+    def copy_from(self, src: Storage, entry: Entry, key: bytes) -> Stored | None:
+        """None: the bytes have to pass here, to be hashed."""
+        return None
+
+    def copy_part(self, src: Storage, key: bytes, upload: Upload, number: int) -> Stored | None:
+        """None, as copy_from."""
+        return None
+
+    def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
+        """A staged file, which the parts are written into through several connections."""
+        path, wire = self._path(key), self._wire()
+        staged = self._staging.path_for(key)
+        with self._translated(wire, staged):
+            self._staging.remove_strays(wire, staged)
+            wire.close(self._staging.create(wire, staged, path, meta))
+        return Upload(entry, staged.hex(), part_size_for(entry.size))
+
+    def put_part(
+        self, key: bytes, upload: Upload, number: int, chunks: Iterator[memoryview]
+    ) -> Stored:
+        """See Storage.put_part."""
+        offset, size = upload.span(number)
+        wire, staged = self._wire(), bytes.fromhex(upload.upload_id)
+        with self._translated(wire):
+            handle = self._opened(wire, staged)
+            try:
+                written = write_spans(wire, handle, chunks, offset)
+            finally:
+                if not wire.lost:
+                    wire.close(handle)
+            if written != size:
+                raise TransientError(f"{written} bytes came instead of {size}")
+        self._staging.note(staged)
+        return Stored()
+
+    def _opened(self, wire: SftpWire, staged: bytes) -> bytes:
+        try:
+            return wire.open(staged, FOR_WRITING)
+        except OSError as exc:
+            if exc.errno in MISSING:
+                raise NotFound("the staged file is gone") from exc
+            raise
+
+    def complete(self, key: bytes, upload: Upload, parts: Sequence[Part], meta: Meta) -> str | None:
+        """See Storage.complete."""
+        return self._files.retried(
+            lambda wire: self._complete(wire, key, upload, meta), "completing an upload"
+        )
+
+    def _complete(self, wire: SftpWire, key: bytes, upload: Upload, meta: Meta) -> None:
+        path, staged = self._path(key), bytes.fromhex(upload.upload_id)
+        with self._translated(wire):
+            try:
+                handle = self._opened(wire, staged)
+            except NotFound:
+                with contextlib.suppress(NotFound):
+                    there = self.stat(key)
+                    same_time = meta.mtime_ns is None or seconds_of(meta.mtime_ns) == seconds_of(
+                        there.mtime_ns or 0
+                    )
+                    if there.size == upload.entry.size and same_time:
+                        return  # an earlier try renamed it, and was cut off before it said so
+                raise
+            size = self._staging.finish(wire, handle, staged, None, meta)
+            if size != upload.entry.size:
+                raise NotFound("the staged file was tampered with")
+            self._staging.publish(wire, staged, path)
+
+    def abort(self, key: bytes, upload_id: str) -> None:
+        """See Storage.abort."""
+        with self._translated(self._wire()):
+            self._files.retried(
+                lambda wire: self._staging.remove(wire, bytes.fromhex(upload_id)),
+                "removing a staged file",
+            )
+
+    # The place
+
+    def prepare(self) -> None:
+        """Makes the root and the staging directory of a destination; looks into a source."""
+
+        def unit(wire: SftpWire) -> None:
+            if self.destination:
+                self._staging.prepare(wire)
+            else:
+                wire.close(wire.opendir(self._root))
+
+        try:
+            self._files.retried(unit, "preparing")
+        except (OSError, ObjectError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+            verb = "write to" if self.destination else "read"
+            raise AdsmigError(f"cannot {verb} {self.location}: {reason}") from exc
+
+    def identity(self) -> Identity | None:
+        """None: the protocol tells no inodes."""
+        return None
+
+    def sync(self) -> None:
+        """Has the server bring the directories that were written to, and the parts of large files,
+        to stable storage, if it knows how to.
+        """
+        with self._translated(self._wire()):
+            self._files.retried(self._staging.sync, "flushing")
+
+    def tidy(self) -> None:
+        """Removes the staging directory."""
+        with contextlib.suppress(OSError, AdsmigError):
+            self._staging.tidy(self._wire())
+
+    def close(self) -> None:
+        """See Storage.close."""
+        drop(self.location)
+
+    # Inside
+
+    def problem(self, key: bytes) -> str:
+        """See Storage.problem."""
+        return problem_of(key, self._root, self.destination)
+
+    def _path(self, key: bytes) -> bytes:
+        """The path of ``key``, which is certain to lie inside the root, but for links."""
+        if problem := self.problem(key):
+            raise ObjectError("key", problem)
+        return os.path.join(self._root, key)
+
+    def _translated(
+        self, wire: SftpWire, staged: bytes | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        return translated(wire, self._root, f"writing to {self.location}", staged)
+
+
+def ready(location: Location, settings: Settings) -> Location:
+    """The location with its path made absolute, and with a password if one was asked for.
+
+    ``..`` is looked up, for the parent of what a link names is another place.
+    """
+    location = with_login(location, settings)
+    files = SftpFiles(lambda: wire_to(location, settings))
+    names = location.path.split(b"/")
+    known = names[: len(names) - names[::-1].index(b"..")] if b".." in names else []
+    relative = not location.path.startswith(b"/")
+    if not known and not relative:
+        return location
+    head = b"/".join(known) or b"."
+    try:
+        real = files.retried(lambda wire: wire.realpath(head), "looking up a directory")
+    except OSError as exc:
+        raise NotFound(f"{location} cannot be looked up: {exc.strerror}") from exc
+    rest = [name for name in names[len(known) :] if name != b"."]
+    return replace(location, path=os.path.join(real, *rest))
+
+
+def status_at(location: Location, settings: Settings, follow: bool = True) -> Status | None:
+    """What is at a location itself; None if nothing is."""
+    files = SftpFiles(lambda: wire_to(location, settings))
+    try:
+        return (files.stat if follow else files.lstat)(location.path)
+    except OSError as exc:
+        if exc.errno in MISSING:
+            return None
+        raise AdsmigError(f"cannot look at {location}: {exc.strerror}") from exc

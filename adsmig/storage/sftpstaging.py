@@ -1,0 +1,359 @@
+"""Remote files that are not whole yet, in a directory of the job's own; how they get to their
+places, and how what was written gets to stable storage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+
+import xxhash
+
+from adsmig.errors import AdsmigError, ObjectError, StorageFull, TransientError
+from adsmig.model import Meta
+from adsmig.storage.descent import MISSING, BehindLink
+from adsmig.storage.localfile import from_os_error
+from adsmig.storage.sftppacket import (
+    CLOSE,
+    CREATE,
+    EXTENDED,
+    FAILURE,
+    FOR_READING,
+    FOR_WRITING,
+    FSETSTAT,
+    FSTAT,
+    FSYNC,
+    LSTAT,
+    MKDIR,
+    OPEN,
+    REMOVE,
+    RMDIR,
+    SETSTAT,
+    SYMLINK,
+    TRUNCATE,
+    Status,
+    attributes,
+    handle_of,
+    number,
+    seconds_of,
+    status_of,
+    text,
+)
+from adsmig.storage.sftpwire import SftpWire
+
+
+class SftpStaging:
+    """The directory ``name`` at the top of a destination.  Errors are OSError, but for ours.
+
+    ``guarded``: nothing is written through a link below ``root``.
+    """
+
+    def __init__(self, root: bytes, name: bytes, guarded: bool, where: str) -> None:
+        self._root, self._guarded, self._where = root, guarded, where
+        self._path = os.path.join(root, name)
+        # Names of this try's own: a server may go on writing for a connection that was lost.
+        self._token = os.urandom(6).hex().encode()
+        self._tries = itertools.count()
+        self._gives_owners = True
+        self._unsynced = set[bytes]()
+        self._lock = threading.Lock()
+
+    def prepare(self, wire: SftpWire) -> None:
+        """Makes it, and what is above it."""
+        self.make(wire, self._path)
+
+    def path_for(self, key: bytes) -> bytes:
+        """Where to keep what is to become ``key``; another each time."""
+        name = xxhash.xxh3_128_hexdigest(key).encode()
+        return os.path.join(self._path, b"%s.%s.%d" % (name, self._token, next(self._tries)))
+
+    # Files
+
+    def create(self, wire: SftpWire, staged: bytes, path: bytes, meta: Meta) -> bytes:
+        """A handle of a new, empty file there, which is to be moved to ``path``.
+
+        ObjectError if that cannot be.
+        """
+        mode = 0o666 if meta.mode is None else meta.mode & 0o700 | 0o600
+        request = (text(staged), number(FOR_WRITING | CREATE | TRUNCATE), attributes(mode))
+        opening = wire.send(OPEN, *request)
+        try:
+            self.check_target(wire, path)
+        except BaseException:
+            if not wire.lost:
+                with contextlib.suppress(OSError):
+                    wire.close(handle_of(wire.wait(opening)))
+            raise
+        try:
+            return handle_of(wire.wait(opening))
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+            self.make(wire, self._path)
+            return handle_of(wire.ask(OPEN, *request))
+
+    def finish(
+        self,
+        wire: SftpWire,
+        handle: bytes,
+        staged: bytes,
+        size: int | None,
+        meta: Meta,
+        writing: Sequence[int] = (),
+    ) -> int:
+        """Gives a file its owner (as root), mode and time, brings it to stable storage, closes it;
+        and waits for the answers to the last of its bytes, ``writing``.
+
+        The size that the server says it has; TransientError if that is not the ``size`` written.
+        All in one round trip, but where the server cannot set them through a handle.
+        """
+        # Others than OpenSSH may work on several requests at once, in whatever order.
+        in_turn = FSYNC not in wire.extensions
+        if in_turn:
+            wire.settle(*writing)
+        owning = self._own(wire, handle, meta)
+        wanted = attributes(meta.mode, meta.mtime_ns)
+        setting = wire.send(FSETSTAT, text(handle), wanted)
+        flushing = None
+        if FSYNC in wire.extensions:
+            flushing = wire.send(EXTENDED, text(FSYNC), text(handle))
+        if in_turn:
+            # To some of them a file is only there, under its name, once it is closed.
+            wire.settle(owning, setting)
+            closing = wire.send(CLOSE, text(handle))
+            wire.settle(closing)
+            looking = wire.send(LSTAT, text(staged))
+        else:
+            looking = wire.send(FSTAT, text(handle))
+            closing = wire.send(CLOSE, text(handle))
+        requests = [one for one in (looking, flushing, closing) if one is not None]
+        try:
+            there = status_of(wire.all([*requests, *writing])[0])
+        except BaseException:
+            if not wire.lost:
+                wire.forget(*(one for one in (owning, setting) if one is not None))
+            raise
+        self._owned(wire, owning)
+        try:
+            wire.wait(setting)
+            same_time = meta.mtime_ns is None or seconds_of(meta.mtime_ns) == seconds_of(
+                there.st_mtime_ns
+            )
+        except OSError:
+            same_time = False
+        if not same_time:
+            wire.ask(SETSTAT, text(staged), wanted)
+        if size is not None and there.st_size != size:
+            raise TransientError(f"the server has {there.st_size} bytes instead of {size}")
+        return there.st_size
+
+    def _own(self, wire: SftpWire, handle: bytes, meta: Meta) -> int | None:
+        """Before the mode is set, for that clears the set-id bits."""
+        if meta.uid is None or meta.gid is None or not self._gives_owners:
+            return None
+        return wire.send(FSETSTAT, text(handle), attributes(owner=(meta.uid, meta.gid)))
+
+    def _owned(self, wire: SftpWire, request: int | None) -> None:
+        """Only root can give files to others; whoever else logged in keeps them."""
+        if request is not None:
+            try:
+                wire.wait(request)
+            except OSError:
+                self._gives_owners = False
+
+    def link(self, wire: SftpWire, staged: bytes, target: bytes) -> None:
+        """A new symbolic link there."""
+        # OpenSSH has them the other way round than the draft, and all have followed (PROTOCOL,
+        # 4.1).
+        request = (text(target), text(staged))
+        try:
+            wire.ask(SYMLINK, *request)
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+            self.make(wire, self._path)
+            wire.ask(SYMLINK, *request)
+
+    def publish(self, wire: SftpWire, staged: bytes, path: bytes) -> None:
+        """Renames a staged file to its place; makes the directories above that."""
+        directory = os.path.dirname(path)
+        if self._guarded:
+            self.make(wire, directory)
+        try:
+            wire.rename(staged, path)
+        except OSError as exc:
+            if exc.errno in MISSING:
+                self.make(wire, directory)
+                wire.rename(staged, path)
+            else:
+                self.check_target(wire, path)
+                raise
+        self.note(directory)
+
+    def remove_strays(self, wire: SftpWire, staged: bytes) -> None:
+        """Removes what others have left for the same key."""
+        same_key = os.path.basename(staged).partition(b".")[0] + b"."
+        try:
+            names = wire.names(self._path)
+        except OSError as exc:
+            if exc.errno in MISSING:
+                return
+            raise
+        for name, _ in names:
+            if name.startswith(same_key):
+                self.remove(wire, os.path.join(self._path, name))
+
+    def remove(self, wire: SftpWire, staged: bytes) -> None:
+        """Removes a staged file, if it is there."""
+        try:
+            wire.ask(REMOVE, text(staged))
+        except OSError as exc:
+            if exc.errno not in MISSING:
+                raise
+
+    def tidy(self, wire: SftpWire) -> None:
+        """Removes the directory and all that is in it."""
+        for name, _ in wire.names(self._path):
+            self.remove(wire, os.path.join(self._path, name))
+        wire.ask(RMDIR, text(self._path))
+
+    # Directories
+
+    def make(self, wire: SftpWire, directory: bytes) -> None:
+        """Makes a directory, and those above it; ObjectError where something is in the way."""
+        if self._guarded:
+            self.check_way(wire, os.path.join(directory, b"x"))
+        try:
+            wire.ask(MKDIR, text(directory), number(0))
+        except OSError as exc:
+            if exc.errno == errno.ENOENT and directory not in (b"", b"/"):
+                self.make(wire, os.path.dirname(directory))
+                try:
+                    wire.ask(MKDIR, text(directory), number(0))
+                except OSError as error:
+                    self._expect_directory(wire, directory, error)
+            else:
+                self._expect_directory(wire, directory, exc)
+                return
+        self.note(os.path.dirname(directory))
+
+    def _expect_directory(self, wire: SftpWire, directory: bytes, exc: OSError) -> None:
+        """Whatever was wrong, if it is there all is well."""
+        try:
+            there = wire.stat(directory)
+        except OSError as error:
+            if error.errno in MISSING and wire.exists(directory):
+                raise ObjectError("key", "its directory is a broken link there") from exc
+            raise exc from error
+        if not stat.S_ISDIR(there.st_mode):
+            raise ObjectError("key", "a file is where this key needs a directory") from exc
+
+    def check_target(self, wire: SftpWire, path: bytes) -> None:
+        """Refuses what lies below a link, or in the place of a directory, a device, a pipe or a
+        socket.
+        """
+        looking = wire.send(LSTAT, text(path))
+        try:
+            if self._guarded:
+                self.check_way(wire, path)
+            mode = status_of(wire.wait(looking)).st_mode
+        except OSError:
+            return  # it is not there, or it will be told when it is written
+        finally:
+            if not wire.lost:
+                wire.forget(looking)
+        if stat.S_ISDIR(mode):
+            raise ObjectError("key", "a directory is where this file has to be")
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            raise ObjectError("key", "there is something that is neither file nor directory")
+
+    def check_way(self, wire: SftpWire, path: bytes) -> None:
+        """BehindLink if a directory between the root and ``path`` is a symbolic link."""
+        names = path[len(self._root) :].strip(b"/").split(b"/")[:-1]
+        steps = [os.path.join(self._root, *names[: at + 1]) for at in range(len(names))]
+        found = wire.lstats(steps)
+        if any(isinstance(one, Status) and stat.S_ISLNK(one.st_mode) for one in found):
+            raise BehindLink()
+
+    def set_directory_meta(self, wire: SftpWire, path: bytes, meta: Meta) -> None:
+        """Gives a directory what of its owner, mode and time is not so yet."""
+        if self._guarded:
+            self.check_way(wire, os.path.join(path, b"x"))
+        try:
+            there = wire.stat(path)
+        except OSError as exc:
+            if exc.errno in MISSING:
+                return
+            raise
+        if meta.uid is not None and meta.gid is not None and self._gives_owners:
+            owner = meta.uid, meta.gid
+            if owner != (there.st_uid, there.st_gid):
+                self._owned(wire, wire.send(SETSTAT, text(path), attributes(owner=owner)))
+        mode = None if meta.mode == stat.S_IMODE(there.st_mode) else meta.mode
+        time_ns = meta.mtime_ns
+        if time_ns is not None and seconds_of(time_ns) == seconds_of(there.st_mtime_ns):
+            time_ns = None
+        if (mode, time_ns) != (None, None):
+            wire.ask(SETSTAT, text(path), attributes(mode, time_ns))
+
+    # Stable storage
+
+    def note(self, path: bytes) -> None:
+        """Remembers a directory, or a file, that is not on stable storage yet."""
+        with self._lock:
+            self._unsynced.add(path)
+
+    def sync(self, wire: SftpWire) -> None:
+        """Has the server flush what was noted, where it can.
+
+        Files were flushed before they were renamed.  On Linux a directory can be opened like a
+        file, and flushing it makes the renames durable; other servers refuse to open it.
+        """
+        with self._lock:
+            paths = list(self._unsynced)
+        if FSYNC in wire.extensions:
+            for path in paths:
+                try:
+                    handle = wire.open(path, FOR_READING)
+                except OSError:
+                    continue  # or it was removed meanwhile
+                try:
+                    wire.ask(EXTENDED, text(FSYNC), text(handle))
+                except OSError as exc:
+                    if exc.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                        raise
+                finally:
+                    if not wire.lost:
+                        wire.close(handle)
+        with self._lock:
+            self._unsynced.difference_update(paths)
+
+
+@contextlib.contextmanager
+def translated(
+    wire: SftpWire, root: bytes, doing: str, staged: bytes | None = None
+) -> Iterator[None]:
+    """Turns OSError into ours, and removes the staged file of a write that failed."""
+    try:
+        yield
+    except BaseException as exc:
+        error = _ours(wire, root, doing, exc) if isinstance(exc, OSError) else None
+        if staged and not wire.lost:
+            with contextlib.suppress(OSError, AdsmigError):
+                wire.forget(wire.send(REMOVE, text(staged)))
+        if error is None:
+            raise
+        raise error from exc
+
+
+def _ours(wire: SftpWire, root: bytes, doing: str, exc: OSError) -> AdsmigError:
+    if exc.errno == FAILURE and not wire.lost:
+        with contextlib.suppress(OSError, AdsmigError):
+            if not wire.has_room(root):
+                return StorageFull(f"{doing}: no space left there; free some room")
+    return from_os_error(exc, doing)

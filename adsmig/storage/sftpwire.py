@@ -1,0 +1,317 @@
+"""SFTP, spoken over one channel: many requests in flight, and answers by number.
+
+paramiko's own client takes a thread's turn for every request and makes text of names; here names
+are the bytes that the server has, and what can go in one packet does.  OpenSSH's PROTOCOL file
+tells of its extensions.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+import struct
+from collections.abc import Sequence
+from typing import Protocol
+
+from adsmig.errors import AdsmigError, TransientError
+from adsmig.storage.sftppacket import (
+    CLOSE,
+    END,
+    EXTENDED,
+    HELLO,
+    INIT,
+    LIMITS,
+    LSTAT,
+    OK,
+    OPEN,
+    OPENDIR,
+    POSIX_RENAME,
+    READDIR,
+    READLINK,
+    REALPATH,
+    REMOVE,
+    RENAME,
+    STAT,
+    STATUS,
+    STATVFS,
+    VERSION,
+    Named,
+    Status,
+    handle_of,
+    names_of,
+    number,
+    pairs_of,
+    refusal,
+    status_of,
+    text,
+)
+
+PACKET = 32704
+"""Bytes that fit in one packet of a channel of 32 KiB, as OpenSSH's are, under paramiko."""
+SPAN = 32 * 1024
+"""Bytes that every server reads or writes at one request."""
+MOST_SPAN = 128 * 1024
+"""Bytes asked for, or sent, at one request, of servers that say that they take as much."""
+LONGEST = 1 << 20
+"""Bytes of an answer; a longer one is none of SFTP."""
+READDIRS = 8
+"""Requests for more names in flight."""
+
+_U32 = struct.Struct(">I")
+_HEAD = struct.Struct(">IBI")
+
+
+class Channel(Protocol):
+    """What carries the bytes: a paramiko.Channel."""
+
+    def send(self, s: bytes) -> int: ...
+
+    def recv(self, nbytes: int) -> bytes: ...
+
+
+class SftpWire:
+    """One channel, for one thread.  A request that the server refuses raises OSError; a connection
+    that is lost, TransientError, and then ``lost`` is true.
+    """
+
+    def __init__(self, channel: Channel, where: str) -> None:
+        """Agrees on the version; ``where`` names the server in messages."""
+        self.lost = False
+        self._channel, self._where = channel, where
+        self._out, self._in = bytearray(), bytearray()
+        self._number = 0
+        self._sent = set[int]()
+        self._answers: dict[int, bytes] = {}
+        self._unwanted = set[int]()
+        self._out += struct.pack(">IBI", 5, INIT, VERSION)
+        self._flush()
+        hello = self._packet()
+        if not hello or hello[0] != HELLO:
+            raise AdsmigError(f"{where} does not speak SFTP; check the address")
+        self.extensions = dict(pairs_of(hello, 5))
+        self.span = SPAN
+        if LIMITS in self.extensions:
+            # packet, read, write, handles; OpenSSH's PROTOCOL, 4.8
+            _, reads, writes, _ = struct.unpack_from(">QQQQ", self.ask(EXTENDED, text(LIMITS)), 5)
+            self.span = max(min(reads or SPAN, writes or SPAN, MOST_SPAN), 1024)
+
+    def __repr__(self) -> str:
+        return f"SftpWire({self._where}{', lost' if self.lost else ''})"
+
+    # Requests in flight
+
+    def send(self, kind: int, *parts: bytes | memoryview) -> int:
+        """Sends a request, some time before its answer is waited for; its number."""
+        self._number = (self._number + 1) & 0xFFFFFFFF
+        size = 5 + sum(map(len, parts))
+        self._sent.add(self._number)
+        self._out += _HEAD.pack(size, kind, self._number)
+        for part in parts:
+            self._out += part
+        if len(self._out) >= PACKET:
+            self._flush(whole=True)
+        return self._number
+
+    def wait(self, request: int) -> bytes:
+        """The answer to a request, as a packet; OSError for a status that is not OK."""
+        packet = self._await(request)
+        if packet[0] == STATUS:
+            (code,) = _U32.unpack_from(packet, 5)
+            if code == END:
+                raise EOFError
+            if code != OK:
+                raise refusal(code, packet)
+        return packet
+
+    def forget(self, *requests: int) -> None:
+        """Drops the answers to these that nobody has waited for, and nobody will."""
+        for request in requests:
+            if self._answers.pop(request, None) is None and request in self._sent:
+                self._unwanted.add(request)
+
+    def ask(self, kind: int, *parts: bytes) -> bytes:
+        """As :meth:`send` and :meth:`wait`."""
+        return self.wait(self.send(kind, *parts))
+
+    def all(self, requests: Sequence[int]) -> list[bytes]:
+        """As :meth:`wait`, for several; all answers are in when it raises for the first of them."""
+        packets = [self._await(request) for request in requests]
+        for packet in packets:
+            if packet[0] == STATUS and (code := _U32.unpack_from(packet, 5)[0]) != OK:
+                raise refusal(code, packet)
+        return packets
+
+    def settle(self, *requests: int | None) -> None:
+        """Returns once these are answered; the answers are still to be waited for."""
+        for request in requests:
+            if request is not None:
+                self._answers[request] = self._await(request)
+
+    def _await(self, request: int) -> bytes:
+        if request not in self._answers:
+            self._flush()
+        while request not in self._answers:
+            packet = self._packet()
+            if len(packet) < 5:
+                raise self._lose("it sent what is no answer")
+            (answered,) = _U32.unpack_from(packet, 1)
+            self._sent.discard(answered)
+            if answered in self._unwanted:
+                self._unwanted.discard(answered)
+            else:
+                self._answers[answered] = packet
+        return self._answers.pop(request)
+
+    # Whole requests
+
+    def open(self, path: bytes, flags: int, attrs: bytes = b"\0\0\0\0") -> bytes:
+        """A handle of a file, to be closed."""
+        return handle_of(self.ask(OPEN, text(path), number(flags), attrs))
+
+    def opendir(self, path: bytes) -> bytes:
+        """A handle of a directory, to be closed."""
+        return handle_of(self.ask(OPENDIR, text(path)))
+
+    def close(self, handle: bytes) -> None:
+        """Closes a handle, some time."""
+        self.forget(self.send(CLOSE, text(handle)))
+
+    def stat(self, path: bytes) -> Status:
+        """Of what a path leads to."""
+        return status_of(self.ask(STAT, text(path)))
+
+    def lstat(self, path: bytes) -> Status:
+        """Of what is there, perhaps a link."""
+        return status_of(self.ask(LSTAT, text(path)))
+
+    def lstats(self, paths: Sequence[bytes], follow: bool = False) -> list[Status | OSError]:
+        """Of many at once, or why not."""
+        kind = STAT if follow else LSTAT
+        requests = [self.send(kind, text(path)) for path in paths]
+        return [self._status_or_error(request) for request in requests]
+
+    def _status_or_error(self, request: int) -> Status | OSError:
+        try:
+            return status_of(self.wait(request))
+        except OSError as exc:
+            return exc
+
+    def readlink(self, path: bytes) -> bytes:
+        """Where a link leads."""
+        return names_of(self.ask(READLINK, text(path)))[0].name
+
+    def realpath(self, path: bytes) -> bytes:
+        """The absolute path of what is there, without links."""
+        return names_of(self.ask(REALPATH, text(path)))[0].name
+
+    def names(self, path: bytes) -> list[Named]:
+        """All that is in a directory, in no order."""
+        handle = self.opendir(path)
+        found: list[Named] = []
+        flying = [self.send(READDIR, text(handle))]
+        ahead = 1
+        try:
+            while flying:
+                page = names_of(self.wait(flying.pop(0)))
+                found += (one for one in page if one.name not in (b".", b".."))
+                ahead = min(2 * ahead, READDIRS)
+                flying += [self.send(READDIR, text(handle)) for _ in range(ahead - len(flying))]
+        except EOFError:
+            pass
+        finally:
+            if not self.lost:
+                self.forget(*flying)
+                self.close(handle)
+        return found
+
+    def rename(self, old: bytes, new: bytes) -> None:
+        """Renames, in place of what is there; OSError.
+
+        A server without OpenSSH's extension refuses to where something is there already, as the
+        protocol asks of it.  It is removed first then, so that there is a moment without it.
+        """
+        if POSIX_RENAME in self.extensions:
+            self.ask(EXTENDED, text(POSIX_RENAME), text(old), text(new))
+            return
+        try:
+            self.ask(RENAME, text(old), text(new))
+        except OSError:
+            there = self.lstat(new)  # raises if that is not the reason
+            if stat.S_ISDIR(there.st_mode) or not self.exists(old):
+                raise
+            self.ask(REMOVE, text(new))
+            self.ask(RENAME, text(old), text(new))
+
+    def exists(self, path: bytes) -> bool:
+        """Whether something is there, perhaps a link that leads nowhere."""
+        try:
+            self.lstat(path)
+        except OSError as exc:
+            if exc.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    def has_room(self, path: bytes) -> bool:
+        """False if the server says that the file system has none left for us."""
+        if STATVFS not in self.extensions:
+            return True
+        packet = self.ask(EXTENDED, text(STATVFS), text(path))
+        # bsize, frsize, blocks, bfree, bavail, files, ffree, favail, ...; PROTOCOL, 4.4
+        numbers = struct.unpack_from(">QQQQQQQQ", packet, 5)
+        return numbers[4] * numbers[1] >= MOST_SPAN and (numbers[7] > 0 or not numbers[5])
+
+    # Bytes
+
+    def _flush(self, whole: bool = False) -> None:
+        """Sends what waits to be sent, or of that, what makes ``whole`` packets."""
+        out, self._out = self._out, bytearray()
+        end = len(out) // PACKET * PACKET if whole else len(out)
+        at = 0
+        try:
+            while at < end:
+                sent = self._channel.send(bytes(out[at : min(at + PACKET, end)]))
+                if not sent:
+                    raise EOFError
+                at += sent
+        except _lost_errors() as exc:
+            raise self._lose(_reason(exc)) from exc
+        self._out += out[end:]
+
+    def _packet(self) -> bytes:
+        """The next one, without its length."""
+        while len(self._in) < 4:
+            self._fill()
+        (size,) = _U32.unpack_from(self._in)
+        if not 0 < size <= LONGEST:
+            raise self._lose("it sent what is no SFTP")
+        while len(self._in) < 4 + size:
+            self._fill()
+        packet = bytes(memoryview(self._in)[4 : 4 + size])
+        del self._in[: 4 + size]
+        return packet
+
+    def _fill(self) -> None:
+        try:
+            data = self._channel.recv(1 << 20)
+            if not data:
+                raise EOFError
+        except _lost_errors() as exc:
+            raise self._lose(_reason(exc)) from exc
+        self._in += data
+
+    def _lose(self, reason: str) -> TransientError:
+        self.lost = True
+        return TransientError(f"the connection to {self._where} was lost: {reason}")
+
+
+def _lost_errors() -> tuple[type[Exception], ...]:
+    from paramiko import SSHException
+
+    return (OSError, EOFError, SSHException)
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    return str(exc) or "closed by the other side"
