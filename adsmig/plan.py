@@ -151,8 +151,15 @@ def by_default(src: Entry, dst: Entry) -> Verdict:
 
 
 def without_etags(compare: Compare) -> Compare:
-    """The same, where ETags of a side may look like an MD5 and be none (UCloud's are not)."""
-    return lambda src, dst: compare(src, dst._replace(etag=None))
+    """The same, where ETags of a side may look like an MD5 and be none (UCloud's are not).
+
+    What is on record of a file's source is the source's own, and tells all the same.
+    """
+
+    def without(src: Entry, dst: Entry) -> Verdict:
+        return compare(src, dst if dst.mtime_ns is not None else dst._replace(etag=None))
+
+    return without
 
 
 def by_seconds(src: Entry, dst: Entry) -> Verdict:
@@ -209,15 +216,20 @@ def by_record(src: Entry, dst: Entry) -> Verdict:
 def changed(src: Entry, dst: Entry) -> bool:
     """Whether ``src`` has to be copied over ``dst``, by size, then content, then time.
 
-    Content decides where both sides carry an MD5.  Between file systems, which both keep the
-    owner's mtime, the newer one is compared; otherwise when the destination's copy was stored.
+    A file whose object is on record as having had another ETag is an old copy, whatever its ctime,
+    which is when it was stored: that moves with every chmod.  Content decides where both sides
+    carry an MD5.  Between file systems, which both keep the owner's mtime, the newer one
+    is compared; otherwise when the destination's copy was stored.
     """
     if src.size != dst.size or src.link != dst.link:
         return True
     if src.link is not None or (src.key.endswith(b"/") and not src.size):
         return False  # a link to the same place; a directory: being there is all there is to it
-    if src.etag and dst.etag and _MD5.match(src.etag) and _MD5.match(dst.etag):
-        return src.etag != dst.etag
+    if src.etag and dst.etag:
+        if dst.mtime_ns is None and _MD5.match(src.etag) and _MD5.match(dst.etag):
+            return src.etag != dst.etag
+        if dst.mtime_ns is not None and src.etag != dst.etag:
+            return True
     if src.mtime_ns is None:
         # Stores tell times in whole seconds, rounded down; see transfer.await_settled.
         return src.stored_ns + 1_000_000_000 > dst.stored_ns

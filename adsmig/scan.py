@@ -61,8 +61,20 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action]:
         there = _alone(dst, *job.single) if job.single else _entries(job, dst, keys, missing=False)
         if job.dryrun or job.command == "verify":
             there = _empty_if_missing(there)
+        if job.command == "sync" and job.known and job.dst and job.dst.is_path > job.src.is_path:
+            there = _remembered(there, known_objects(job.known, keys))
     large_size = min(LARGE_SIZE, job.max_put)
     return _within(keys, merge(source_entries(job, keys), there, rules_of(job, keeps), large_size))
+
+
+def _remembered(files: Iterator[Entry], known: Iterator[Entry]) -> Iterator[Entry]:
+    """The files, each with the ETag of the object that it is a copy of, if that is on record."""
+    record = next(known, None)
+    for file in files:
+        while record is not None and record.key < file.key:
+            record = next(known, None)
+        same = record is not None and record.key == file.key and record.size == file.size
+        yield file._replace(etag=record.etag) if record is not None and same else file
 
 
 def _within(keys: KeyRange, actions: Iterator[Action]) -> Iterator[Action]:

@@ -36,10 +36,11 @@ class Request(NamedTuple):
 class Recorder:
     """Keeps a Request for each that succeeded; entering starts it, leaving stops it.
 
-    ``upstream`` is HOST:PORT; with ``tls``, clients are answered over https.
+    ``upstream`` is HOST:PORT; with ``tls``, clients are answered over https; ``server`` is what the
+    store is said to be, in place of its own word.
     """
 
-    def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, upstream: str, tls: ssl.SSLContext | None = None, server: str = "") -> None:
         self.requests: list[Request] = []
         requests, lock = self.requests, threading.Lock()
 
@@ -92,7 +93,8 @@ class Recorder:
                 body = answer.read() if chunked else None
                 for name, value in answer.getheaders():
                     if name.lower() not in ("transfer-encoding", "connection"):
-                        self.send_header(name, value)
+                        named = server if server and name.lower() == "server" else value
+                        self.send_header(name, named)
                 if body is not None:
                     self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

@@ -280,6 +280,22 @@ def flat(
             return
 
 
+def prove_order(fetch: Fetch, prefix: bytes, after: bytes) -> None:
+    """Raises OrderError if the store would pass over keys that come after the relative ``after``.
+
+    One that lists by directory has ``a/b`` before ``a-b``, so that a listing which begins there is
+    in order, and lacks ``a/b``.  A proxy may hide which store it is, so it is asked for each such
+    directory, of which there is mostly none.
+    """
+    for at in range(1, len(after)):
+        if after[at] < ord("/"):
+            directory = prefix + after[:at] + b"/"
+            if not fetch(directory, b"", "", by_directory=False, limit=1).entries:
+                continue
+            if not fetch(directory, prefix + after, "", by_directory=False, limit=1).entries:
+                raise OrderError(f"keys below {directory!r} are not listed after {after!r}")
+
+
 def walk(
     fetch: Fetch, prefix: bytes, keys: KeyRange, limit: int = PAGE, prune: Prune | None = None
 ) -> Iterator[Entry]:

@@ -101,8 +101,11 @@ class S3Storage:
             if keys.upto == keys.after:
                 return
             keys = keys.rest(keys.after)
-        way = listing.walk if self._lists_by_directory() else listing.flat
-        yield from way(self._page, self.prefix, keys, prune=prune)
+        if self._lists_by_directory():
+            yield from listing.walk(self._page, self.prefix, keys, prune=prune)
+        else:
+            listing.prove_order(self._page, self.prefix, keys.after)
+            yield from listing.flat(self._page, self.prefix, keys, prune=prune)
 
     def _lists_by_directory(self) -> bool:
         """Whether the store lists out of byte order.

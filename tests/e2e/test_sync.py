@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, digest, make_tree
 from tests.recorder import Recorder
-from tests.servers import MinIOGateway, SeaweedFS, Server
+from tests.servers import MinIOGateway, Moto, SeaweedFS, Server
 
 
 def recorded(server: Server, host: str, bucket: str, prefix: str = "") -> str:
@@ -91,6 +91,23 @@ def test_a_second_sync_between_stores_moves_no_data(
         adsmig("sync", *urls)
         # The touched one has the same content under the same MD5: it need not go.
         assert [one.path for one in sorted(target.data())] == [f"/{there}/{k}" for k in THREE[:2]]
+
+
+def test_an_object_that_was_replaced_is_noticed_whatever_was_done_to_the_copy(
+    adsmig: Adsmig, moto: Moto, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    """A chmod makes the copy look as if it had been stored later."""
+    name, client = bucket(moto), moto.client()
+    client.put_object(Bucket=name, Key="d/a", Body=b"old1")
+    client.put_object(Bucket=name, Key="d/b", Body=b"stays")
+    adsmig("sync", moto.url(name, "d/"), tmp_path)
+    client.put_object(Bucket=name, Key="d/a", Body=b"NEW2")
+    time.sleep(2.1)
+    for key in ("a", "b"):
+        (tmp_path / key).chmod(0o600)
+    said = adsmig("sync", moto.url(name, "d/"), tmp_path).stdout
+    assert said.startswith("copied 1 objects")
+    assert (tmp_path / "a").read_bytes() == b"NEW2"
 
 
 def test_a_second_sync_between_directories_copies_nothing(adsmig: Adsmig, tmp_path: Path) -> None:
