@@ -12,8 +12,8 @@ from adsmig.tables import table
 WIDTH = 90
 """Columns of a terminal."""
 CAVEAT = (
-    "None was tried on a real account: what the table says is from the providers' own pages. Every"
-    " field of the second table, if yours differs, can be set for one side, as in --src-set"
+    "None was tried on a real account: what the table says is from providers' pages and from other"
+    " tools. Every field of the second table, if yours differs, can be set for one side, as in --src-set"
     " list_version=2; the region with --src-region or --dst-region, the endpoint with"
     " --src-endpoint or --dst-endpoint."
 )

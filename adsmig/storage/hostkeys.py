@@ -30,7 +30,7 @@ def name_of(host: str, port: int) -> str:
 def known_keys(host: str, port: int) -> dict[str, PKey]:
     """What is known of a server: by the type of the key.  A file that is not there knows nothing.
 
-    A server on another port than 22 that has no line of its own is known by its host's, as to ssh.
+    A server on another port than 22 has a line of its own, ``[host]:port``.
     """
     found: dict[str, PKey] = {}
     for path in (SYSTEM_FILE, user_file()):

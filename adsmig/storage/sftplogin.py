@@ -20,6 +20,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 from adsmig.errors import AdsmigError, TransientError, Unreachable
 from adsmig.location import Credentials, Location
 from adsmig.retry import retry
+from adsmig.routes import target
 from adsmig.storage import hostkeys
 from adsmig.storage.base import Settings
 from adsmig.storage.sftpwire import SftpWire
@@ -152,7 +153,8 @@ def _log_in(location: Location, settings: Settings) -> Transport:
 def _greet(location: Location, known: dict[str, PKey], settings: Settings) -> Transport:
     """An encrypted connection with whoever answers."""
     try:
-        sock = socket.create_connection(location.address, settings.connect_timeout_s)
+        there = target(settings.routes, *location.address) or location.address
+        sock = socket.create_connection(there, settings.connect_timeout_s)
     except OSError as exc:
         reason = "it did not answer in time" if isinstance(exc, TimeoutError) else exc.strerror
         raise Unreachable(

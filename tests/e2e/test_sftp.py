@@ -284,6 +284,23 @@ def test_the_keys_of_an_agent(
     assert tree_of(tmp_path / "back") == {"a": b"1"}
 
 
+@pytest.mark.parametrize("form", ["root@{host}:{path}/", "sftp://root@{host}{path}/"])
+def test_the_addresses_of_the_page_run_as_printed_by_way_of_a_route(
+    adsmig: Adsmig, sshd: Sshd, home: Path, tmp_path: Path, form: str
+) -> None:
+    """The host, and its key, are those of the address."""
+    src = put(tmp_path / "src", {"a": b"1", "d/b": b"2"})
+    there = form.format(host="nas.example", path=tmp_path / "there")
+    options = ["--connect-to", f"nas.example:22:127.0.0.1:{sshd.port}", "--accept-new-host-key"]
+    environment = {"SSH_PRIVATE_KEY_PATH": str(sshd.directory / "user_key")}
+    adsmig("cp", *options, f"{src}/", there, **environment)
+    adsmig("sync", *options, there, f"{tmp_path / 'back'}/", **environment)
+    assert tree_of(tmp_path / "back") == tree_of(src)
+    known = (home / ".ssh/known_hosts").read_text()
+    assert known.startswith("nas.example ")
+    assert known.count("\n") == 1
+
+
 def test_a_new_host_key_is_accepted_and_remembered_if_asked(
     adsmig: Adsmig, sshd: Sshd, home: Path, tmp_path: Path
 ) -> None:
