@@ -13,8 +13,8 @@ WIDTH = 90
 """Columns of a terminal."""
 CAVEAT = (
     "None was tried on a real account: what the table says is from providers' pages and from other"
-    " tools. Every field of the second table, if yours differs, can be set for one side, as in --src-set"
-    " list_version=2; the region with --src-region or --dst-region, the endpoint with"
+    " tools. Every field of the second table, if yours differs, can be set for one side, as in"
+    " --src-set list_version=2; the region with --src-region or --dst-region, the endpoint with"
     " --src-endpoint or --dst-endpoint."
 )
 
