@@ -178,7 +178,8 @@ class Coordinator:
                         " not mounted, or replaced? Mount it, or say --yes to do all of it anew"
                     )
                 self._begin_again()
-                break
+                if at is self.job.dst:
+                    self.manifest.forget_objects()
         self.manifest.set_places(self.run_id, now)
 
     def _begin_again(self) -> None:

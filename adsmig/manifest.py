@@ -300,6 +300,11 @@ class Manifest:
             self._add_outcomes(run, failures)
             self._count(run, Counts(failed=len(failures)))
 
+    def forget_objects(self) -> None:
+        """Forgets what was copied: it is not there."""
+        with self._errors(), self._transaction():
+            self._connection.execute("DELETE FROM objects")
+
     def drop_deletions(self) -> None:
         """Forgets what was to be removed."""
         with self._errors(), self._transaction():

@@ -142,9 +142,12 @@ def test_what_the_manifest_knows_is_not_believed_of_another_destination(
     assert "20 unchanged" in here(*words)
     dst.rename(tmp_path / "away")
     assert "is not the directory that it was" in here(*words, code=3)
-    (tmp_path / "dst").rmdir()
+    dst.rmdir()
     (tmp_path / "away").rename(dst)
     assert "20 unchanged" in here(*words)
+    dst.rename(tmp_path / "away")
+    assert "copied 20 objects" in here(*words, "--yes")
+    assert tree_of(dst) == FILES
 
 
 # What an interrupted run leaves behind
