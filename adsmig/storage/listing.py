@@ -9,13 +9,14 @@ version before it, which goes on from a marker) and against the page before.
 from __future__ import annotations
 
 import calendar
+import contextlib
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
 
-from adsmig.errors import ListingError, OrderError, TransientError
+from adsmig.errors import ListingError, ObjectError, OrderError, TransientError
 from adsmig.model import LAST, Entry, KeyRange
 from adsmig.providers import Profile
 from adsmig.storage.base import Prune
@@ -285,10 +286,13 @@ def prove_order(fetch: Fetch, prefix: bytes, after: bytes) -> None:
 
     One that lists by directory has ``a/b`` before ``a-b``, so that a listing which begins there is
     in order, and lacks ``a/b``.  A proxy may hide which store it is, so it is asked for each such
-    directory, of which there is mostly none.
+    directory, of which there is mostly none.  One that takes no such question is believed: MinIO
+    wants to begin below the prefix.
     """
-    for at in range(1, len(after)):
-        if after[at] < ord("/"):
+    with contextlib.suppress(ObjectError):
+        for at in range(1, len(after)):
+            if after[at] >= ord("/"):
+                continue
             directory = prefix + after[:at] + b"/"
             if not fetch(directory, b"", "", by_directory=False, limit=1).entries:
                 continue
