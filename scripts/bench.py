@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,10 @@ TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP))
 
 from scripts.benchdata import TREES, Tree, lists_equal, make_tree  # noqa: E402
+from scripts.benchtools import OURS, PEERS, Place, Task, Tool  # noqa: E402
 from scripts.slowproxy import SlowProxy  # noqa: E402
 from tests.servers import MinIOGateway, SeaweedFS, Server, program  # noqa: E402
 
-THREADS = 32
-"""Requests in flight, of every tool that can be told."""
 DELAY_S = 0.02
 """The round trip that the workloads of ``latency`` are given."""
 SETTLED_S = 3
@@ -41,133 +40,6 @@ SETTLED_S = 3
 
 class BenchError(Exception):
     """A tool that did not do its work, or a server that does not start."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A directory, or a prefix in a bucket."""
-
-    path: str
-    """Of the directory, or ``BUCKET/PREFIX``; without a slash at the end."""
-    host: str = ""
-    """Of the store; '' for a directory."""
-
-    @property
-    def local(self) -> bool:
-        return not self.host
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a tool is asked to do."""
-
-    how: str
-    """``copy``: to an empty place; ``sync``: to an equal one; ``list``: say how much there is."""
-    src: Place
-    dst: Place
-    scratch: Path
-    """An empty directory for state of the tool's own."""
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A program, and how it is called; ``command`` is None for what it cannot do."""
-
-    name: str
-    command: Callable[[Task], list[str] | None]
-    settings: str
-
-
-# ---------------------------------------------------------------------- the tools
-
-
-def adsmig(task: Task) -> list[str]:
-    def place(at: Place) -> str:
-        return f"{at.path}/" if at.local else f"s3://{at.host}/{at.path}/"
-
-    words = [program("adsmig"), "-q", "--threads", str(THREADS)]
-    if task.how == "list":
-        return [program("adsmig"), "inventory", place(task.src)]
-    command = "cp" if task.how == "copy" else "sync"
-    return [*words, command, "--manifest", f"{task.scratch}/m.db", place(task.src), place(task.dst)]
-
-
-def rclone(task: Task) -> list[str]:
-    def place(at: Place) -> str:
-        if at.local:
-            return at.path
-        keys = f"access_key_id={Server.access_key},secret_access_key={Server.secret_key}"
-        return f":s3,provider=Other,{keys},list_version=2,endpoint='http://{at.host}':{at.path}"
-
-    words = [program("rclone"), "--config", "/dev/null", "--s3-no-check-bucket", "--fast-list"]
-    words += ["--transfers", str(THREADS), "--checkers", str(THREADS)]
-    if task.how == "list":
-        return [*words, "size", place(task.src)]
-    if task.how == "copy":
-        words += ["--no-check-dest", "--s3-no-head", "--s3-upload-concurrency", "4"]
-        return [*words, "copy", place(task.src), place(task.dst)]
-    # Else it asks for each object's own note of its time.
-    equal = ["--update", "--use-server-modtime"] if task.src.local else ["--checksum"]
-    return [*words, *equal, "copy", place(task.src), place(task.dst)]
-
-
-def s5cmd(task: Task) -> list[str] | None:
-    if task.src.local and task.dst.local:
-        return None
-    if not task.src.local and not task.dst.local and task.src.host != task.dst.host:
-        return None
-
-    def place(at: Place) -> str:
-        return f"{at.path}/" if at.local else f"s3://{at.path}/"
-
-    host = task.dst.host or task.src.host
-    words = [program("s5cmd"), "--endpoint-url", f"http://{host}", "--log", "error"]
-    words += ["--numworkers", str(THREADS)]
-    if task.how == "list":
-        return [*words, "du", f"{place(task.src)}*"]
-    command = "cp" if task.how == "copy" else "sync"
-    source = place(task.src) + ("*" if not task.src.local or command == "cp" else "")
-    return [*words, command, source, place(task.dst)]
-
-
-def juicefs(task: Task) -> list[str]:
-    def place(at: Place) -> str:
-        if at.local:
-            return f"{at.path}/"
-        return f"minio://{Server.access_key}:{Server.secret_key}@{at.host}/{at.path}/"
-
-    words = [program("juicefs"), "--no-agent", "sync", "--threads", str(THREADS), "--quiet"]
-    words += ["--metrics", "127.0.0.1:0", "--no-https"]
-    if task.how == "list":
-        empty = task.scratch / "empty"
-        empty.mkdir()
-        return [*words, "--dry", place(task.src), f"{empty}/"]
-    return [*words, place(task.src), place(task.dst)]
-
-
-def cp(task: Task) -> list[str] | None:
-    both = task.src.local and task.dst.local and task.how == "copy"
-    return (
-        ["cp", "-r", "--preserve=timestamps,mode", f"{task.src.path}/.", task.dst.path]
-        if both
-        else None
-    )
-
-
-def rsync(task: Task) -> list[str] | None:
-    if not (task.src.local and task.dst.local and task.how != "list" and shutil.which("rsync")):
-        return None
-    return ["rsync", "-a", "--whole-file", f"{task.src.path}/", f"{task.dst.path}/"]
-
-
-OURS = Tool("adsmig", adsmig, f"--threads {THREADS}; MD5 or size checked, xxh3 recorded, fsynced")
-PEERS = [
-    Tool("rclone", rclone, f"--transfers/--checkers {THREADS} --fast-list --s3-no-head, MD5 sent"),
-    Tool("s5cmd", s5cmd, f"--numworkers {THREADS}"),
-    Tool("juicefs", juicefs, f"sync --threads {THREADS}"),
-    Tool("cp", cp, "-r --preserve=timestamps,mode"),
-    Tool("rsync", rsync, "-a --whole-file"),
-]
 
 
 # ---------------------------------------------------------------------- the workloads
