@@ -168,18 +168,19 @@ class Coordinator:
         before = self.manifest.places(self.run_id)
         if before is None and self.job.compare == "manifest":
             before = self.manifest.places()
-        for at, one, other in zip((self.job.src, self.job.dst), before or (), now, strict=False):
-            if one and other and not same_place(one, other):
-                if not self.job.yes:
-                    if at is self.job.dst:
-                        worker.storages(self.job)[1].tidy()  # of what was just made there
-                    raise AdsmigError(
-                        f"{at} is not the directory that it was when the job was last at work:"
-                        " not mounted, or replaced? Mount it, or say --yes to do all of it anew"
-                    )
-                self._begin_again()
-                if at is self.job.dst:
-                    self.manifest.forget_objects()
+        places = zip((self.job.src, self.job.dst), before or (), now, strict=False)
+        others = [at for at, one, other in places if one and other and not same_place(one, other)]
+        if others and not self.job.yes:
+            if self.job.dst in others:
+                worker.storages(self.job)[1].tidy()  # of what was just made there
+            raise AdsmigError(
+                f"{others[0]} is not the directory that it was when the job was last at work: not"
+                " mounted, or replaced? Mount it, or say --yes to do all of it anew"
+            )
+        if others:
+            self._begin_again()
+        if self.job.dst in others:
+            self.manifest.forget_objects()
         self.manifest.set_places(self.run_id, now)
 
     def _begin_again(self) -> None:
