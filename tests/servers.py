@@ -429,6 +429,11 @@ class Sshd(SftpServer):
     extensions = True
     """Its SFTP server says what it can do beyond the protocol."""
 
+    def __init__(self, directory: Path | str, **settings: str) -> None:
+        """With more of sshd_config(5)'s settings."""
+        super().__init__(directory)
+        self.settings = settings
+
     def prepare(self) -> None:
         super().prepare()
         Path("/run/sshd").mkdir(exist_ok=True)
@@ -446,6 +451,7 @@ class Sshd(SftpServer):
             "MaxStartups": "100",
             "LogLevel": "ERROR",
             "Subsystem": "sftp internal-sftp",
+            **self.settings,
         }
         lines = [f"{name} {value}\n" for name, value in config.items()]
         (self.directory / "sshd_config").write_text("".join(lines))

@@ -24,6 +24,7 @@ from adsmig.routes import target
 from adsmig.storage import hostkeys
 from adsmig.storage.base import Settings
 from adsmig.storage.sftpwire import SftpWire
+from adsmig.storage.sshchannel import LONG_PACKET, WINDOW, DirectChannel, Packets, direct
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,6 @@ MOST_AGENT_KEYS = 4
 """Keys of an agent that are tried: OpenSSH's sshd ends a connection at the sixth refusal
 (MaxAuthTries, sshd_config(5))."""
 
-WINDOW = 16 << 20
-"""Bytes that a server may send before we take them.  More than is ever asked for at once, so that
-it never waits for us while we wait for it."""
-LONG_PACKET = 128 << 10
-"""Bytes that a server may send in one packet."""
 _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
 # It tells of every connection that ends, with a traceback; what there is to say, we say.
@@ -53,16 +49,24 @@ class Connection:
     """A session with a server, closed when it is forgotten."""
 
     def __init__(self, location: Location, settings: Settings) -> None:
-        self._transport = _log_in(location, settings)
+        with _connecting:
+            self._transport = _log_in(location, settings)
         try:
             with _translated(location):
                 channel = self._transport.open_session(timeout=settings.connect_timeout_s)
                 channel.settimeout(settings.read_timeout_s)
                 channel.invoke_subsystem("sftp")
-                self.wire = SftpWire(channel, shown(location))
+                self._channel = direct(channel, self._transport, settings.read_timeout_s)
+                self.wire = SftpWire(self._channel, shown(location))
         except BaseException:
             self.close()
             raise
+
+    @property
+    def fit(self) -> bool:
+        """Whether it can go on."""
+        worn = isinstance(self._channel, DirectChannel) and self._channel.worn
+        return not (self.wire.lost or worn)
 
     def close(self) -> None:
         """Ends it; may be called again."""
@@ -82,18 +86,17 @@ class _Kept(threading.local):
 
 _kept = _Kept()
 _connecting = threading.Lock()
-"""Held while a connection is made: OpenSSH's sshd drops some of many at once (MaxStartups)."""
+"""Held during a login: OpenSSH's sshd drops some of many at once (MaxStartups)."""
 
 
 def wire_to(location: Location, settings: Settings) -> SftpWire:
-    """The calling thread's connection, made anew if there is none or it was lost."""
+    """The calling thread's connection, made anew if there is none, or it was lost or is worn."""
     key = _key_of(location)
     kept = _kept.connections.get(key)
-    if kept and not kept.wire.lost:
+    if kept and kept.fit:
         return kept.wire
     drop(location)
-    with _connecting:
-        kept = _kept.connections[key] = Connection(location, settings)
+    kept = _kept.connections[key] = Connection(location, settings)
     return kept.wire
 
 
@@ -161,7 +164,7 @@ def _greet(location: Location, known: dict[str, PKey], settings: Settings) -> Tr
             f"nobody answers at {location.host}: {reason}; check the host and its port"
         ) from exc
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    transport = Transport(sock, WINDOW, LONG_PACKET)
+    transport = Transport(sock, WINDOW, LONG_PACKET, packetizer_class=Packets)
     try:
         transport.daemon = True
         transport.banner_timeout = transport.auth_timeout = settings.read_timeout_s

@@ -62,11 +62,11 @@ _HEAD = struct.Struct(">IBI")
 
 
 class Channel(Protocol):
-    """What carries the bytes: a paramiko.Channel."""
+    """What carries the bytes: see storage.sshchannel."""
 
     def send(self, s: bytes) -> int: ...
 
-    def recv(self, nbytes: int) -> bytes: ...
+    def recv(self, nbytes: int) -> bytes | memoryview: ...
 
 
 class SftpWire:
@@ -267,10 +267,10 @@ class SftpWire:
         """Sends what waits to be sent, or of that, what makes ``whole`` packets."""
         out, self._out = self._out, bytearray()
         end = len(out) // PACKET * PACKET if whole else len(out)
-        at = 0
+        at, view = 0, memoryview(out)
         try:
             while at < end:
-                sent = self._channel.send(bytes(out[at : min(at + PACKET, end)]))
+                sent = self._channel.send(bytes(view[at : min(at + PACKET, end)]))
                 if not sent:
                     raise EOFError
                 at += sent

@@ -15,7 +15,8 @@ import pytest
 
 from adsmig.location import parse
 from adsmig.model import Meta
-from adsmig.storage import open_storage
+from adsmig.storage import open_storage, sshchannel
+from adsmig.storage.sftp import SftpStorage
 from adsmig.storage.sftppacket import FSYNC, POSIX_RENAME
 from tests.e2e.conftest import Adsmig, adsmig, digest, make_tree
 from tests.faults.test_kill import finish, kill_all, start
@@ -26,10 +27,12 @@ __all__ = ["adsmig"]
 
 
 class Cutter:
-    """A way to a server that ends each connection after so many bytes, ``cuts`` times in all."""
+    """A way to a server that ends each connection after so many bytes, ``cuts`` times in all; or
+    ``flips`` a bit there.
+    """
 
-    def __init__(self, target: tuple[str, int], after: int, cuts: int) -> None:
-        self._target, self._after, self.left = target, after, cuts
+    def __init__(self, target: tuple[str, int], after: int, cuts: int, flips: bool = False) -> None:
+        self._target, self._after, self.left, self._flips = target, after, cuts, flips
         self._lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -53,7 +56,10 @@ class Cutter:
                 with self._lock:
                     cut = self.left > 0 and passed[0] > self._after
                     self.left -= cut
-                if cut:
+                if cut and self._flips:
+                    passed[0] = 0
+                    data = data[:-1] + bytes((data[-1] ^ 4,))
+                elif cut:
                     break
                 sink.sendall(data)
         for one in (source, sink):
@@ -62,11 +68,11 @@ class Cutter:
             one.close()
 
 
-@pytest.fixture
-def cutter(sshd: Sshd) -> Iterator[Cutter]:
-    """Cuts six connections, each in the middle of some transfer."""
+@pytest.fixture(params=[False, True], ids=["cut", "altered"])
+def cutter(sshd: Sshd, request: pytest.FixtureRequest) -> Iterator[Cutter]:
+    """Cuts six connections, each in the middle of some transfer; or alters a byte."""
     sshd.trust(home := Path(os.environ["HOME"]))
-    cutter = Cutter((sshd.host_name, sshd.port), 5_000_000, 6)
+    cutter = Cutter((sshd.host_name, sshd.port), 5_000_000, 6, request.param)
     known = home / ".ssh" / "known_hosts"
     known.write_text(known.read_text().replace(str(sshd.port), str(cutter.port)))
     yield cutter
@@ -74,7 +80,7 @@ def cutter(sshd: Sshd) -> Iterator[Cutter]:
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["to the server", "from the server"])
-def test_connections_cut_in_mid_transfer_are_made_again(
+def test_connections_broken_in_mid_transfer_are_made_again(
     cutter: Cutter, adsmig: Adsmig, tmp_path: Path, back: bool
 ) -> None:
     tree, copy = tmp_path / "tree", tmp_path / "copy"
@@ -159,3 +165,76 @@ def test_nobody_answers_any_more(sshd: Sshd, adsmig: Adsmig, tmp_path: Path) -> 
             "cp", f"sftp://root@127.0.0.1:{port}/x", tmp_path, "--conn-timeout", "0.5", code=3
         )
     assert f"no session with 127.0.0.1:{port}" in done.stderr
+
+
+@contextlib.contextmanager
+def storage_at(server: Sshd, path: Path) -> Iterator[SftpStorage]:
+    """A destination there."""
+    server.trust(Path(os.environ["HOME"]))
+    storage = SftpStorage(parse(server.address(path) + "/"), Options(), True)
+    storage.prepare()
+    yield storage
+    storage.tidy()
+    storage.close()
+
+
+def test_a_server_that_wants_new_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+
+    class Cipher(sshchannel._Cipher):
+        def __init__(self, engine: object, nonce: bytes) -> None:
+            super().__init__(engine, nonce)
+            keys.append(engine)
+
+    monkeypatch.setattr(sshchannel, "_Cipher", Cipher)
+    content = os.urandom(20_000_000)
+    with (
+        Sshd(tmp_path / "sshd", RekeyLimit="1M") as server,
+        storage_at(server, tmp_path / "there") as storage,
+    ):
+        wire = storage._wire()
+        put(storage, b"a", content, size=1 << 20)
+        assert content_of(storage, b"a") == content
+        assert storage._wire() is wire
+    assert len(keys) > 40
+
+
+def test_a_server_that_looks_after_who_is_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sshchannel, "_IDLE_S", 0.2)
+    settings = {"ClientAliveInterval": "1", "ClientAliveCountMax": "2", "RekeyLimit": "1M"}
+    with (
+        Sshd(tmp_path / "sshd", **settings) as server,
+        storage_at(server, tmp_path / "there") as storage,
+    ):
+        wire = storage._wire()
+        put(storage, b"a", b"before", size=1 << 20)
+        time.sleep(6)
+        put(storage, b"b", os.urandom(3_000_000))
+        assert content_of(storage, b"a") == b"before"
+        assert storage._wire() is wire
+
+
+def test_a_server_without_aes_gcm(tmp_path: Path) -> None:
+    content = os.urandom(3_000_000)
+    with (
+        Sshd(tmp_path / "sshd", Ciphers="aes256-ctr") as server,
+        storage_at(server, tmp_path / "there") as storage,
+    ):
+        put(storage, b"a", content)
+        assert content_of(storage, b"a") == content
+        assert not isinstance(storage._wire()._channel, sshchannel.DirectChannel)
+
+
+def test_a_worn_connection_is_left(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sshchannel, "MOST_BYTES", 1_000_000)
+    with storage_at(sshd, tmp_path / "there") as storage:
+        wire = storage._wire()
+        put(storage, b"a", b"little")
+        assert storage._wire() is wire
+        put(storage, b"b", os.urandom(2_000_000))
+        assert storage._wire() is not wire
+        assert content_of(storage, b"a") == b"little"
