@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -58,6 +59,9 @@ def _clean_processes() -> BaseContext:
 def _begin_worker(level: int, log_file: str | None) -> None:
     """Readies a worker process, so that it does not outlive its parent."""
     log.begin_log(level, log_file)
+    # What a slice gathers is dropped whole at its end: to look for cycles in it is a waste.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged
@@ -155,6 +156,8 @@ class LocalStorage:
             try:
                 for chunk in chunks:
                     write_all(fd, chunk)
+                if (meta.uid, meta.gid) == self._staging.owner():
+                    meta = replace(meta, uid=None, gid=None)
                 set_meta(fd, meta)
             finally:
                 os.close(fd)
@@ -248,7 +251,7 @@ class LocalStorage:
     def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
         """A staged file of full size."""
         self._target(key)
-        staged = self._staging.path_for(key)
+        staged = self._staging.path_for_large(key)
         with self._translated(staged):
             self._staging.remove_strays(staged)
             fd = self._staging.create(staged, meta)

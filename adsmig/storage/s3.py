@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from email.message import Message
 from functools import cached_property, partial
 
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
@@ -17,6 +16,7 @@ from adsmig.retry import TRIES, retry
 from adsmig.storage import listing
 from adsmig.storage.aws import credentials_for, default_region
 from adsmig.storage.base import Identity, Prune, Settings, Storage, Stored, part_size_for
+from adsmig.storage.http import Headers
 from adsmig.storage.oddkeys import OddKeys, holds
 from adsmig.storage.s3delete import is_gateway, remove
 from adsmig.storage.s3object import (
@@ -158,9 +158,9 @@ class S3Storage:
         kind = answer.header("x-amz-storage-class")
         return Entry(
             key,
-            int(answer.header("Content-Length", "0")),
+            int(answer.header("content-length", "0")),
             None,
-            http_time(answer.header("Last-Modified")),
+            http_time(answer.header("last-modified")),
             answer.etag or None,
             "" if kind == listing.STANDARD else kind,
         )
@@ -189,7 +189,7 @@ class S3Storage:
         try:
             if part and (
                 stream.status != 206
-                or not stream.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+                or not stream.headers.get("content-range", "").startswith(f"bytes {start}-")
             ):
                 raise ObjectError("range", "the store gives another range than was asked for")
             body = S3Body(stream, entry, end - start)
@@ -210,7 +210,7 @@ class S3Storage:
             raise SourceChanged("removed since it was listed") from exc
         return self._tagged(meta_of(answer.headers), entry, answer.headers)
 
-    def _tagged(self, meta: Meta, entry: Entry, headers: Message) -> Meta:
+    def _tagged(self, meta: Meta, entry: Entry, headers: Headers) -> Meta:
         if not self._tags:
             return meta
         return replace(meta, tags=self._tags.of(self._path(entry.key), headers))

@@ -7,12 +7,12 @@ import hashlib
 import mimetypes
 import re
 from collections.abc import Mapping, Sequence
-from email.message import Message
 from email.utils import parsedate_to_datetime
 
 from adsmig.errors import SourceChanged, TransientError
 from adsmig.model import Entry, Meta, Part, md5_in
 from adsmig.storage.base import Settings, Stored
+from adsmig.storage.http import Headers
 from adsmig.storage.wire import Response, Stream
 
 _KEPT_HEADERS = ("content-type", "content-encoding", "content-disposition", "content-language",
@@ -26,13 +26,11 @@ class S3Body:
 
     def __init__(self, stream: Stream, entry: Entry, size: int) -> None:
         self._stream, self._left = stream, size
-        length = stream.headers.get("Content-Length")
+        length = stream.headers.get("content-length")
         if length is not None and int(length) != size:
             raise SourceChanged(f"{length} bytes are there instead of {size}")
         self._open_ended = length is None
-        if not size:
-            stream.readinto(memoryview(bytearray()))  # lets the connection see the end
-        etag = stream.headers.get("ETag", "").removeprefix("W/").strip('"')
+        etag = stream.headers.get("etag", "").removeprefix("W/").strip('"')
         if etag and entry.etag and etag != entry.etag:
             raise SourceChanged("another version is there now")  # a store without If-Match
         whole = size == entry.size
@@ -58,12 +56,10 @@ class S3Body:
         self._stream.__exit__()
 
 
-def meta_of(headers: Message) -> Meta:
+def meta_of(headers: Headers) -> Meta:
     """What an answer's headers say is kept beside the content."""
     user = {
-        name.lower().removeprefix(_USER): value
-        for name, value in headers.items()
-        if name.lower().startswith(_USER)
+        name.removeprefix(_USER): value for name, value in headers.items() if name.startswith(_USER)
     }
     return Meta(
         _decimal_ns(user.get("mtime")),
@@ -121,7 +117,7 @@ def chosen_headers(settings: Settings) -> dict[str, str]:
     return headers
 
 
-def md5_of(etag: str, headers: Message) -> str | None:
+def md5_of(etag: str, headers: Headers) -> str | None:
     """The MD5 of the content, in lower case, where an answer's ETag is that.
 
     Not after multipart uploads (``-N``), nor with keys of KMS or of the customer's

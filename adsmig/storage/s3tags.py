@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from email.message import Message
 from urllib.parse import quote
 
 from adsmig.errors import NotFound, ObjectError, SourceChanged
+from adsmig.storage.http import Headers
 from adsmig.storage.wire import Wire
 
 _UNKNOWN = {"NotImplemented", "MethodNotAllowed", "501", "405"}
@@ -23,7 +23,7 @@ class Tags:
         self._wire = wire
         self._has_any, self._counts = True, False
 
-    def of(self, path: bytes, headers: Message) -> str:
+    def of(self, path: bytes, headers: Headers) -> str:
         """Those of the object at ``path``, as ``x-amz-tagging`` has them.
 
         ``headers`` are what came with the object.  '' where the store knows no tags; an ObjectError

@@ -26,6 +26,11 @@ def _signing_key(secret_key: str, day: str, region: str) -> bytes:
     return key
 
 
+@lru_cache(maxsize=2)
+def _stamp(seconds: int) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
+
+
 def _trimmed(value: str) -> str:
     """A header's value in canonical form: runs of white space are one blank, none at the ends.
 
@@ -68,7 +73,7 @@ def sign(
     ``path`` and ``query`` are as sent (``encode_path``, ``encode_query``); ``headers`` has
     lower-case names, ``host`` among them, and all are signed.  ``now`` is Unix time.
     """
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    stamp = _stamp(int(time.time() if now is None else now))
     day = stamp[:8]
     headers = {**headers, "x-amz-content-sha256": UNSIGNED, "x-amz-date": stamp}
     if credentials.token:

@@ -1,18 +1,17 @@
 """Signed HTTP to one S3 endpoint: a kept-alive connection a thread, errors told apart.
 
 A request costs about a tenth of what it does through an SDK, which is what the many small
-requests of a migration are made of.  Header values are text of which every character stands for
-one byte (ISO 8859-1, as in http.client), so that they pass unchanged.
+requests of a migration are made of.  Header values are as in storage.http.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import logging
 import re
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from adsmig.errors import (
 )
 from adsmig.location import Credentials
 from adsmig.routes import Route, target
+from adsmig.storage.http import Answer, BadAnswer, Connection, Headers
 from adsmig.storage.signing import encode_path, encode_query, sign
 
 log = logging.getLogger(__name__)
@@ -55,17 +55,17 @@ class Response:
     """A read answer: status, lower-case headers, the whole body."""
 
     status: int
-    headers: http.client.HTTPMessage
+    headers: Headers
     body: bytes = b""
 
     def header(self, name: str, default: str = "") -> str:
-        """A header's value; names in any case."""
+        """A header's value, by its name in lower case."""
         return self.headers.get(name, default)
 
     @property
     def etag(self) -> str:
         """The ETag without quotes or weakness mark; '' if there is none."""
-        return self.header("ETag").removeprefix("W/").strip('"')
+        return self.header("etag").removeprefix("W/").strip('"')
 
     def xml(self) -> ElementTree.Element:
         """The body's root element, namespaces dropped.  TransientError if it is no XML."""
@@ -82,7 +82,7 @@ class _Connections(threading.local):
     """The calling thread's idle connections: two, for it may read one object while it writes."""
 
     def __init__(self) -> None:
-        self.idle: list[http.client.HTTPConnection] = []
+        self.idle: list[Connection] = []
 
 
 class Wire:
@@ -109,6 +109,8 @@ class Wire:
         self._routes = routes
         self._local = _Connections()
         self._tls = ssl.create_default_context() if https else None
+        if self._tls:
+            self._tls.set_alpn_protocols(["http/1.1"])
         self.servers: set[str] = set()
         """The ``Server`` headers seen: a proxy may answer with its own now and then."""
 
@@ -151,16 +153,14 @@ class Wire:
             raise self.error("GET", Response(response.status, response.headers, data))
         return Stream(self, connection, response)
 
-    def _read(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
-    ) -> bytes:
-        """The whole body, which read() with a limit does not promise to be."""
+    def _read(self, connection: Connection, response: Answer) -> bytes:
+        """The whole body."""
+        if response.done:
+            return b""
         with self._errors(connection, reused=False):
             data = response.read(MAX_DOCUMENT + 1)
             if len(data) > MAX_DOCUMENT:
                 raise AdsmigError(f"{self.host} sent an answer of over {MAX_DOCUMENT} bytes")
-            if response.length:
-                raise http.client.IncompleteRead(data, response.length)
         return data
 
     def document(self, answer: Response) -> ElementTree.Element:
@@ -181,27 +181,17 @@ class Wire:
         while self._local.idle:
             self._local.idle.pop().close()
 
-    def _keep(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
-    ) -> None:
-        if response.will_close or not connection.sock or len(self._local.idle) >= 2:
+    def _keep(self, connection: Connection, response: Answer) -> None:
+        if response.will_close or len(self._local.idle) >= 2:
             connection.close()
         else:
             self._local.idle.append(connection)
 
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._tls:
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                self.host, timeout=self._connect_timeout_s, context=self._tls
-            )
-        else:
-            connection = http.client.HTTPConnection(self.host, timeout=self._connect_timeout_s)
-        there = target(self._routes, connection.host, connection.port)
+    def _connect(self) -> Connection:
+        name, port = _address(self.host, 443 if self._tls else 80)
+        there = target(self._routes, name, port)
         try:
-            if there:
-                connection.sock = self._socket_to(there, connection.host)
-            else:
-                connection.connect()
+            sock = self._socket_to(there or (name, port), name)
         except ssl.SSLCertVerificationError as exc:
             raise AdsmigError(
                 f"cannot trust {self.host}: {exc.verify_message}; check the address, or use http"
@@ -212,11 +202,18 @@ class Wire:
             raise Unreachable(
                 f"cannot reach {where}: {_reason(exc)}; check the address, and that it is up"
             ) from exc
-        connection.sock.settimeout(self._read_timeout_s)
-        return connection
+        sock.settimeout(self._read_timeout_s)
+        if not self._tls:
+            # The kernel's time-out, which spares two turns of the thread for each answer.
+            microseconds = max(int(self._read_timeout_s * 1e6), 1)
+            time = struct.pack("ll", *divmod(microseconds, 1_000_000))
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                sock.setsockopt(socket.SOL_SOCKET, option, time)
+            sock.settimeout(None)
+        return Connection(sock)
 
     def _socket_to(self, there: tuple[str, int], name: str) -> socket.socket:
-        """As http.client connects, but elsewhere: the server is still asked to prove its name."""
+        """Connected, wherever that is: the server is asked to prove its ``name``."""
         sock = socket.create_connection(there, self._connect_timeout_s)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -233,7 +230,7 @@ class Wire:
         headers: Mapping[str, str],
         body: bytes | Iterator[memoryview] | None,
         size: int | None,
-    ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+    ) -> tuple[Answer, Connection]:
         target, arguments = encode_path(path), encode_query(query)
         if isinstance(body, bytes):
             size = len(body)
@@ -246,48 +243,44 @@ class Wire:
         connection = self._local.idle.pop() if reused else self._connect()
         with self._errors(connection, reused):
             url = f"{target}?{arguments}" if arguments else target
-            connection.putrequest(method, url, skip_host=True, skip_accept_encoding=True)
-            for name, value in signed.items():
-                connection.putheader(name, value.encode("latin-1"))
-            if size is not None:
-                connection.putheader("Content-Length", str(size))
-            if isinstance(body, bytes):
-                connection.endheaders(body)
-            else:
-                connection.endheaders()
-                self._send_chunks(connection, body)
-            response = connection.getresponse()
+            self._send_all(connection, method, url, signed, body, size)
+            response = connection.answer(method)
         if len(self.servers) < 10:
-            self.servers.add(response.headers.get("Server", ""))
+            self.servers.add(response.headers.get("server", ""))
         return response, connection
 
-    def _send_chunks(
-        self, connection: http.client.HTTPConnection, body: Iterator[memoryview] | None
+    def _send_all(
+        self,
+        connection: Connection,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterator[memoryview] | None,
+        size: int | None,
     ) -> None:
-        for chunk in body or ():
-            try:
-                connection.send(chunk)
-            except (BrokenPipeError, ConnectionResetError):
-                # A server that refuses a body answers and hangs up: the answer tells why.
-                with contextlib.suppress(OSError, http.client.HTTPException):
-                    response = connection.getresponse()
-                    if response.status >= 400:
-                        answer = Response(response.status, response.headers, response.read(65536))
-                        raise self.error("PUT", answer) from None
-                raise
+        try:
+            for chunk in connection.send(method, url, headers, body, size):
+                connection.sock.sendall(chunk)
+        except (BrokenPipeError, ConnectionResetError):
+            # A server that refuses a body answers and hangs up: the answer tells why.
+            with contextlib.suppress(OSError, BadAnswer):
+                response = connection.answer(method)
+                if response.status >= 400:
+                    answer = Response(response.status, response.headers, response.read(65536))
+                    raise self.error(method, answer) from None
+            raise
 
     @contextlib.contextmanager
-    def _errors(self, connection: http.client.HTTPConnection, reused: bool) -> Iterator[None]:
+    def _errors(self, connection: Connection, reused: bool) -> Iterator[None]:
         """Closes the connection on any error, and makes the network's errors ours."""
         try:
             yield
         except BaseException as exc:
             connection.close()
-            if isinstance(exc, (OSError, http.client.HTTPException)):
-                hung_up = isinstance(exc, (ConnectionError, http.client.RemoteDisconnected))
+            if isinstance(exc, (OSError, BadAnswer)):
                 raise TransientError(
                     f"lost the connection to {self.host}: {_reason(exc)}",
-                    immediate=reused and hung_up,
+                    immediate=reused and isinstance(exc, ConnectionError),
                 ) from exc
             raise
 
@@ -298,8 +291,8 @@ class Stream:
     def __init__(
         self,
         wire: Wire,
-        connection: http.client.HTTPConnection,
-        response: http.client.HTTPResponse,
+        connection: Connection,
+        response: Answer,
     ) -> None:
         self._wire, self._connection, self._response = wire, connection, response
         self.headers = response.headers
@@ -314,10 +307,18 @@ class Stream:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._response.isclosed() and not self._response.length:  # not by an early end
+        if self._response.done:
             self._wire._keep(self._connection, self._response)
         else:
             self._connection.close()
+
+
+def _address(host: str, port: int) -> tuple[str, int]:
+    """Name and port of a host that may have a port, else ``port``."""
+    name, colon, given = host.rpartition(":")
+    if not colon or given.endswith("]"):  # an IPv6 address has colons of its own
+        name, given = host, str(port)
+    return name.strip("[]"), int(given)
 
 
 def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = ()) -> AdsmigError:
@@ -385,10 +386,8 @@ def error_code(body: bytes) -> tuple[str, str]:
 
 
 def _reason(exc: BaseException) -> str:
-    if isinstance(exc, (TimeoutError, socket.timeout)):
+    if isinstance(exc, (TimeoutError, BlockingIOError)):
         return "no answer in time"
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
-    if isinstance(exc, http.client.BadStatusLine) and not isinstance(exc, ConnectionError):
-        return "what answers there does not speak HTTP"
     return repr(str(exc))[1:-1][:200] or type(exc).__name__

@@ -806,9 +806,10 @@ def test_no_file_stays_open(root: Path, source: LocalStorage, destination: Local
 
 
 def staged(root: Path) -> list[str]:
-    """What lies in the staging directory."""
+    """The files in the staging directory and in those of its threads."""
     path = root / Options().staging
-    return sorted(os.listdir(path)) if path.exists() else []
+    files = [one for one in path.rglob("*") if one.is_symlink() or not one.is_dir()]
+    return sorted(str(one.relative_to(path)) for one in files)
 
 
 def test_a_file_takes_the_place_of_another_by_rename(root: Path, destination: LocalStorage) -> None:

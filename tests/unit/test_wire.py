@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import socket
 import ssl
 import struct
@@ -27,6 +26,7 @@ from adsmig.errors import (
 from adsmig.location import Credentials
 from adsmig.routes import Route
 from adsmig.storage import wire as module
+from adsmig.storage.http import Connection
 from adsmig.storage.wire import Response, Wire, error_code, error_of
 
 KEYS = Credentials("AKIDSECRETID", "secret/secret+secret", "tokensecret")
@@ -363,7 +363,7 @@ def test_the_answer_to_a_head_has_a_length_and_no_body(server: Server, wire: Wir
     missing = Answer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 300\r\n\r\n")
     server.answers = [head, missing, ok(b"next")]
     answer = wire.request("HEAD", b"/")
-    assert (answer.header("Content-Length"), answer.body, answer.etag) == ("5000000", b"", "e")
+    assert (answer.header("content-length"), answer.body, answer.etag) == ("5000000", b"", "e")
     with pytest.raises(NotFound):
         wire.request("HEAD", b"/")
     assert wire.request("GET", b"/").body == b"next"
@@ -383,7 +383,7 @@ def test_an_interim_answer_is_passed_over(server: Server, wire: Wire) -> None:
         b"<html>no</html>\r\n\r\n",
         b"HTTP/1.1 abc\r\n\r\n",
         b"HTTP/9.9 200 OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnumber\r\n",
     ],
@@ -408,8 +408,8 @@ def test_what_is_no_http_is_told_in_one_short_line(server: Server, wire: Wire, d
 
 
 def test_http_beyond_measure_is_told_in_one_short_line(server: Server, wire: Wire) -> None:
-    server.answers = [Answer(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", close=True)]
-    with pytest.raises(TransientError, match=f"connection to {server.host}: got more than 100 "):
+    server.answers = [Answer(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000 + b"\r\n", close=True)]
+    with pytest.raises(TransientError, match="connection to .*: headers without an end"):
         wire.request("GET", b"/")
 
 
@@ -441,10 +441,10 @@ def test_a_chunked_answer_cut_short_is_a_lost_connection(server: Server, wire: W
 def test_a_document_beyond_measure_is_an_error_and_ends_the_connection(
     server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[http.client.HTTPConnection] = []
+    made: list[Connection] = []
     connect = wire._connect
 
-    def remembered() -> http.client.HTTPConnection:
+    def remembered() -> Connection:
         made.append(connect())
         return made[-1]
 
@@ -456,7 +456,7 @@ def test_a_document_beyond_measure_is_an_error_and_ends_the_connection(
         with pytest.raises(AdsmigError, match="over 1000 bytes") as caught:
             wire.request("GET", b"/")
         assert not isinstance(caught.value, TransientError)
-        assert made[0].sock is None
+        assert made[0].sock.fileno() == -1
         assert wire.request("GET", b"/").body == b"fine"
         assert used(server) == [1, 1, 2]
     finally:
@@ -465,7 +465,7 @@ def test_a_document_beyond_measure_is_an_error_and_ends_the_connection(
 
 
 def test_documents_are_xml_whatever_their_namespace() -> None:
-    headers = http.client.HTTPMessage()
+    headers: dict[str, str] = {}
     root = Response(200, headers, b'<A xmlns="http://s3.amazonaws.com/doc/"><B>c</B></A>').xml()
     assert (root.tag, root.findtext("B")) == ("A", "c")
     for broken in (b"", b"<A>", b"{}", b"<A>\x00</A>"):
@@ -541,10 +541,10 @@ def test_a_refused_connection_means_that_nobody_is_there(make_wire: MakeWire) ->
 def test_a_place_that_cannot_be_reached_says_why(
     make_wire: MakeWire, monkeypatch: pytest.MonkeyPatch, reason: OSError, said: str
 ) -> None:
-    def connect(_: object) -> None:
+    def connect(*_: object) -> None:
         raise reason
 
-    monkeypatch.setattr(http.client.HTTPConnection, "connect", connect)
+    monkeypatch.setattr(socket, "create_connection", connect)
     with pytest.raises(Unreachable, match=said):
         make_wire().request("GET", b"/")
 
@@ -552,12 +552,12 @@ def test_a_place_that_cannot_be_reached_says_why(
 def test_a_certificate_that_cannot_be_trusted_is_no_matter_of_trying_again(
     make_wire: MakeWire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def connect(_: object) -> None:
+    def connect(*_: object) -> None:
         exc = ssl.SSLCertVerificationError(1, "certificate verify failed")
         exc.verify_message = "self-signed certificate"
         raise exc
 
-    monkeypatch.setattr(http.client.HTTPSConnection, "connect", connect)
+    monkeypatch.setattr(socket, "create_connection", connect)
     with pytest.raises(AdsmigError, match=r"self-signed certificate.*--no-https") as caught:
         make_wire(https=True).request("GET", b"/")
     assert not isinstance(caught.value, TransientError)
@@ -625,14 +625,14 @@ def test_an_error_answer_is_the_error_that_it_stands_for(
 
 
 def test_a_head_that_is_refused_without_a_reason_is_tried_again() -> None:
-    answer = Response(400, http.client.HTTPMessage())
+    answer = Response(400, {})
     assert type(error_of("HEAD", "h", answer)) is TransientError  # it can be an expired token
     assert type(error_of("GET", "h", answer)) is ObjectError
 
 
 @pytest.mark.parametrize("code", ["ExistingObjectIsDirectory", "InvalidBucketState"])
 def test_a_conflict_of_another_kind_is_the_objects_and_has_its_name(code: str) -> None:
-    found = error_of("PUT", "h", Response(409, http.client.HTTPMessage(), document(code)))
+    found = error_of("PUT", "h", Response(409, {}, document(code)))
     assert isinstance(found, ObjectError)
     assert found.kind == code
 
@@ -642,7 +642,7 @@ def document(code: str, rest: str = "") -> bytes:
 
 
 def test_the_kind_of_an_objects_error_is_the_stores_word_or_the_status() -> None:
-    headers = http.client.HTTPMessage()
+    headers: dict[str, str] = {}
     for answer, kind in (
         (Response(400, headers, document("KeyTooLongError")), "KeyTooLongError"),
         (Response(418, headers), "418"),
@@ -768,8 +768,11 @@ def test_a_stream_that_is_an_error_raises_it_and_keeps_the_connection(
 
 def test_a_stream_cut_short_never_gives_more_than_came(server: Server, wire: Wire) -> None:
     server.answers = [Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", close=True)]
+    buffer = memoryview(bytearray(9))
     with wire.open(b"/k") as stream:
-        assert read_all(stream) == b"abc"  # its reader knows how many there have to be
+        assert stream.readinto(buffer) == 3
+        with pytest.raises(TransientError, match="it ended 6 bytes early"):
+            stream.readinto(buffer)
 
 
 CUT_OFF = Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", reset=True)

@@ -1,0 +1,223 @@
+"""HTTP/1.1 over one socket (RFC 9110, RFC 9112), as far as object stores need it.
+
+http.client makes a mail message of every answer's headers, which takes longer than all that a small
+object needs besides.  Names and values of headers are text of which every character stands for one
+byte (ISO 8859-1), so that they pass unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator, Mapping
+
+Headers = dict[str, str]
+"""Names in lower case; the values of a name that came more than once are joined by commas."""
+
+_MOST_HEAD = 64 << 10
+"""Bytes of an answer's head; stores allow some kilobytes of metadata."""
+_BUFFER = 64 << 10
+_TOGETHER = 64 << 10
+"""Bytes of a body's beginning that go out in one system call with the head."""
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: |$)")
+_UNSAFE = re.compile(r"[\r\n\0]")
+
+
+class BadAnswer(Exception):
+    """What came is no HTTP, or is less than was announced."""
+
+
+class HungUp(ConnectionError):
+    """The other side closed the connection before it answered."""
+
+
+class Connection:
+    """A kept-alive connection; one request after the other, each answer read to its end.
+
+    Raises OSError, and BadAnswer.  The caller closes it, on any error too.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = memoryview(bytearray(_BUFFER))
+        self._at = self._end = 0
+
+    def close(self) -> None:
+        """May be called again."""
+        self.sock.close()
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterator[memoryview] | None = None,
+        size: int | None = None,
+    ) -> Iterator[memoryview]:
+        """Sends the head and the first chunk of the body, of ``size`` bytes in all; the other
+        chunks, still to be sent.
+        """
+        lines = [f"{method} {target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if size is not None:
+            lines.append(f"content-length: {size}")
+        if _UNSAFE.search("".join(lines)):
+            raise ValueError("a header with a line break in it")
+        head = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+        chunks = iter((memoryview(body),) if isinstance(body, bytes) else body or ())
+        first = next(chunks, memoryview(b""))
+        if len(first) <= _TOGETHER:
+            self.sock.sendall(head + first)
+        else:
+            self.sock.sendall(head)
+            self.sock.sendall(first)
+        return chunks
+
+    def answer(self, method: str) -> Answer:
+        """The answer to the request that was sent, of which the head is read."""
+        while True:
+            version, status, headers = self._head()
+            if status >= 200:
+                return Answer(self, method, version, status, headers)
+            if status == 101:
+                raise BadAnswer("it wants to speak another protocol")
+
+    def _head(self) -> tuple[int, int, Headers]:
+        head = bytes(self._buffer[self._at : self._end])
+        self._at = self._end = 0
+        while (end := head.find(b"\r\n\r\n", 0, _MOST_HEAD)) < 0:
+            if len(head) >= _MOST_HEAD:
+                raise BadAnswer("headers without an end")
+            if head and not head.startswith(b"HTTP/"[: len(head)]):
+                raise BadAnswer("what answers there does not speak HTTP")
+            count = self.sock.recv_into(self._buffer)
+            if not count:
+                raise BadAnswer("cut off in its headers") if head else HungUp("it hung up")
+            head += self._buffer[:count]
+        rest = len(head) - end - 4
+        self._buffer[:rest] = head[end + 4 :]
+        self._end = rest
+        first, *lines = head[:end].split(b"\r\n")
+        match = _STATUS.match(first)
+        if not match:
+            raise BadAnswer("what answers there does not speak HTTP")
+        headers: Headers = {}
+        name = ""
+        for line in lines:
+            if line[:1] in (b" ", b"\t"):  # goes on with the one before, as long ago it might
+                headers[name] = f"{headers.get(name, '')} {line.strip().decode('latin-1')}"
+                continue
+            given, colon, value = line.decode("latin-1").partition(":")
+            name = given.lower()
+            if not colon or not name:
+                raise BadAnswer("a header that is none")
+            value = value.strip(" \t")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return int(match[1]), int(match[2]), headers
+
+    def read_some(self, buffer: memoryview) -> int:
+        """Bytes put into ``buffer``: those at hand, else straight from the socket; 0 at the end."""
+        if self._at < self._end:
+            count = min(len(buffer), self._end - self._at)
+            buffer[:count] = self._buffer[self._at : self._at + count]
+            self._at += count
+            return count
+        return self.sock.recv_into(buffer) if buffer else 0
+
+    def read_line(self) -> bytes:
+        """A line of a chunked body, without its end."""
+        line = b""
+        while not line.endswith(b"\r\n"):
+            if self._at == self._end:
+                self._at, self._end = 0, self.sock.recv_into(self._buffer)
+                if not self._end:
+                    raise BadAnswer("cut off between chunks")
+            at = bytes(self._buffer[self._at : self._end]).find(b"\n")
+            stop = self._end if at < 0 else self._at + at + 1
+            line += self._buffer[self._at : stop]
+            self._at = stop
+            if len(line) > 4096:
+                raise BadAnswer("a chunk that is none")
+        return line[:-2]
+
+
+class Answer:
+    """Status and headers of an answer, and its body, to be read."""
+
+    def __init__(
+        self, connection: Connection, method: str, version: int, status: int, headers: Headers
+    ) -> None:
+        self.status, self.headers = status, headers
+        self._connection = connection
+        self.left: int | None = None
+        """Bytes of the body, or of the chunk, that were not read yet; None: up to the end of the
+        connection."""
+        self._chunked = False
+        self.done = False
+        """Whether all of the body was read."""
+        tokens = headers.get("connection", "").lower()
+        self.will_close = "close" in tokens or (not version and "keep-alive" not in tokens)
+        if method == "HEAD" or status in (204, 304):
+            self.left, self.done = 0, True
+        elif coding := headers.get("transfer-encoding"):
+            if coding.lower() != "chunked":
+                raise BadAnswer("a transfer coding that is not known here")
+            self._chunked, self.left = True, 0
+        elif (length := headers.get("content-length")) is not None:
+            if not (length.isascii() and length.isdigit()):
+                raise BadAnswer("a length that is none")
+            self.left = int(length)
+            self.done = not self.left
+        else:
+            self.will_close = True
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Bytes put into ``buffer``, at least one if it has room; 0 at the end.
+
+        BadAnswer if the connection ends before the body.
+        """
+        if self.done or not buffer:
+            return 0
+        if self._chunked and not self.left and not self._next_chunk():
+            return 0
+        if self.left is None:
+            count = self._connection.read_some(buffer)
+            self.done = not count
+            return count
+        count = self._connection.read_some(buffer[: self.left])
+        if not count:
+            raise BadAnswer(f"it ended {self.left} bytes early")
+        self.left -= count
+        if self._chunked and not self.left:
+            self._end_chunk()
+        self.done = not self.left and not self._chunked
+        return count
+
+    def _next_chunk(self) -> bool:
+        """Whether there is one; if not, what follows the last was read too."""
+        size = self._connection.read_line().partition(b";")[0].strip()
+        if not re.fullmatch(rb"[0-9a-fA-F]{1,15}", size):
+            raise BadAnswer("a chunk that is none")
+        self.left = int(size, 16)
+        if not self.left:
+            while self._connection.read_line():
+                pass
+            self.done = True
+        return bool(self.left)
+
+    def _end_chunk(self) -> None:
+        if self._connection.read_line():
+            raise BadAnswer("a chunk that is longer than it says")
+
+    def read(self, most: int) -> bytes:
+        """The rest of the body, but no more than ``most`` bytes of it."""
+        parts = []
+        while most > 0:
+            size = _BUFFER if self.left is None or self._chunked else min(self.left, 1 << 20)
+            buffer = memoryview(bytearray(min(max(size, 1), most)))
+            count = self.readinto(buffer)
+            if not count:
+                break
+            parts.append(bytes(buffer[:count]))
+            most -= count
+        return b"".join(parts)
