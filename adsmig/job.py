@@ -75,8 +75,8 @@ class Job:
     """See storage.base.Settings."""
     accept_new_host_key: bool = False
     """Trust, and remember, SFTP servers that are not known."""
-    threads: int = 10
-    """Objects and parts in flight, all processes together."""
+    threads: int | None = None
+    """Objects and parts in flight, all processes together; None: as many as are of use."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes."""
     bwlimit_mbps: float = 0
@@ -107,7 +107,7 @@ class Job:
                 f"--end {os.fsdecode(self.end)!r} comes before --start"
                 f" {os.fsdecode(self.start)!r} in byte order: nothing lies between"
             )
-        if self.threads < 1 or self.workers < 1:
+        if self.workers < 1 or (self.threads is not None and self.threads < 1):
             raise UsageError("--threads and --workers are numbers from 1")
         if self.bwlimit_mbps < 0 or self.connect_timeout_s <= 0 or self.read_timeout_s <= 0:
             raise UsageError("--bwlimit cannot be negative; timeouts are more than 0 seconds")
@@ -246,12 +246,12 @@ class Job:
     @property
     def processes(self) -> int:
         """How many processes work: ``workers``, or fewer if there are not so many ``threads``."""
-        return min(self.workers, self.threads)
+        return min(self.workers, self.threads or self.workers)
 
     @property
-    def threads_per_worker(self) -> int:
-        """Threads in each process; all together, at most ``threads``."""
-        return self.threads // self.processes
+    def threads_per_worker(self) -> int | None:
+        """Threads in each process; all together, at most ``threads``, if that is given."""
+        return self.threads // self.processes if self.threads else None
 
     def dst_key(self, key: bytes) -> bytes:
         """Where the source's ``key`` is copied to, below ``dst``."""

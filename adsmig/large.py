@@ -27,6 +27,8 @@ from adsmig.model import (
 from adsmig.slice import deletion_of
 from adsmig.transfer import failure
 
+FEW_PARTS = 8
+"""That are lent together, where it is open how many threads there will be."""
 MOST_PARTS = 64
 """The most parts of one object that are lent at once."""
 TRIES = 4
@@ -132,7 +134,8 @@ class LargeObjects:
             arguments: tuple[Any, ...] = (large.entry, large.tries > 0)
             self._step(large, worker.open_upload, arguments, self._opened)
         elif large.todo:
-            share = max(self._job.threads_per_worker, len(large.todo) // self._job.processes)
+            few = self._job.threads_per_worker or FEW_PARTS
+            share = max(few, len(large.todo) // self._job.processes)
             count = min(share, MOST_PARTS, len(large.todo))
             numbers = tuple(large.todo.popleft() for _ in range(count))
 

@@ -78,7 +78,7 @@ MANIFEST = click.option(
 
 SPEED = together(
     click.option("-p", "--threads", type=click.IntRange(1, 4096), metavar="N",
-                 help="Objects and parts in flight, all processes together [10]."),
+                 help="Objects and parts in flight, all processes together [as many as help]."),
     click.option("--workers", type=click.IntRange(1, 256), metavar="N",
                  help="Processes [one for each CPU]."),
     click.option("--bwlimit", "bwlimit_mbps", type=click.FloatRange(0), metavar="MBPS",

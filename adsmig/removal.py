@@ -5,13 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from adsmig.crew import Crew, Stay
 from adsmig.errors import NotFound, ObjectError
 from adsmig.model import Deletion
 from adsmig.plan import time_of
 from adsmig.storage.base import Storage
-
-Spread = Callable[[Callable[[], None]], None]
-"""Runs a function in several threads at once."""
 
 
 def remove(
@@ -19,7 +17,7 @@ def remove(
     side: Storage,
     deletions: Sequence[Deletion],
     key_at: Callable[[bytes], bytes],
-    spread: Spread,
+    crew: Crew,
 ) -> tuple[list[bytes], dict[bytes, str]]:
     """Removes objects of ``side``, where ``key_at`` names their keys.
 
@@ -30,7 +28,7 @@ def remove(
     src.prepare()
     sure, problems = [one.key for one in deletions if not one.checked], dict[bytes, str]()
     if len(sure) < len(deletions):
-        _check(src, deletions, sure, problems, spread)
+        _check(src, deletions, sure, problems, crew)
         src.prepare()
     wanted = set(sure)
     keys = [deletion.key for deletion in deletions if deletion.key in wanted]
@@ -46,12 +44,12 @@ def _check(
     deletions: Sequence[Deletion],
     sure: list[bytes],
     problems: dict[bytes, str],
-    spread: Spread,
+    crew: Crew,
 ) -> None:
     lock, waiting = threading.Lock(), iter([one for one in deletions if one.checked])
 
-    def work() -> None:
-        while True:
+    def work(stay: Stay) -> None:
+        while stay(0):
             with lock:
                 deletion = next(waiting, None)
             if deletion is None:
@@ -68,7 +66,7 @@ def _check(
                 elif deletion.at_source:
                     problems[deletion.key] = "it changed after it had been copied"
 
-    spread(work)
+    crew.run(work)
 
 
 def _unchanged(src: Storage, deletion: Deletion) -> bool:

@@ -22,6 +22,15 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 20.0
 
 
+class _Slowdowns:
+    times = 0
+
+
+def slowdowns() -> int:
+    """How often, more or less, stores have asked this process for fewer requests."""
+    return _Slowdowns.times
+
+
 def never() -> bool:
     """The default for ``stopping``: nobody asks to stop."""
     return False
@@ -50,6 +59,8 @@ def retry(
             if not left or stopping() or isinstance(exc, final):
                 raise
             log.info("%s: %s; trying again", what, exc)
+            if isinstance(exc, Throttled):
+                _Slowdowns.times += 1
             if not exc.immediate:
                 wait(pause * random.uniform(0.5, 1.5), stopping)
                 if stopping():

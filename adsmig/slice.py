@@ -6,10 +6,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adsmig.content import same_content, same_time
+from adsmig.crew import Crew, Stay
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.limits import Lease, opened
@@ -101,15 +102,12 @@ class Slice:
         self._in_hand: dict[bytes, tuple[bytes | None, Counts]] = {}
         self._survey = Survey(job, self._src, self._dst) if job.dryrun else None
 
-    def run(self, spread: Callable[[Callable[[], None]], None]) -> SliceResult:
-        """Settles keys in order until all are or the budget is used up; see worker.run_slice.
-
-        ``spread`` runs a function in all threads of the process.
-        """
+    def run(self, crew: Crew) -> SliceResult:
+        """Settles keys in order until all are or the budget is used up; see worker.run_slice."""
         if self._job.dryrun:
-            self._work()  # which only lists
+            self._work(lambda size: True)  # which only lists
         else:
-            spread(self._work)
+            crew.run(self._work)
         try:
             if self._copied and not self._job.dryrun and self._job.dst:
                 self._dst.sync()
@@ -187,7 +185,7 @@ class Slice:
             listed.deleted_bytes,
         )
 
-    def _work(self) -> None:
+    def _work(self, stay: Stay) -> None:
         """What each thread does: works on one object after the other, until there are no more."""
         try:
             while action := self._next():
@@ -204,6 +202,8 @@ class Slice:
                         self._show()
                     else:
                         self._settle(outcome)
+                if not stay(action.src.size if outcome else 0):
+                    return
         except Exception as exc:
             if not isinstance(exc, AdsmigError):
                 log.info("internal error", exc_info=exc)

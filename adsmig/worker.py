@@ -11,10 +11,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
 from adsmig import scan
+from adsmig.crew import Crew, Stay
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.job import Job
 from adsmig.limits import Lease, Limits, opened
@@ -62,7 +62,7 @@ def run_slice(job: Job, keys: KeyRange, budget: Budget, lease: Lease) -> SliceRe
     What the result calls settled is on stable storage.  An error that ends the run is in the
     result's ``stop``, along with what was settled before it.
     """
-    return Slice(job, keys, budget, lease).run(partial(_in_threads, job))
+    return Slice(job, keys, budget, lease).run(_crew(job.threads_per_worker))
 
 
 def cut_range(job: Job, keys: KeyRange, pieces: int) -> list[bytes]:
@@ -114,7 +114,7 @@ def run_parts(
     lock = threading.Lock()
     key = job.dst_key(upload.entry.key)
 
-    def work() -> None:
+    def work(stay: Stay) -> None:
         while True:
             with lock:
                 late = parts and time.monotonic() > deadline
@@ -135,8 +135,10 @@ def run_parts(
             with lock:
                 parts.append(part)
                 _show(limits, lease, Counts(copied_bytes=_sent(upload, parts)))
+            if not stay(upload.span(number)[1]):
+                return
 
-    _in_threads(job, work)
+    _crew(job.threads_per_worker).run(work)
     failed, stop = None, None
     for exc in errors:
         if not isinstance(exc, (SourceChanged, NotFound)):
@@ -190,7 +192,7 @@ def delete_objects(job: Job, deletions: list[Deletion], lease: Lease) -> Deletio
     try:
         key_at = bytes if at_source else job.dst_key
         side = src if at_source else dst
-        gone, problems = remove(src, side, deletions, key_at, partial(_in_threads, job))
+        gone, problems = remove(src, side, deletions, key_at, _crew(job.threads_per_worker))
         failures = [Outcome(key, 0, 0, None, None, why, UNDELETED) for key, why in problems.items()]
     except AdsmigError as exc:
         stop = None if isinstance(exc, TransientError) and stopping() else stop_of(exc)
@@ -220,25 +222,15 @@ def abort_upload(job: Job, key: bytes, upload_id: str) -> None:
 
 
 @lru_cache(maxsize=1)
-def _threads(count: int) -> ThreadPoolExecutor:
+def _crew(count: int | None) -> Crew:
     """The process's threads; each keeps its connections from slice to slice."""
-    return ThreadPoolExecutor(count, "copy")
+    return Crew(count)
 
 
 def forget() -> None:
     """Drops what this process keeps between slices, at the end of a run."""
     scan.forget()
-    _threads.cache_clear()
-
-
-def _in_threads(job: Job, work: Callable[[], None]) -> None:
-    """Runs ``work`` in all threads of the process; raises what a thread raised."""
-    count = job.threads_per_worker
-    if count == 1:
-        work()
-        return
-    for future in [_threads(count).submit(work) for _ in range(count)]:
-        future.result()
+    _crew.cache_clear()
 
 
 def _show(limits: Limits | None, lease: Lease, counts: Counts) -> None:

@@ -1,0 +1,159 @@
+"""The threads of a process: as many at work as are of use."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from adsmig import retry
+
+Stay = Callable[[int], bool]
+"""Called by a thread of a crew after each piece of work, with the bytes it was about: whether to
+look for another."""
+Work = Callable[[Stay], None]
+"""Takes one piece of work after the other, until there are no more or it is not to stay."""
+
+FIRST = 2
+MOST = 64
+"""Of one process.  A Python process has no time for more; over a long distance, each waits."""
+WINDOW_S = 0.1
+"""The least time over which a rate is taken."""
+ROUNDS = 3
+"""And each thread is to have done so many pieces of work in it, so that few long ones tell no
+tale."""
+PIECE = 128 << 10
+"""Bytes that count as much as the rest of what there is to do for an object."""
+BETTER, SAME = 1.1, 0.97
+"""How much more is done with more threads, for them to be worth it; and with fewer, for the others
+not to have been."""
+HOLD_S, LONGEST_HOLD_S = 1.0, 16.0
+"""How long a level that was found is kept, at first and at last."""
+
+
+class Crew:
+    """``count`` threads; None: it finds out how many.
+
+    It begins with few and doubles them as long as that gets more done.  The level that is found is
+    held for a while, and then more are tried, and fewer.  Each time that a store asked for fewer
+    requests, half of them leave.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        self._fixed = count is not None
+        self.level = count or FIRST
+        """How many are to be at work."""
+        self._pool = ThreadPoolExecutor(count or MOST, "copy")
+        self._lock = threading.Lock()
+        self._futures: list[Future[None]] = []
+        self._work: Work | None = None
+        self._active = 0
+        # Of the window: pieces of work, their weight, and the time in which there was work.
+        self._pieces, self._weight, self._elapsed = 0, 0.0, 0.0
+        self._since = 0.0
+        self._slowdowns = retry.slowdowns()
+        # Of the search: the level to go back to, and what got done there.
+        self._base, self._rate = 0, 0.0
+        self._rising, self._factor = True, 2.0
+        self._hold_s, self._held_until = HOLD_S, 0.0
+
+    def run(self, work: Work) -> None:
+        """Has ``work`` called by the threads; returns when all have left, and raises what one did.
+
+        Not to be called again before.
+        """
+        if self._fixed and self.level == 1:
+            work(lambda size: True)
+            return
+        self._work, self._since = work, time.monotonic()
+        with self._lock:
+            self._enlist()
+        error = None
+        while True:
+            with self._lock:
+                if not self._futures:
+                    break
+                future = self._futures.pop()
+            error = future.exception() or error
+        self._elapsed += time.monotonic() - self._since
+        self._work = None
+        if error:
+            raise error
+
+    def _enlist(self) -> None:
+        """Starts as many as are lacking."""
+        assert self._work
+        while self._active < self.level:
+            self._active += 1
+            self._futures.append(self._pool.submit(self._run_one, self._work))
+
+    def _run_one(self, work: Work) -> None:
+        left = False
+
+        def stay(size: int) -> bool:
+            nonlocal left
+            if self._fixed:
+                return True
+            with self._lock:
+                self._count(size)
+                if self._active > self.level:
+                    self._active -= 1
+                    left = True
+            return not left
+
+        try:
+            work(stay)
+        finally:
+            if not left:
+                with self._lock:
+                    self._active -= 1
+
+    # The search
+
+    def _count(self, size: int) -> None:
+        """One more piece of work is done; now and then, what follows from that."""
+        self._pieces += 1
+        self._weight += 1 + size / PIECE
+        if self._pieces < ROUNDS * self.level:
+            return
+        now = time.monotonic()
+        elapsed = self._elapsed + now - self._since
+        if elapsed < WINDOW_S:
+            return
+        rate = self._weight / elapsed
+        self._pieces, self._weight, self._elapsed, self._since = 0, 0.0, 0.0, now
+        if (slowdowns := retry.slowdowns()) != self._slowdowns:
+            self._slowdowns = slowdowns
+            self._settle(max(self.level // 2, 1), now)
+        elif now >= self._held_until:
+            self._consider(rate, now)
+        if self._active < self.level:
+            self._enlist()
+
+    def _consider(self, rate: float, now: float) -> None:
+        """Compares what got done with what got done before, at the level that was tried from."""
+        if not self._base or (
+            self.level > self._base and rate > self._rate * BETTER
+        ):  # nothing was tried yet: this is what to compare with
+            self._try(rate, now)
+        elif self.level < self._base and rate > self._rate * SAME:
+            self._settle(self.level, now)
+        else:
+            self._settle(self._base, now)
+
+    def _try(self, rate: float, now: float) -> None:
+        self._base, self._rate = self.level, rate
+        if self._rising:
+            self.level = min(max(int(self.level * self._factor), self.level + 1), MOST)
+        else:
+            self.level = max(int(self.level / self._factor), 1)
+        if self.level == self._base:
+            self._settle(self.level, now)
+
+    def _settle(self, level: int, now: float) -> None:
+        """Holds a level, and tries the other direction after that."""
+        self.level, self._base = level, 0
+        self._held_until = now + self._hold_s
+        self._hold_s = min(self._hold_s * 2, LONGEST_HOLD_S)
+        self._rising, self._factor = not self._rising, 1.5
