@@ -105,6 +105,8 @@ class Coordinator:
         self._watch = watch
         self._given = executor
         self._executor: Executor | None = executor
+        self._ahead: Executor | None = None
+        """Processes that are being started while the first slice runs here."""
         self._pooled = executor is not None
         self._lent_ranges = 0
         # Whatever ended a resumed run, may have been in this process.
@@ -141,7 +143,7 @@ class Coordinator:
                 self._finish()
         finally:
             self._limits.stop()
-            self._close_executor()
+            self._close_executors()
             self._limits.remove()
             worker.forget()
 
@@ -234,6 +236,8 @@ class Coordinator:
                     return
                 continue
             done, _ = wait(self._in_hand, timeout=TICK_S, return_when=FIRST_COMPLETED)
+            if not done:
+                self._start_ahead()
             for future in done:
                 if future in self._in_hand:  # a broken pool takes all of them at once
                     self._settle(future)
@@ -479,8 +483,24 @@ class Coordinator:
 
     # Processes and signals
 
+    def _start_ahead(self) -> None:
+        """The first slice takes its time: there will be need of processes, which take theirs."""
+        if self._ahead is None and not self._pooled and self.job.processes > 1:
+            self._ahead = processes(self.job.processes)
+            for _ in range(self.job.processes):
+                self._ahead.submit(os.getpid)
+
     def _new_executor(self) -> Executor:
-        return processes(self.job.processes) if self._pooled else ThreadPoolExecutor(1, "slice")
+        if not self._pooled:
+            return ThreadPoolExecutor(1, "slice")
+        ahead, self._ahead = self._ahead, None
+        return ahead or processes(self.job.processes)
+
+    def _close_executors(self) -> None:
+        self._close_executor()
+        if self._ahead is not None:
+            self._ahead.shutdown(wait=False, cancel_futures=True)
+            self._ahead = None
 
     def _close_executor(self) -> None:
         if self._executor is not None and self._given is None:

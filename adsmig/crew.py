@@ -25,7 +25,7 @@ ROUNDS = 3
 tale."""
 PIECE = 128 << 10
 """Bytes that count as much as the rest of what there is to do for an object."""
-BETTER, SAME = 1.1, 0.97
+BETTER, SAME = 1.15, 0.97
 """How much more is done with more threads, for them to be worth it; and with fewer, for the others
 not to have been."""
 HOLD_S, LONGEST_HOLD_S = 1.0, 16.0
@@ -49,6 +49,10 @@ class Crew:
         self._futures: list[Future[None]] = []
         self._work: Work | None = None
         self._active = 0
+        self._most = 0
+        """The most that there ever were."""
+        self._fresh = 0
+        """Of those, how many have done nothing yet: what they do first, is to connect."""
         # Of the window: pieces of work, their weight, and the time in which there was work.
         self._pieces, self._weight, self._elapsed = 0, 0.0, 0.0
         self._since = 0.0
@@ -85,17 +89,22 @@ class Crew:
         """Starts as many as are lacking."""
         assert self._work
         while self._active < self.level:
+            fresh = self._active >= self._most
             self._active += 1
-            self._futures.append(self._pool.submit(self._run_one, self._work))
+            self._fresh += fresh
+            self._futures.append(self._pool.submit(self._run_one, self._work, fresh))
+        self._most = max(self._most, self._active)
 
-    def _run_one(self, work: Work) -> None:
+    def _run_one(self, work: Work, fresh: bool) -> None:
         left = False
 
         def stay(size: int) -> bool:
-            nonlocal left
+            nonlocal fresh, left
             if self._fixed:
                 return True
             with self._lock:
+                self._fresh -= fresh
+                fresh = False
                 self._count(size)
                 if self._active > self.level:
                     self._active -= 1
@@ -108,11 +117,16 @@ class Crew:
             if not left:
                 with self._lock:
                     self._active -= 1
+                    self._fresh -= fresh
 
     # The search
 
     def _count(self, size: int) -> None:
         """One more piece of work is done; now and then, what follows from that."""
+        if self._fresh:
+            self._pieces, self._weight, self._elapsed = 0, 0.0, 0.0
+            self._since = time.monotonic()
+            return
         self._pieces += 1
         self._weight += 1 + size / PIECE
         if self._pieces < ROUNDS * self.level:
@@ -133,9 +147,8 @@ class Crew:
 
     def _consider(self, rate: float, now: float) -> None:
         """Compares what got done with what got done before, at the level that was tried from."""
-        if not self._base or (
-            self.level > self._base and rate > self._rate * BETTER
-        ):  # nothing was tried yet: this is what to compare with
+        better = self.level > self._base and rate > self._rate * BETTER
+        if not self._base or better:  # at first there is nothing to compare with
             self._try(rate, now)
         elif self.level < self._base and rate > self._rate * SAME:
             self._settle(self.level, now)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from adsmig.errors import AdsmigError
 from adsmig.providers import PROVIDERS
@@ -10,6 +11,12 @@ from adsmig.providers import PROVIDERS
 if TYPE_CHECKING:
     from adsmig.location import Location
     from adsmig.storage.base import Settings, Storage
+
+
+# paramiko would load it for a line of ~/.ssh/config that is not read here, and would take twice as
+# long as without it.
+_modules: dict[str, Any] = sys.modules
+_modules.setdefault("invoke", None)
 
 
 def open_storage(location: Location, settings: Settings, destination: bool = False) -> Storage:

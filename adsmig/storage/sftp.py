@@ -228,7 +228,7 @@ class SftpStorage:
     def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
         """A staged file, which the parts are written into through several connections."""
         path, wire = self._path(key), self._wire()
-        staged = self._staging.path_for(key)
+        staged = self._staging.path_for_large(key)
         with self._translated(wire, staged):
             self._staging.remove_strays(wire, staged)
             wire.close(self._staging.create(wire, staged, path, meta))

@@ -45,6 +45,7 @@ from adsmig.storage.sftppacket import (
     text,
 )
 from adsmig.storage.sftpwire import SftpWire
+from adsmig.storage.staging import Own
 
 
 class SftpStaging:
@@ -59,6 +60,7 @@ class SftpStaging:
         # Names of this try's own: a server may go on writing for a connection that was lost.
         self._token = os.urandom(6).hex().encode()
         self._tries = itertools.count()
+        self._mine = Own()
         self._gives_owners = True
         self._unsynced = set[bytes]()
         self._lock = threading.Lock()
@@ -68,7 +70,18 @@ class SftpStaging:
         self.make(wire, self._path)
 
     def path_for(self, key: bytes) -> bytes:
-        """Where to keep what is to become ``key``; another each time."""
+        """Where this thread keeps what is to become ``key``; another each time.
+
+        In a directory of its own, as storage.staging has them.
+        """
+        if not self._mine.path:
+            name = b"%s-%d" % (self._token, next(self._tries))
+            self._mine.path = os.path.join(self._path, name)
+        name = xxhash.xxh3_128_hexdigest(key).encode()
+        return os.path.join(self._mine.path, b"%s.%d" % (name, next(self._tries)))
+
+    def path_for_large(self, key: bytes) -> bytes:
+        """Where to keep what is to become ``key``, for others to write to; another each time."""
         name = xxhash.xxh3_128_hexdigest(key).encode()
         return os.path.join(self._path, b"%s.%s.%d" % (name, self._token, next(self._tries)))
 
@@ -94,7 +107,7 @@ class SftpStaging:
         except OSError as exc:
             if exc.errno != errno.ENOENT:
                 raise
-            self.make(wire, self._path)
+            self.make(wire, os.path.dirname(staged))
             return handle_of(wire.ask(OPEN, *request))
 
     def finish(
@@ -112,25 +125,25 @@ class SftpStaging:
         The size that the server says it has; TransientError if that is not the ``size`` written.
         All in one round trip, but where the server cannot set them through a handle.
         """
-        # Others than OpenSSH may work on several requests at once, in whatever order.
-        in_turn = FSYNC not in wire.extensions
-        if in_turn:
-            wire.settle(*writing)
-        owning = self._own(wire, handle, meta)
         wanted = attributes(meta.mode, meta.mtime_ns)
-        setting = wire.send(FSETSTAT, text(handle), wanted)
         flushing = None
         if FSYNC in wire.extensions:
+            owning = self._own(wire, FSETSTAT, handle, meta)
+            setting = wire.send(FSETSTAT, text(handle), wanted)
             flushing = wire.send(EXTENDED, text(FSYNC), text(handle))
-        if in_turn:
-            # To some of them a file is only there, under its name, once it is closed.
-            wire.settle(owning, setting)
-            closing = wire.send(CLOSE, text(handle))
-            wire.settle(closing)
-            looking = wire.send(LSTAT, text(staged))
-        else:
             looking = wire.send(FSTAT, text(handle))
             closing = wire.send(CLOSE, text(handle))
+        else:
+            # Others than OpenSSH may work on several requests at once, in whatever order.  To some
+            # a file is only there, under its name, once it is closed; rclone never answers who
+            # would set the time of one that is open.
+            wire.settle(*writing)
+            closing = wire.send(CLOSE, text(handle))
+            wire.settle(closing)
+            owning = self._own(wire, SETSTAT, staged, meta)
+            setting = wire.send(SETSTAT, text(staged), wanted)
+            wire.settle(owning, setting)
+            looking = wire.send(LSTAT, text(staged))
         requests = [one for one in (looking, flushing, closing) if one is not None]
         try:
             there = status_of(wire.all([*requests, *writing])[0])
@@ -152,11 +165,11 @@ class SftpStaging:
             raise TransientError(f"the server has {there.st_size} bytes instead of {size}")
         return there.st_size
 
-    def _own(self, wire: SftpWire, handle: bytes, meta: Meta) -> int | None:
+    def _own(self, wire: SftpWire, kind: int, file: bytes, meta: Meta) -> int | None:
         """Before the mode is set, for that clears the set-id bits."""
         if meta.uid is None or meta.gid is None or not self._gives_owners:
             return None
-        return wire.send(FSETSTAT, text(handle), attributes(owner=(meta.uid, meta.gid)))
+        return wire.send(kind, text(file), attributes(owner=(meta.uid, meta.gid)))
 
     def _owned(self, wire: SftpWire, request: int | None) -> None:
         """Only root can give files to others; whoever else logged in keeps them."""
@@ -176,7 +189,7 @@ class SftpStaging:
         except OSError as exc:
             if exc.errno != errno.ENOENT:
                 raise
-            self.make(wire, self._path)
+            self.make(wire, os.path.dirname(staged))
             wire.ask(SYMLINK, *request)
 
     def publish(self, wire: SftpWire, staged: bytes, path: bytes) -> None:
@@ -218,8 +231,14 @@ class SftpStaging:
 
     def tidy(self, wire: SftpWire) -> None:
         """Removes the directory and all that is in it."""
-        for name, _ in wire.names(self._path):
-            self.remove(wire, os.path.join(self._path, name))
+        for name, status in wire.names(self._path):
+            path = os.path.join(self._path, name)
+            if status and stat.S_ISDIR(status.st_mode):
+                for inner, _ in wire.names(path):
+                    self.remove(wire, os.path.join(path, inner))
+                wire.ask(RMDIR, text(path))
+            else:
+                self.remove(wire, path)
         wire.ask(RMDIR, text(self._path))
 
     # Directories

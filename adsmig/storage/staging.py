@@ -24,7 +24,7 @@ from adsmig.storage.root import Root
 T = TypeVar("T")
 
 
-class _Own(threading.local):
+class Own(threading.local):
     """A thread's directory, and who its files belong to."""
 
     path = b""
@@ -40,7 +40,7 @@ class Staging:
         self._lock_fd: int | None = None
         # Names of this process's own: two must never write one file.
         self._token = os.urandom(6).hex().encode()
-        self._own = _Own()
+        self._mine = Own()
         self._count = itertools.count()
 
     def __del__(self) -> None:
@@ -63,10 +63,10 @@ class Staging:
         In a directory of its own: where many make files in one, they wait for one another, and
         the processors with them (two processes took a third longer on ext4).
         """
-        if not self._own.path:
+        if not self._mine.path:
             name = b"%s-%d" % (self._token, next(self._count))
-            self._own.path = os.path.join(self._path, name)
-        return os.path.join(self._own.path, xxhash.xxh3_128_hexdigest(key).encode())
+            self._mine.path = os.path.join(self._path, name)
+        return os.path.join(self._mine.path, xxhash.xxh3_128_hexdigest(key).encode())
 
     def path_for_large(self, key: bytes) -> bytes:
         """Where this process keeps what is to become ``key``, for others to write to."""
@@ -75,10 +75,10 @@ class Staging:
 
     def owner(self) -> tuple[int, int]:
         """User and group that the thread's new files have."""
-        if not self._own.owner:
-            status = os.stat(self._own.path)  # which has them for the same reasons
-            self._own.owner = status.st_uid, status.st_gid
-        return self._own.owner
+        if not self._mine.owner:
+            status = os.stat(self._mine.path)  # which has them for the same reasons
+            self._mine.owner = status.st_uid, status.st_gid
+        return self._mine.owner
 
     def create(self, staged: bytes, meta: Meta) -> int:
         """A descriptor of a new, empty file there."""

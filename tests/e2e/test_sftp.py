@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -184,6 +185,27 @@ def test_relative_paths_begin_at_the_login_directory(
     assert tree_of(tmp_path / "there") == {"a": b"1", "d/b": b"2"}
     adsmig("cp", f"sftp://{where}/~/relative/x", tmp_path / "back")
     assert tree_of(tmp_path / "back") == {"a": b"1", "d/b": b"2"}
+
+
+def test_another_server_takes_a_tree_and_gives_it_back(
+    adsmig: Adsmig, rclone: RcloneSftp, home: Path, tmp_path: Path
+) -> None:
+    """One without fsync or posix-rename, that waits for ever to set the time of an open file."""
+    rclone.trust(home)
+    make_tree(tmp_path / "tree", 300, most=40_000)
+    write(tmp_path / "tree" / "large", os.urandom(80_000_000))
+    there = f"sftp://{rclone.user}@{rclone.host}/taken/"
+    adsmig("cp", f"{tmp_path / 'tree'}/", there)
+    for _ in range(900):  # it answers first, and brings files to their places behind that
+        if not list((rclone.top / "taken").rglob("*.partial")):
+            break
+        time.sleep(0.1)
+    assert digest(rclone.top / "taken") == digest(tmp_path / "tree")
+    assert "301 unchanged" in adsmig("sync", f"{tmp_path / 'tree'}/", there).stdout
+    write(tmp_path / "tree" / "d1" / "e1" / "new", b"new")
+    assert "copied 1 objects" in adsmig("sync", f"{tmp_path / 'tree'}/", there).stdout
+    adsmig("cp", there, tmp_path / "back")
+    assert digest(tmp_path / "back") == digest(tmp_path / "tree")
 
 
 def test_inventory_and_rm(adsmig: Adsmig, trusted: Sshd, tmp_path: Path) -> None:

@@ -409,7 +409,7 @@ def test_what_is_no_http_is_told_in_one_short_line(server: Server, wire: Wire, d
 
 def test_http_beyond_measure_is_told_in_one_short_line(server: Server, wire: Wire) -> None:
     server.answers = [Answer(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000 + b"\r\n", close=True)]
-    with pytest.raises(TransientError, match="connection to .*: headers without an end"):
+    with pytest.raises(TransientError, match=r"connection to .*: headers without an end"):
         wire.request("GET", b"/")
 
 

@@ -1,0 +1,170 @@
+"""How many threads are at work: all that are of use, and no others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from adsmig import crew as module
+from adsmig.crew import FIRST, MOST, Crew, Stay, Work
+from adsmig.errors import Throttled
+from adsmig.retry import retry
+
+
+def work_off(items: list[int], done: list[int], pause_s: float = 0) -> Work:
+    """Takes each of the items once."""
+    waiting, lock = iter(items), threading.Lock()
+
+    def work(stay: Stay) -> None:
+        while True:
+            with lock:
+                item = next(waiting, None)
+            if item is None:
+                return
+            time.sleep(pause_s)
+            done.append(item)
+            if not stay(0):
+                return
+
+    return work
+
+
+@pytest.mark.parametrize("count", [None, 1, 2, 7])
+def test_each_piece_is_done_once(count: int | None) -> None:
+    crew, done = Crew(count), list[int]()
+    for start in (0, 3000, 6000):
+        crew.run(work_off(list(range(start, start + 3000)), done))
+    assert sorted(done) == list(range(9000))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_given_number_is_kept_to(count: int) -> None:
+    most, now, lock = 0, 0, threading.Lock()
+    together = threading.Barrier(count, timeout=30)
+
+    def work(stay: Stay) -> None:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        together.wait()  # passes only if they are all there
+        assert stay(0)
+        with lock:
+            now -= 1
+
+    Crew(count).run(work)
+    assert most == count
+
+
+@pytest.mark.parametrize("count", [None, 1, 4])
+def test_what_a_thread_raises_is_raised_once_all_have_left(count: int | None) -> None:
+    left = list[int]()
+
+    def work(stay: Stay) -> None:
+        try:
+            raise ValueError("no good")
+        finally:
+            left.append(1)
+
+    crew = Crew(count)
+    with pytest.raises(ValueError, match="no good"):
+        crew.run(work)
+    assert len(left) == (count or FIRST)
+    done = list[int]()
+    crew.run(work_off([1, 2, 3], done))
+    assert sorted(done) == [1, 2, 3]
+
+
+def test_more_come_in_the_middle_where_all_are_waiting() -> None:
+    crew, done = Crew(), list[int]()
+    crew.run(work_off(list(range(1500)), done, 0.005))
+    assert len(done) == 1500
+    assert crew.level > FIRST
+
+
+class Simulated(Crew):
+    """With a clock of its own, and no threads: ``pieces_per_s`` tells what a level gets done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.now = 0.0
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+
+    def _enlist(self) -> None:
+        self._active = self.level
+
+    def go_on(self, pieces_per_s: Callable[[int], float], seconds: float) -> list[int]:
+        """The levels there were, one a second."""
+        levels, until, second = list[int](), self.now + seconds, self.now + 1
+        self._active = self.level
+        while self.now < until:
+            self.now += 1 / pieces_per_s(self.level)
+            self._count(0)
+            self._active = self.level
+            if self.now >= second:
+                levels.append(self.level)
+                second += 1
+        return levels
+
+
+def distance(level: int) -> float:
+    """Each waits 20 ms for each piece, whoever else does."""
+    return level / 0.02
+
+
+def narrow(level: int) -> float:
+    """Four get through at once."""
+    return min(level, 4) / 0.005
+
+
+def crowded(level: int) -> float:
+    """More than two are in one another's way."""
+    return 400 / (1 + max(level - 2, 0) / 4)
+
+
+def test_over_a_distance_there_are_soon_as_many_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = Simulated(monkeypatch).go_on(distance, 60)
+    assert levels[2] == MOST
+    assert min(levels[2:]) >= MOST // 2
+
+
+def test_where_more_are_of_no_use_there_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = Simulated(monkeypatch).go_on(narrow, 60)
+    assert 3 <= sum(levels) / len(levels) <= 6
+    levels = Simulated(monkeypatch).go_on(crowded, 60)
+    assert max(levels) <= 4
+    assert sum(levels) / len(levels) < 3
+
+
+def test_what_changes_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Simulated(monkeypatch)
+    crew.go_on(narrow, 30)
+    assert crew.go_on(distance, 120)[-1] > MOST // 2
+
+
+def test_a_store_that_asks_for_less_gets_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Simulated(monkeypatch)
+    crew.go_on(distance, 5)
+    before = crew.level
+
+    def refused() -> None:
+        raise Throttled("SlowDown")
+
+    with pytest.raises(Throttled):
+        retry(refused, "a test", tries=2, stopping=lambda: True)
+    assert crew.level == before  # it was the last try: nobody went on to ask
+    monkeypatch.setattr("adsmig.retry.wait", lambda *_: None)
+    with pytest.raises(Throttled):
+        retry(refused, "a test", tries=2)
+    crew.go_on(distance, 0.2)
+    assert crew.level == before // 2
+    crew.go_on(distance, 120)
+    assert crew.level == before
+
+
+def test_few_long_pieces_tell_no_tale(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Simulated(monkeypatch)
+    assert crew.go_on(lambda level: level / 10, 20)[-1] == FIRST
