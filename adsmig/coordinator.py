@@ -114,9 +114,9 @@ class Coordinator:
         self._suspects: deque[_Range] = deque()
         self._begin_parts()
         self._seconds = SHORT_S
-        self._free = list(range(SLOTS))
-        shared = f"{manifest.path}.shared" if manifest.path else None
-        self._limits = Limits.create(shared, job.bwlimit_mbps)
+        self._slots = max(SLOTS, job.processes + 1)  # the last is this process's own
+        self._free = list(range(self._slots))
+        self._limits = self._new_limits(f"{manifest.path}.shared" if manifest.path else None)
 
     def run(self) -> None:
         """Returns when the run is finished, stopped or interrupted, all of it committed.
@@ -136,7 +136,7 @@ class Coordinator:
                         self.inventory = Inventory(self.job.began_ns, self.job.depth)
                     self._close_executor()
                     self._limits.remove()
-                    self._limits = Limits.create(self._limits.path, self.job.bwlimit_mbps)
+                    self._limits = self._new_limits(self._limits.path)
                     self._drive()
                 self._finish()
         finally:
@@ -144,6 +144,9 @@ class Coordinator:
             self._close_executor()
             self._limits.remove()
             worker.forget()
+
+    def _new_limits(self, path: str | None) -> Limits:
+        return Limits.create(path, self.job.bwlimit_mbps, self._slots)
 
     def _prepare(self) -> None:
         try:
@@ -454,7 +457,7 @@ class Coordinator:
 
         What comes before it and needs no copying is settled here, in this process.
         """
-        lease = Lease(self._limits.path, SLOTS - 1)
+        lease = Lease(self._limits.path, self._slots - 1)
         before = worker.run_slice(self.job, piece.keys, Budget(LONG_S, 0), lease)
         self._limits.report(lease.slot, Counts())
         self._slice_done(piece, before)

@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,30 @@ def test_a_range_is_cut_when_workers_are_idle_and_pieces_cover_it(
     assert len(shards) >= 4
     assert sorted(after for after, _ in shards) == ["", *ends]
     assert recorded(manifest) == keys
+
+
+def test_a_thousand_workers_have_work_at_once(stores: Stores, manifest: Manifest) -> None:
+    keys = fill(stores.src, 1000)
+
+    class Waits(Mortal):
+        """Does nothing before all have something to do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            self.waiting.append((future, partial(fn, *args, **kwargs)))
+            if len(self.waiting) == len(keys):
+                for one, call in self.waiting:
+                    one.set_result(call())
+            return future
+
+    manifest.set_job(wide := job(workers=1000))
+    run_of = manifest.begin_run("cp", [KeyRange(key, key, True) for key in keys])
+    Coordinator(wide, manifest, run_of, lambda counts, last: None, Waits()).run()
+    assert finished(manifest).copied == 1000
 
 
 def test_what_cannot_be_cut_is_lent_whole(stores: Stores, manifest: Manifest) -> None:
