@@ -55,6 +55,10 @@ GROWTH = 1.2
 """How much longer, with each one that was committed."""
 OBJECTS = 20_000
 """The most objects that a slice copies."""
+PIECES = 4
+"""The most that a range is cut into at once: one worker does it, one cut after the other."""
+HUNGRY_S = 1.0
+"""How long slices last while there are workers who wait for something to be cut off."""
 TICK_S = 0.2
 STRIKES = 3
 """A slice whose worker died so often is looked at alone, and in ever smaller pieces."""
@@ -71,6 +75,8 @@ class _Range:
     keys: KeyRange
     whole: bool = False
     """It was tried, and cannot be cut."""
+    fresh: bool = False
+    """It was just cut off, and nobody knows how much it holds: most are done in a moment."""
     strikes: int = 0
     objects: int = OBJECTS
 
@@ -351,12 +357,13 @@ class Coordinator:
             return True
         if not self._ranges:
             return last and self._deletions.released and self._lend_directories()
+        hungry = len(self._ranges) < idle
+        share = -(-idle // len(self._ranges))
         piece = self._ranges.popleft()
-        if self._pooled and len(self._ranges) + 1 < idle and not piece.whole:
-            self._lend_cut(piece, idle - len(self._ranges))
+        if self._pooled and hungry and not (piece.whole or piece.fresh):
+            self._lend_cut(piece, min(share, PIECES))
         else:
-            hungry = len(self._ranges) < idle - 1
-            self._lend_slice(piece, min(self._seconds, 1.0) if hungry else self._seconds)
+            self._lend_slice(piece, min(self._seconds, HUNGRY_S) if hungry else self._seconds)
         return True
 
     def _lend_directories(self) -> bool:
@@ -387,7 +394,7 @@ class Coordinator:
                 return
             shards = self.manifest.commit_cut(self.run_id, piece.shard, piece.keys, cuts)
             parts = zip(shards, piece.keys.cut(cuts), strict=True)
-            self._ranges.extendleft(_Range(shard, keys) for shard, keys in parts)
+            self._ranges.extendleft(_Range(shard, keys, fresh=True) for shard, keys in parts)
 
         def died() -> None:
             self._lent_ranges -= 1

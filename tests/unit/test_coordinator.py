@@ -20,7 +20,7 @@ from sqlite_utils import Database
 from adsmig import coordinator as module
 from adsmig import errors, large, retry, scan, worker
 from adsmig import slice as slice_module
-from adsmig.coordinator import LONG_S, SHORT_S, STRIKES, Coordinator
+from adsmig.coordinator import LONG_S, PIECES, SHORT_S, STRIKES, Coordinator
 from adsmig.errors import (
     AdsmigError,
     ObjectError,
@@ -275,6 +275,17 @@ def test_a_range_is_cut_when_workers_are_idle_and_pieces_cover_it(
     assert len(shards) >= 4
     assert sorted(after for after, _ in shards) == ["", *ends]
     assert recorded(manifest) == keys
+
+
+def test_what_was_cut_off_is_worked_on_before_it_is_cut_again(
+    stores: Stores, manifest: Manifest
+) -> None:
+    fill(stores.src, 2000)
+    mortal = Mortal()
+    run(job(workers=1000), manifest, mortal)
+    cuts = [pieces for name, _, _, pieces, *_ in mortal.lent if name == "cut_range"]
+    assert cuts == [PIECES]
+    assert finished(manifest).copied == 2000
 
 
 def test_a_thousand_workers_have_work_at_once(stores: Stores, manifest: Manifest) -> None:
