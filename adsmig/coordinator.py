@@ -13,15 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Executor,
-    Future,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from adsmig import worker
@@ -60,6 +54,8 @@ PIECES = 4
 HUNGRY_S = 1.0
 """How long slices last while there are workers who wait for something to be cut off."""
 TICK_S = 0.2
+SHOW_S = 0.1
+"""The least between two calls of the watch: it takes its time to add up what many have done."""
 STRIKES = 3
 """A slice whose worker died so often is looked at alone, and in ever smaller pieces."""
 
@@ -116,6 +112,10 @@ class Coordinator:
         # Whatever ended a resumed run, may have been in this process.
         self._tried = self._resumed = run.resumed > 0
         self._in_hand: dict[Future[Any], _Lent] = {}
+        # Filled by whatever thread completes them; to wait for all in hand takes longer, the more
+        # there are.
+        self._done: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._shown_at = 0.0
         self._ranges: deque[_Range] = deque()
         self._suspects: deque[_Range] = deque()
         self._begin_parts()
@@ -242,10 +242,16 @@ class Coordinator:
                 if not self._release_deletions():
                     return
                 continue
-            done, _ = wait(self._in_hand, timeout=TICK_S, return_when=FIRST_COMPLETED)
-            for future in done:
-                if future in self._in_hand:  # a broken pool takes all of them at once
-                    self._settle(future)
+            with contextlib.suppress(Empty):
+                self._settle(self._done.get(timeout=TICK_S))
+                while True:
+                    self._settle(self._done.get_nowait())
+            self._show()
+
+    def _show(self) -> None:
+        """Tells the watch how far the run is, if it was not told a moment ago."""
+        if time.monotonic() - self._shown_at >= SHOW_S:
+            self._shown_at = time.monotonic()
             self._watch(self.counts + self._large.progress() + self._limits.live(), False)
 
     def _begin_parts(self) -> None:
@@ -272,7 +278,9 @@ class Coordinator:
         return self._deletions.released
 
     def _settle(self, future: Future[Any]) -> None:
-        lent = self._in_hand.pop(future)
+        lent = self._in_hand.pop(future, None)
+        if lent is None:  # a broken pool takes all of them at once
+            return
         try:
             result = future.result()
         except BrokenExecutor:
@@ -428,6 +436,7 @@ class Coordinator:
             self._replace_workers(_Lent(settle, give_back, slot))
             return
         self._in_hand[future] = _Lent(settle, give_back, slot)
+        future.add_done_callback(self._done.put)
 
     # Slices
 

@@ -102,6 +102,7 @@ class Mortal(Executor):
 def _no_traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No pauses, small parts; signals and caches as they were."""
     monkeypatch.setattr(retry, "wait", lambda seconds, stopping: None)
+    monkeypatch.setattr(module, "SHOW_S", 0)
     for user in (scan, slice_module):
         monkeypatch.setattr(user, "LARGE_SIZE", LARGE)
     monkeypatch.setattr(memory, "part_size_for", lambda _: PART)
