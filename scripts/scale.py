@@ -2,7 +2,7 @@
 
 Each shape of keys is served by a store that renders its listings (tests.synthetic), in a process of
 its own on the same machine, whose work is in the wall time and not in the CPU time.  ``record`` is
-the manifest being told of all keys as copied; the last dry run then compares with it.
+the manifest being told of all keys as copied, which a dry run then compares with.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP))
@@ -31,6 +32,10 @@ from scripts.simulate import Figures, Setup, simulate  # noqa: E402
 from tests.servers import program  # noqa: E402
 from tests.synthetic import EMPTY, SHAPES  # noqa: E402
 
+SHAPES_SHOWN = ("flat", "dated", "hashed")
+SYNC_MANIFEST = "sync --dryrun, manifest"
+COMMANDS = ("inventory", "manifest", "listing")
+"""An inventory; dry runs of sync that compare with a manifest of all keys, and with a listing."""
 KEYS, SHORT_KEYS = 10_000_000, 20_000
 SIMULATED, SHORT_SIMULATED = 1_000_000_000, 2_000_000
 LISTED_NS = 1_577_934_245 * 10**9
@@ -56,37 +61,51 @@ class Row:
         return self.keys / self.wall_s
 
 
-def rows(count: int, shapes: Sequence[str], workers: int | None) -> Iterator[Row]:
-    """Measures one command after the other.  Raises BenchError if one does not find all keys."""
+def rows(
+    count: int, shapes: Sequence[str], what: Sequence[str], workers: int | None
+) -> Iterator[Row]:
+    """Measures one command after the other.  Raises BenchError if one does not find all keys.
+
+    ``what``: those of COMMANDS that are wanted.
+    """
     for shape in shapes:
         with (
             tempfile.TemporaryDirectory(prefix="adsmig-scale-") as directory,
             _store(count, shape) as host,
         ):
-            yield from _rows_of(shape, count, host, Path(directory), workers)
+            yield from _rows_of(shape, count, host, Path(directory), what, workers)
 
 
 def _rows_of(
-    shape: str, count: int, host: str, scratch: Path, workers: int | None
+    shape: str,
+    count: int,
+    host: str,
+    scratch: Path,
+    what: Sequence[str],
+    workers: int | None,
 ) -> Iterator[Row]:
     src, dst = f"s3://{host}/one/", f"s3://{host}/two/"
     known = scratch / "known.db"
 
-    def run(what: str, *words: str) -> Row:
+    def run(name: str, *words: str) -> Row:
         more = ["--workers", str(workers)] if workers else []
         figures = measure([program("adsmig"), *words, "--json", *more], scratch)
-        found = _found(scratch / "output")
-        if found != count:
-            raise BenchError(f"{what} of {shape} keys found {found:,} of {count:,}")
+        result = _result(scratch / "output")
+        found, unchanged = result.get("found"), result.get("unchanged")
+        if found != count or (name == SYNC_MANIFEST and unchanged != count):
+            raise BenchError(f"{name}: {found} and {unchanged} unchanged of {count} {shape} keys")
         size = known.stat().st_size if str(known) in words else 0
         peak = int(figures["peak_bytes"])
-        return Row(shape, what, count, figures["wall_s"], figures["cpu_s"], peak, size)
+        return Row(shape, name, count, figures["wall_s"], figures["cpu_s"], peak, size)
 
-    yield run("inventory", "inventory", src)
-    yield run("sync --dryrun", "sync", "--dryrun", src, dst)
-    yield record(count, shape, src, dst, known)
-    compare = ("--compare", "manifest", "--manifest", str(known))
-    yield run("… --compare manifest", "sync", "--dryrun", *compare, src, dst)
+    if "inventory" in what:
+        yield run("inventory", "inventory", src)
+    if "manifest" in what:
+        yield record(count, shape, src, dst, known)
+        compare = ("--compare", "manifest", "--manifest", str(known))
+        yield run(SYNC_MANIFEST, "sync", "--dryrun", *compare, src, dst)
+    if "listing" in what:
+        yield run("sync --dryrun, listing", "sync", "--dryrun", src, dst)
 
 
 def record(count: int, shape: str, src: str, dst: str, path: Path) -> Row:
@@ -124,22 +143,22 @@ def _store(count: int, shape: str) -> Iterator[str]:
             process.kill()
 
 
-def _found(output: Path) -> int:
-    """What the command's last ``result`` event says; -1 without one."""
-    found = -1
+def _result(output: Path) -> dict[str, Any]:
+    """The command's last ``result`` event; empty without one."""
+    result = {}
     with open(output, errors="replace") as file:
         for line in file:
             with contextlib.suppress(ValueError):
                 event = json.loads(line)
                 if event["event"] == "result":
-                    found = event["found"]
-    return found
+                    result = event
+    return result
 
 
 # ---------------------------------------------------------------------- what is shown
 
 HEADER = (
-    f"{'shape':8} {'':22} {'keys/s':>10} {'wall s':>8} {'CPU s':>8} {'memory MB':>10}"
+    f"{'shape':8} {'':24} {'keys/s':>10} {'wall s':>8} {'CPU s':>8} {'memory MB':>10}"
     f" {'manifest MB':>12}"
 )
 
@@ -149,7 +168,7 @@ def line(row: Row) -> str:
     memory = f"{row.peak_bytes / 1e6:,.0f}" if row.peak_bytes else ""
     manifest = f"{row.manifest_bytes / 1e6:,.1f}" if row.manifest_bytes else ""
     return (
-        f"{row.shape:8} {row.what:22} {row.keys_per_s:10,.0f} {row.wall_s:8,.1f} {row.cpu_s:8,.1f}"
+        f"{row.shape:8} {row.what:24} {row.keys_per_s:10,.0f} {row.wall_s:8,.1f} {row.cpu_s:8,.1f}"
         f" {memory:>10} {manifest:>12}"
     )
 
@@ -188,6 +207,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--shape", action="append", choices=list(SHAPES), help="flat, dated, hashed"
     )
+    parser.add_argument("--command", action="append", choices=COMMANDS, help="by default, all")
     parser.add_argument("--simulate", action="store_true", help="the coordinator alone")
     parser.add_argument("--speed", type=float, default=setup["speed"], help="keys/s of a worker")
     parser.add_argument("--copy", action="store_true", help="simulated workers copy every key")
@@ -209,7 +229,9 @@ def main(arguments: Sequence[str]) -> int:
     if not chosen.json:
         print(HEADER)
     try:
-        for row in rows(keys, chosen.shape or ("flat", "dated", "hashed"), chosen.workers):
+        for row in rows(
+            keys, chosen.shape or SHAPES_SHOWN, chosen.command or COMMANDS, chosen.workers
+        ):
             told = json.dumps({**asdict(row), "keys_per_s": row.keys_per_s})
             print(told if chosen.json else line(row), flush=True)
     except BenchError as exc:
