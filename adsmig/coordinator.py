@@ -242,11 +242,19 @@ class Coordinator:
                 if not self._release_deletions():
                     return
                 continue
-            with contextlib.suppress(Empty):
-                self._settle(self._done.get(timeout=TICK_S))
-                while True:
-                    self._settle(self._done.get_nowait())
+            for future in self._wait():
+                if future in self._in_hand:  # a broken pool takes all of them at once
+                    self._settle(future)
             self._show()
+
+    def _wait(self) -> list[Future[Any]]:
+        """What was completed since the last call; waits a while if that is nothing."""
+        done = []
+        with contextlib.suppress(Empty):
+            done.append(self._done.get(timeout=TICK_S))
+            while True:
+                done.append(self._done.get_nowait())
+        return done
 
     def _show(self) -> None:
         """Tells the watch how far the run is, if it was not told a moment ago."""
@@ -278,9 +286,7 @@ class Coordinator:
         return self._deletions.released
 
     def _settle(self, future: Future[Any]) -> None:
-        lent = self._in_hand.pop(future, None)
-        if lent is None:  # a broken pool takes all of them at once
-            return
+        lent = self._in_hand.pop(future)
         try:
             result = future.result()
         except BrokenExecutor:

@@ -3,7 +3,8 @@
 A key is computed from its rank and a rank from its key, so a slice moves its cursor by arithmetic
 and a billion keys take no room.  What the coordinator does, it does: it lends, cuts with the real
 splitter, and commits to a real manifest on disk; the time that this takes it is added to the
-simulated clock, and workers who are done meanwhile wait for it.
+simulated clock, and workers who are done meanwhile wait for it.  So is packing what goes to workers
+and comes from them; whatever else an executor does is not.
 """
 
 from __future__ import annotations
@@ -101,17 +102,23 @@ class Clock:
         self.now = 0.0
         self.spent_s = self.cpu_s = 0.0
         """Of this thread: all that its work took, and the processor's time in that."""
-        self._stat = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+        self._stat: int | None = None
+        with suppress(FileNotFoundError):
+            self._stat = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
         self._mark = self._read()
 
     def close(self) -> None:
-        os.close(self._stat)
+        if self._stat is not None:
+            os.close(self._stat)
 
     def _read(self) -> tuple[float, float]:
         """Wall time without what was spent in waiting for a processor, and processor time.
 
-        See schedstats in the kernel's documentation.  The disk counts, other processes do not.
+        The disk counts, other processes do not, if the kernel tells (docs.kernel.org/scheduler/
+        sched-stats.html).
         """
+        if self._stat is None:
+            return time.perf_counter(), time.thread_time()
         cpu_ns, waited_ns, _ = os.pread(self._stat, 100, 0).split()
         return time.perf_counter() - int(waited_ns) / 1e9, int(cpu_ns) / 1e9
 
@@ -155,7 +162,7 @@ class Workers(Executor):
         """Name, begin and end of each."""
         self.settled: list[tuple[int, int]] = []
         """The ranks of every slice: from, and up to without."""
-        self.probes = self.cuts = 0
+        self.probes = self.cuts = self.cut_ranges = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         pickle.dumps((fn, args))  # as an executor does, in this process
@@ -258,6 +265,7 @@ class Workers(Executor):
         entries = (Entry(self.keys.key(rank), 1, None, 0) for rank in range(first, upto))
         cuts = find_cuts(entries, self._probe, keys, pieces)
         self.cuts += len(cuts)
+        self.cut_ranges += bool(cuts)
         return self.setup.latency_s * (1 + self.probes - before), cuts
 
     def _probe(self, after: bytes) -> bytes | None:
@@ -364,7 +372,7 @@ def _figures(workers: Workers, began: float, ended: float, size: int, wall_s: fl
         slices=slices,
         cuts=workers.cuts,
         probes=workers.probes,
-        transactions_per_s=(len(tasks)) / seconds,
+        transactions_per_s=(slices + workers.cut_ranges) / seconds,
         coordinator=workers.clock.spent_s / seconds,
         coordinator_cpu=workers.clock.cpu_s / seconds,
         manifest_bytes=size,
