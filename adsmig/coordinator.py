@@ -13,15 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Executor,
-    Future,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from adsmig import worker
@@ -55,7 +49,13 @@ GROWTH = 1.2
 """How much longer, with each one that was committed."""
 OBJECTS = 20_000
 """The most objects that a slice copies."""
+PIECES = 4
+"""The most that a range is cut into at once: one worker does it, one cut after the other."""
+HUNGRY_S = 1.0
+"""How long slices last while there are workers who wait for something to be cut off."""
 TICK_S = 0.2
+SHOW_S = 0.1
+"""The least between two calls of the watch: it takes its time to add up what many have done."""
 STRIKES = 3
 """A slice whose worker died so often is looked at alone, and in ever smaller pieces."""
 
@@ -71,6 +71,8 @@ class _Range:
     keys: KeyRange
     whole: bool = False
     """It was tried, and cannot be cut."""
+    fresh: bool = False
+    """It was just cut off, and nobody knows how much it holds: most are done in a moment."""
     strikes: int = 0
     objects: int = OBJECTS
 
@@ -112,13 +114,17 @@ class Coordinator:
         # Whatever ended a resumed run, may have been in this process.
         self._tried = self._resumed = run.resumed > 0
         self._in_hand: dict[Future[Any], _Lent] = {}
+        # Filled by whatever thread completes them; to wait for all in hand takes longer, the more
+        # there are.
+        self._done: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._shown_at = 0.0
         self._ranges: deque[_Range] = deque()
         self._suspects: deque[_Range] = deque()
         self._begin_parts()
         self._seconds = SHORT_S
-        self._free = list(range(SLOTS))
-        shared = f"{manifest.path}.shared" if manifest.path else None
-        self._limits = Limits.create(shared, job.bwlimit_mbps)
+        self._slots = max(SLOTS, job.processes + 1)  # the last is this process's own
+        self._free = list(range(self._slots))
+        self._limits = self._new_limits(f"{manifest.path}.shared" if manifest.path else None)
 
     def run(self) -> None:
         """Returns when the run is finished, stopped or interrupted, all of it committed.
@@ -138,7 +144,7 @@ class Coordinator:
                         self.inventory = Inventory(self.job.began_ns, self.job.depth)
                     self._close_executor()
                     self._limits.remove()
-                    self._limits = Limits.create(self._limits.path, self.job.bwlimit_mbps)
+                    self._limits = self._new_limits(self._limits.path)
                     self._drive()
                 self._finish()
         finally:
@@ -146,6 +152,9 @@ class Coordinator:
             self._close_executors()
             self._limits.remove()
             worker.forget()
+
+    def _new_limits(self, path: str | None) -> Limits:
+        return Limits.create(path, self.job.bwlimit_mbps, self._slots)
 
     def _prepare(self) -> None:
         try:
@@ -235,12 +244,27 @@ class Coordinator:
                 if not self._release_deletions():
                     return
                 continue
-            done, _ = wait(self._in_hand, timeout=TICK_S, return_when=FIRST_COMPLETED)
+            done = self._wait()
             if not done:
                 self._start_ahead()
             for future in done:
                 if future in self._in_hand:  # a broken pool takes all of them at once
                     self._settle(future)
+            self._show()
+
+    def _wait(self) -> list[Future[Any]]:
+        """What was completed since the last call; waits a while if that is nothing."""
+        done = []
+        with contextlib.suppress(Empty):
+            done.append(self._done.get(timeout=TICK_S))
+            while True:
+                done.append(self._done.get_nowait())
+        return done
+
+    def _show(self) -> None:
+        """Tells the watch how far the run is, if it was not told a moment ago."""
+        if time.monotonic() - self._shown_at >= SHOW_S:
+            self._shown_at = time.monotonic()
             self._watch(self.counts + self._large.progress() + self._limits.live(), False)
 
     def _begin_parts(self) -> None:
@@ -352,12 +376,13 @@ class Coordinator:
             return True
         if not self._ranges:
             return last and self._deletions.released and self._lend_directories()
+        hungry = len(self._ranges) < idle
+        share = -(-idle // len(self._ranges))
         piece = self._ranges.popleft()
-        if self._pooled and len(self._ranges) + 1 < idle and not piece.whole:
-            self._lend_cut(piece, idle - len(self._ranges))
+        if self._pooled and hungry and not (piece.whole or piece.fresh):
+            self._lend_cut(piece, min(share, PIECES))
         else:
-            hungry = len(self._ranges) < idle - 1
-            self._lend_slice(piece, min(self._seconds, 1.0) if hungry else self._seconds)
+            self._lend_slice(piece, min(self._seconds, HUNGRY_S) if hungry else self._seconds)
         return True
 
     def _lend_directories(self) -> bool:
@@ -388,7 +413,7 @@ class Coordinator:
                 return
             shards = self.manifest.commit_cut(self.run_id, piece.shard, piece.keys, cuts)
             parts = zip(shards, piece.keys.cut(cuts), strict=True)
-            self._ranges.extendleft(_Range(shard, keys) for shard, keys in parts)
+            self._ranges.extendleft(_Range(shard, keys, fresh=True) for shard, keys in parts)
 
         def died() -> None:
             self._lent_ranges -= 1
@@ -422,6 +447,7 @@ class Coordinator:
             self._replace_workers(_Lent(settle, give_back, slot))
             return
         self._in_hand[future] = _Lent(settle, give_back, slot)
+        future.add_done_callback(self._done.put)
 
     # Slices
 
@@ -458,7 +484,7 @@ class Coordinator:
 
         What comes before it and needs no copying is settled here, in this process.
         """
-        lease = Lease(self._limits.path, SLOTS - 1)
+        lease = Lease(self._limits.path, self._slots - 1)
         before = worker.run_slice(self.job, piece.keys, Budget(LONG_S, 0), lease)
         self._limits.report(lease.slot, Counts())
         self._slice_done(piece, before)

@@ -28,6 +28,7 @@ _HEADER = struct.Struct("=ddd")
 _SLOT = struct.Struct("=" + "q" * len(Counts._fields))
 _SLOTS_AT = 64
 SLOTS = 512
+"""Tallies in the file, unless more are asked for: one for each task that is out at once."""
 
 
 class Lease(NamedTuple):
@@ -43,12 +44,13 @@ class Limits:
     def __init__(self, path: str) -> None:
         self.path = path
         self._fd = os.open(path, os.O_RDWR)
-        self._map = mmap.mmap(self._fd, _SLOTS_AT + SLOTS * _SLOT.size)
+        self._map = mmap.mmap(self._fd, 0)
+        self._slots = (len(self._map) - _SLOTS_AT) // _SLOT.size
         self._thread = threading.Lock()
         self.bytes_per_s: float = _HEADER.unpack_from(self._map)[1]
 
     @classmethod
-    def create(cls, path: str | None = None, bwlimit_mbps: float = 0) -> Limits:
+    def create(cls, path: str | None = None, bwlimit_mbps: float = 0, slots: int = SLOTS) -> Limits:
         """A new file, at ``path`` or a temporary one; ``bwlimit_mbps`` in megabits per second."""
         try:
             if path is None:
@@ -60,7 +62,7 @@ class Limits:
             with os.fdopen(fd, "wb") as file:
                 # All of it, now: on a full disk, to touch a hole in a mapped file is death by
                 # SIGBUS.
-                os.posix_fallocate(fd, 0, _SLOTS_AT + SLOTS * _SLOT.size)
+                os.posix_fallocate(fd, 0, _SLOTS_AT + slots * _SLOT.size)
                 file.write(_HEADER.pack(0, bwlimit_mbps * 1e6 / 8, 0))
             return cls(path)
         except OSError as exc:
@@ -101,7 +103,7 @@ class Limits:
 
     def report(self, slot: int, counts: Counts) -> None:
         """Shows what the slice in ``slot`` has done so far; zeros once it is committed."""
-        _SLOT.pack_into(self._map, _SLOTS_AT + slot % SLOTS * _SLOT.size, *counts)
+        _SLOT.pack_into(self._map, _SLOTS_AT + slot % self._slots * _SLOT.size, *counts)
 
     def live(self) -> Counts:
         """The sum over all slots: what is done but not yet committed."""

@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sqlite_utils import Database
 from adsmig import coordinator as module
 from adsmig import errors, large, retry, scan, worker
 from adsmig import slice as slice_module
-from adsmig.coordinator import LONG_S, SHORT_S, STRIKES, Coordinator
+from adsmig.coordinator import LONG_S, PIECES, SHORT_S, STRIKES, Coordinator
 from adsmig.errors import (
     AdsmigError,
     ObjectError,
@@ -101,6 +102,7 @@ class Mortal(Executor):
 def _no_traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No pauses, small parts; signals and caches as they were."""
     monkeypatch.setattr(retry, "wait", lambda seconds, stopping: None)
+    monkeypatch.setattr(module, "SHOW_S", 0)
     for user in (scan, slice_module):
         monkeypatch.setattr(user, "LARGE_SIZE", LARGE)
     monkeypatch.setattr(memory, "part_size_for", lambda _: PART)
@@ -274,6 +276,41 @@ def test_a_range_is_cut_when_workers_are_idle_and_pieces_cover_it(
     assert len(shards) >= 4
     assert sorted(after for after, _ in shards) == ["", *ends]
     assert recorded(manifest) == keys
+
+
+def test_what_was_cut_off_is_worked_on_before_it_is_cut_again(
+    stores: Stores, manifest: Manifest
+) -> None:
+    fill(stores.src, 2000)
+    mortal = Mortal()
+    run(job(workers=1000), manifest, mortal)
+    cuts = [pieces for name, _, _, pieces, *_ in mortal.lent if name == "cut_range"]
+    assert cuts == [PIECES]
+    assert finished(manifest).copied == 2000
+
+
+def test_a_thousand_workers_have_work_at_once(stores: Stores, manifest: Manifest) -> None:
+    keys = fill(stores.src, 1000)
+
+    class Waits(Mortal):
+        """Does nothing before all have something to do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            self.waiting.append((future, partial(fn, *args, **kwargs)))
+            if len(self.waiting) == len(keys):
+                for one, call in self.waiting:
+                    one.set_result(call())
+            return future
+
+    manifest.set_job(wide := job(workers=1000))
+    run_of = manifest.begin_run("cp", [KeyRange(key, key, True) for key in keys])
+    Coordinator(wide, manifest, run_of, lambda counts, last: None, Waits()).run()
+    assert finished(manifest).copied == 1000
 
 
 def test_what_cannot_be_cut_is_lent_whole(stores: Stores, manifest: Manifest) -> None:

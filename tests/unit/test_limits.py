@@ -159,6 +159,14 @@ def test_a_tally_does_not_touch_its_neighbours_or_the_rate(path: str) -> None:
     limits.remove()
 
 
+def test_there_are_as_many_tallies_as_are_asked_for(path: str) -> None:
+    limits = Limits.create(path, slots=SLOTS + 100)
+    for slot in range(SLOTS + 100):
+        limits.report(slot, Counts(found=1))
+    assert limits.live().found == Limits(path).live().found == SLOTS + 100
+    limits.remove()
+
+
 def test_a_process_killed_with_the_bucket_in_hand_blocks_nobody(path: str) -> None:
     limits = Limits.create(path, bwlimit_mbps=8e6)
     code = (
