@@ -30,7 +30,7 @@ sys.path.insert(0, str(TOP))
 from scripts.benchdata import TREES, Tree, lists_equal, make_tree  # noqa: E402
 from scripts.benchtools import OURS, PEERS, Place, Task, Tool  # noqa: E402
 from scripts.slowproxy import SlowProxy  # noqa: E402
-from tests.servers import MinIOGateway, SeaweedFS, Server, program  # noqa: E402
+from tests.servers import MinIOGateway, SeaweedFS, Server, Sshd, program  # noqa: E402
 
 DELAY_S = 0.02
 """The round trip that the workloads of ``latency`` are given."""
@@ -54,7 +54,7 @@ class Workload:
     """A name of benchdata.TREES."""
     src: str
     dst: str = ""
-    """``local``, the name of a server, or '' where nothing is written."""
+    """``local``, ``sftp``, the name of a server, or '' where nothing is written."""
     how: str = "copy"
     slow: bool = False
     """Through a proxy that delays what passes."""
@@ -80,6 +80,10 @@ WORKLOADS = [
     Workload("local-large", "large", "local", "local"),
     Workload("latency-small-up", "small", "local", "seaweedfs", slow=True),
     Workload("latency-list", "flat", "synthetic", how="list", slow=True),
+    Workload("sftp-small-up", "few", "local", "sftp"),
+    Workload("sftp-small-down", "few", "sftp", "local"),
+    Workload("sftp-large-up", "gigabyte", "local", "sftp"),
+    Workload("sftp-large-down", "gigabyte", "sftp", "local"),
     Workload("start", "one", "local", "seaweedfs"),
 ]
 
@@ -138,7 +142,7 @@ class Bench:
                 command = tool.command(Task(workload.how, src, dst, Path(scratch)))
                 if command is None:
                     return None
-                figures = measure(command, Path(scratch))
+                figures = measure(command, Path(scratch), src.key or dst.key)
             if workload.how == "copy":
                 self._check(tool, tree, dst)
                 self._clear(dst)
@@ -149,7 +153,7 @@ class Bench:
     def server(self, name: str) -> Server:
         """One of the servers, started when first asked for."""
         if name not in self._servers:
-            kind = {"seaweedfs": SeaweedFS, "minio": MinIOGateway}[name]
+            kind = {"seaweedfs": SeaweedFS, "minio": MinIOGateway, "sftp": Sshd}[name]
             self._servers[name] = self._stack.enter_context(kind(self.directory / name))
         return self._servers[name]
 
@@ -161,7 +165,9 @@ class Bench:
             if not local.exists():
                 make_tree(local, tree)
             place = Place(str(local))
-            if where != "local":
+            if where == "sftp":
+                place = self._through_sftp(local)
+            elif where != "local":
                 server = self.server(where)
                 place = Place(f"{server.make_bucket(f'bench-{tree.name}')}/src", server.host)
                 target = f"s3://{server.host}/{place.path}/"
@@ -182,8 +188,17 @@ class Bench:
             if workload.dst:
                 path.mkdir()
             return Place(str(path))
+        if workload.dst == "sftp":
+            path = self.directory / f"dst-{self._count}"
+            path.mkdir()
+            return self._through_sftp(path)
         server = self.server(workload.dst)
         return Place(f"{server.make_bucket(f'bench-dst-{self._count}')}/dst", server.host)
+
+    def _through_sftp(self, path: Path) -> Place:
+        sshd = self.server("sftp")
+        assert isinstance(sshd, Sshd)
+        return Place(str(path), sshd.host, str(sshd.key_file))
 
     def _synthetic(self, tree: Tree) -> str:
         """The host of a store that lists the tree's keys, every page rendered once already."""
@@ -200,12 +215,13 @@ class Bench:
 
     def _check(self, tool: Tool, tree: Tree, dst: Place) -> None:
         local = self.directory / "trees" / tree.name
-        there = lists_equal(local, dst.path if dst.local else None, self._listing(dst))
+        path = dst.path if dst.local or dst.key else None
+        there = lists_equal(local, path, self._listing(dst))
         if there:
             raise BenchError(f"{tool.name} left {there}")
 
     def _listing(self, dst: Place) -> dict[str, tuple[int, str]] | None:
-        if dst.local:
+        if dst.local or dst.key:
             return None
         bucket, _, prefix = dst.path.partition("/")
         server = next(one for one in self._servers.values() if bucket in self._buckets(one))
@@ -225,7 +241,7 @@ class Bench:
         return {one["Name"] for one in server.client().list_buckets()["Buckets"]}
 
     def _clear(self, dst: Place) -> None:
-        if dst.local:
+        if dst.local or dst.key:
             shutil.rmtree(dst.path)
         else:
             keys = {
@@ -256,11 +272,15 @@ def environment() -> dict[str, str]:
     return {**kept, **keys}
 
 
-def measure(command: Sequence[str], scratch: Path) -> dict[str, float]:
-    """The figures of measure.py; BenchError if the command fails."""
+def measure(command: Sequence[str], scratch: Path, key: str = "") -> dict[str, float]:
+    """The figures of measure.py, with a private ``key`` if one is needed; BenchError if the command
+    fails.
+    """
     output = scratch / "output"
     words = [sys.executable, str(TOP / "scripts" / "measure.py"), str(output), *command]
     env = {**environment(), "HOME": str(scratch), "XDG_STATE_HOME": str(scratch)}
+    if key:
+        env["SSH_PRIVATE_KEY_PATH"] = key
     done = subprocess.run(words, env=env, capture_output=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout)
     if figures["code"]:

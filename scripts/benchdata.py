@@ -41,6 +41,8 @@ TREES = {
     for one in (
         Tree("small", 10_000, 1_000, 16_000, short=1_000),
         Tree("large", 4, 256 << 20, 256 << 20, short=2, short_most=70 << 20),
+        Tree("few", 2_000, 1_000, 16_000, short=200),
+        Tree("gigabyte", 1, 1 << 30, 1 << 30, short_most=100 << 20),
         Tree("huge", 1, 2 << 30, 2 << 30, short_most=100 << 20),
         Tree("mixed", 2_000, 0, 100_000_000, median=64_000, short=300, short_most=10_000_000),
         Tree("empty", 100_000, shape="flat", short=5_000),

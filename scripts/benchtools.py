@@ -15,12 +15,14 @@ THREADS = 32
 
 @dataclass(frozen=True)
 class Place:
-    """A directory, or a prefix in a bucket."""
+    """A directory, here or through SFTP, or a prefix in a bucket."""
 
     path: str
     """Of the directory, or ``BUCKET/PREFIX``; without a slash at the end."""
     host: str = ""
-    """Of the store; '' for a directory."""
+    """Of the store, or of the SFTP server; '' for a directory here."""
+    key: str = ""
+    """The file of root's private key at an SFTP server; '' at others."""
 
     @property
     def local(self) -> bool:
@@ -53,9 +55,11 @@ class Tool:
 
 def adsmig(task: Task) -> list[str]:
     def place(at: Place) -> str:
+        if at.key:
+            return f"sftp://root@{at.host}{at.path}/"
         return f"{at.path}/" if at.local else f"s3://{at.host}/{at.path}/"
 
-    words = [program("adsmig"), "-q", "--threads", str(THREADS)]
+    words = [program("adsmig"), "-q", "--accept-new-host-key"]
     if task.how == "list":
         return [program("adsmig"), "inventory", place(task.src)]
     command = "cp" if task.how == "copy" else "sync"
@@ -66,6 +70,10 @@ def rclone(task: Task) -> list[str]:
     def place(at: Place) -> str:
         if at.local:
             return at.path
+        if at.key:
+            name, _, port = at.host.partition(":")
+            plain = "shell_type=none,disable_hashcheck=true"
+            return f":sftp,host={name},port={port},user=root,key_file={at.key},{plain}:{at.path}"
         keys = f"access_key_id={Server.access_key},secret_access_key={Server.secret_key}"
         return f":s3,provider=Other,{keys},list_version=2,endpoint='http://{at.host}':{at.path}"
 
@@ -82,7 +90,7 @@ def rclone(task: Task) -> list[str]:
 
 
 def s5cmd(task: Task) -> list[str] | None:
-    if task.src.local and task.dst.local:
+    if (task.src.local and task.dst.local) or task.src.key or task.dst.key:
         return None
     if not task.src.local and not task.dst.local and task.src.host != task.dst.host:
         return None
@@ -104,6 +112,8 @@ def juicefs(task: Task) -> list[str]:
     def place(at: Place) -> str:
         if at.local:
             return f"{at.path}/"
+        if at.key:
+            return f"root@{at.host}:{at.path}/"
         return f"minio://{Server.access_key}:{Server.secret_key}@{at.host}/{at.path}/"
 
     words = [program("juicefs"), "--no-agent", "sync", "--threads", str(THREADS), "--quiet"]
@@ -130,7 +140,7 @@ def rsync(task: Task) -> list[str] | None:
     return ["rsync", "-a", "--whole-file", f"{task.src.path}/", f"{task.dst.path}/"]
 
 
-OURS = Tool("adsmig", adsmig, f"--threads {THREADS}; MD5 or size checked, xxh3 recorded, fsynced")
+OURS = Tool("adsmig", adsmig, "as it comes; MD5 or size checked, xxh3 recorded, fsynced")
 PEERS = [
     Tool("rclone", rclone, f"--transfers/--checkers {THREADS} --fast-list --s3-no-head, MD5 sent"),
     Tool("s5cmd", s5cmd, f"--numworkers {THREADS}"),
