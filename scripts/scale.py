@@ -175,7 +175,7 @@ def line(row: Row) -> str:
 
 def lines(setup: Setup, figures: Figures) -> Iterator[str]:
     """What a simulation came to, for people."""
-    what = "copied" if setup.copy else "looked at"
+    what = "copied" if setup.copy else "found equal"
     yield (
         f"{setup.keys:,} keys, {what} at {setup.speed:,.0f} a second by each of"
         f" {setup.workers:,} workers, {setup.latency_s * 1000:g} ms a request"
