@@ -46,6 +46,11 @@ class Connection:
         """May be called again."""
         self.sock.close()
 
+    @property
+    def clean(self) -> bool:
+        """Whether nothing came that belongs to no answer."""
+        return self._at == self._end
+
     def send(
         self,
         method: str,

@@ -182,7 +182,7 @@ class Wire:
             self._local.idle.pop().close()
 
     def _keep(self, connection: Connection, response: Answer) -> None:
-        if response.will_close or len(self._local.idle) >= 2:
+        if response.will_close or not connection.clean or len(self._local.idle) >= 2:
             connection.close()
         else:
             self._local.idle.append(connection)

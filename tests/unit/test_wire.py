@@ -370,6 +370,13 @@ def test_the_answer_to_a_head_has_a_length_and_no_body(server: Server, wire: Wir
     assert used(server) == [1, 1, 1]
 
 
+def test_what_belongs_to_no_answer_is_not_taken_for_the_next(server: Server, wire: Wire) -> None:
+    server.answers = [Answer(ok(b"first").data + ok(b"smuggled").data), ok(b"second")]
+    assert wire.request("GET", b"/").body == b"first"
+    assert wire.request("GET", b"/").body == b"second"
+    assert used(server) == [1, 2]
+
+
 def test_an_interim_answer_is_passed_over(server: Server, wire: Wire) -> None:
     server.answers = [Answer(b"HTTP/1.1 100 Continue\r\n\r\n" + ok(b"real").data)]
     assert wire.request("PUT", b"/", body=b"x").body == b"real"
