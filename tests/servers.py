@@ -479,7 +479,7 @@ class RcloneSftp(SftpServer):
     def command(self) -> list[str]:
         command = [program("rclone"), "serve", "sftp", str(self.top), "--addr", self.host]
         command += ["--key", str(self.directory / "host_key")]
-        command += ["--user", self.user, "--pass", self.password, "--dir-cache-time", "1s"]
+        command += ["--user", self.user, "--pass", self.password, "--dir-cache-time", "10ms"]
         command += ["--authorized-keys", str(self.directory / "user_key.pub"), "--links"]
         command += ["--vfs-cache-mode", "writes", "--vfs-write-back", "0s", "--cache-dir"]
         return [*command, str(self.directory / "cache"), "--config", "/dev/null"]
