@@ -9,12 +9,14 @@ RFC 4254, under AES-GCM as RFC 5647 and OpenSSH's PROTOCOL (1.6) have it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import struct
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -112,7 +114,7 @@ class Packets(Packetizer):
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def close(self) -> None:
-        """See Packetizer."""
+        """See Packetizer.  Whoever waits, or is about to, finds out."""
         super().close()
         with self._turn:
             self._turn.notify_all()
@@ -125,7 +127,8 @@ class Packets(Packetizer):
         """
         if self._holding:
             if self._exchanging:
-                return self._noted(bytes(self.take()))
+                with self._released_if_lost():
+                    return self._noted(bytes(self.take()))
             self._holding = False
             self.reading.release()
         with self._turn:
@@ -138,13 +141,26 @@ class Packets(Packetizer):
                 self._turn.wait(_IDLE_S)
                 idle = self._passed is None and self._number == number
                 if idle and self.channel and self.reading.acquire(blocking=False):
-                    found = self.channel.take_what_came()
+                    with self._released_if_lost():
+                        found = self.channel.take_what_came()
                     if found is not None:
                         self._holding = True
                         return self._noted(found)
                     self.reading.release()
             payload, self._passed, self._waiting = self._passed, None, False
             return payload
+
+    @contextlib.contextmanager
+    def _released_if_lost(self) -> Iterator[None]:
+        """For who took the user's place: this thread ends when the server has left, and the user is
+        to find that out, not to wait for it.
+        """
+        try:
+            yield
+        except BaseException:
+            self._holding = False
+            self.reading.release()
+            raise
 
     def _noted(self, payload: bytes) -> bytes:
         if payload[0] in (_KEXINIT, _NEWKEYS):
@@ -333,10 +349,9 @@ class DirectChannel:
 
 
 def direct(channel: Channel, transport: Transport, timeout_s: float) -> Channel | DirectChannel:
-    """The channel, direct if its packets can be; ``timeout_s`` is how long to wait for each."""
+    """The channel, direct if its packets can be; it then waits ``timeout_s`` for each."""
     packets = transport.packetizer
     if isinstance(packets, Packets) and packets.direct:
         transport.sock.settimeout(timeout_s)
         return DirectChannel(channel, packets)
-    channel.settimeout(timeout_s)
     return channel

@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from adsmig.errors import TransientError
 from adsmig.location import parse
 from adsmig.model import Meta
 from adsmig.storage import open_storage, sshchannel
@@ -238,3 +240,20 @@ def test_a_worn_connection_is_left(
         put(storage, b"b", os.urandom(2_000_000))
         assert storage._wire() is not wire
         assert content_of(storage, b"a") == b"little"
+
+
+def test_a_server_that_leaves_who_is_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What finds out is not the thread that uses the connection, which must not wait for ever."""
+    monkeypatch.setattr(sshchannel, "_IDLE_S", 0.2)
+    with (
+        Sshd(tmp_path / "sshd") as server,
+        storage_at(server, tmp_path / "there") as storage,
+    ):
+        put(storage, b"a", b"before")
+        assert server.pid
+        for session in psutil.Process(server.pid).children(recursive=True):
+            session.kill()
+        time.sleep(1)
+        with pytest.raises(TransientError, match="was lost"):
+            storage._wire().lstat(b"/")
+        assert content_of(storage, b"a") == b"before"
