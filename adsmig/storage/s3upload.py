@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from adsmig.errors import NotFound, ObjectError, TransientError
 from adsmig.model import Part
-from adsmig.storage.listing import unquote
+from adsmig.storage.listpage import unquote
 from adsmig.storage.wire import Wire
 
 
@@ -44,7 +44,7 @@ def strays(wire: Wire, root: bytes, key: bytes, encoded: bool = True) -> list[st
     for item in document.iter("Upload"):
         name = item.findtext("Key", "")
         # SeaweedFS says that it encodes, and does not.
-        if key in (name.encode(), unquote(name) if escaped else b""):
+        if key in (name.encode(), unquote(name.encode()) if escaped else b""):
             found.append(item.findtext("UploadId", ""))
     return found
 
