@@ -30,7 +30,6 @@ from adsmig.options import (
     STORING,
     YES,
     Command,
-    credentials,
     fields_of,
     job_of,
     logged_in,
@@ -281,10 +280,14 @@ def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> 
     from dataclasses import replace
 
     from adsmig import session
+    from adsmig.credentials import with_credentials
 
     output = _begin(options)
-    job, path = session.open_job(name, manifest, credentials("SRC"), credentials("DST"))
-    return logged_in(replace(job, **fields_of(options))), path, output
+    job, path = session.open_job(name, manifest)
+    src = with_credentials(job.src, "SRC")
+    dst = with_credentials(job.dst, "DST") if job.dst else None
+    job = replace(job, src=src, dst=dst, **fields_of(options))
+    return logged_in(job), path, output
 
 
 def _begin(options: dict[str, Any]) -> Output:

@@ -20,7 +20,6 @@ from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.keylist import sort_keys
 from adsmig.large import abandon_uploads
-from adsmig.location import Credentials
 from adsmig.manifest import Manifest, Run, default_path, jobs, state_directory
 from adsmig.model import Counts, KeyRange, Outcome
 from adsmig.output import Output, text_of
@@ -81,16 +80,15 @@ def retry(job: Job, path: Path, output: Output) -> int:
     return _run(job, path, output, _retry)
 
 
-def open_job(
-    name: str | None, path: Path | None, src: Credentials | None, dst: Credentials | None
-) -> tuple[Job, Path]:
-    """The job of an id (or the beginning of one), or of a manifest; by default the last used.
+def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
+    """The job of an id (or the beginning of one), or of a manifest, without credentials; by default
+    the last used.
 
     Raises UsageError if there is no such job, or more than one.
     """
     path = path or _find(name)
     with Manifest(path) as manifest:
-        return Job.from_json(_job_json(manifest), src, dst), path
+        return Job.from_json(_job_json(manifest)), path
 
 
 def job_lines(output: Output) -> Iterator[str]:

@@ -17,6 +17,7 @@ from adsmig.storage import listing
 from adsmig.storage.aws import credentials_for, default_region
 from adsmig.storage.base import Identity, Prune, Settings, Storage, Stored, part_size_for
 from adsmig.storage.http import Headers
+from adsmig.storage.listpage import Page, parse
 from adsmig.storage.oddkeys import OddKeys, holds
 from adsmig.storage.s3delete import is_gateway, remove
 from adsmig.storage.s3object import (
@@ -86,9 +87,7 @@ class S3Storage:
     def _region(self) -> str:
         if self.location.region:
             return self.location.region
-        if self.location.host or self.location.credentials:
-            return "us-east-1"
-        return default_region()
+        return "us-east-1" if self.location.host else default_region(self.location)
 
     # Listing
 
@@ -136,11 +135,11 @@ class S3Storage:
         by_directory: bool,
         limit: int,
         tries: int = TRIES,
-    ) -> listing.Page:
+    ) -> Page:
         version = self.profile.list_version
         query = listing.query_for(self.profile, prefix, after, token, by_directory, limit)
         return retry(
-            lambda: listing.parse(self._wire.request("GET", self._root, query).body, version),
+            lambda: parse(self._wire.request("GET", self._root, query).body, version),
             f"listing {self.location}",
             tries=tries,
         )
@@ -305,7 +304,8 @@ class S3Storage:
     def _same_service(self, src: S3Storage) -> bool:
         def service(storage: S3Storage) -> tuple[object, ...]:
             at = storage.location
-            return at.host, at.https, at.credentials, at.anonymous, storage._region
+            who = at.anonymous or at.credentials or at.account
+            return at.host, at.https, who, storage._region
 
         return service(self) == service(src)
 
