@@ -17,7 +17,7 @@ from adsmig.storage import listing
 from adsmig.storage.aws import credentials_for, default_region
 from adsmig.storage.base import Identity, Prune, Settings, Storage, Stored, part_size_for
 from adsmig.storage.http import Headers
-from adsmig.storage.listpage import Page, parse
+from adsmig.storage.listpage import STANDARD, Page, parse
 from adsmig.storage.oddkeys import OddKeys, holds
 from adsmig.storage.s3delete import is_gateway, remove
 from adsmig.storage.s3object import (
@@ -161,7 +161,7 @@ class S3Storage:
             None,
             http_time(answer.header("last-modified")),
             answer.etag or None,
-            "" if kind == listing.STANDARD else kind,
+            "" if kind == STANDARD else kind,
         )
 
     def _listed(self, key: bytes) -> Entry:
