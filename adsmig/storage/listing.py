@@ -167,7 +167,7 @@ def flat(
                 continue  # what lies at the prefix itself is not past it
             first, last = False, key
             if not (pruned and pruned.holds(key[cut:])):
-                yield entry._replace(key=key[cut:]) if cut else entry
+                yield Entry(key[cut:], *entry[1:]) if cut else entry
         if pruned and pruned.directory and keys.ends_before(pruned.end):
             return
 
@@ -211,7 +211,7 @@ def walk(
                 return
             if entry:
                 if key in keys:
-                    yield entry._replace(key=key) if cut else entry
+                    yield Entry(key, *entry[1:]) if cut else entry
             elif wanted(key):
                 levels.append(_level(fetch, prefix, key, keys, limit, wanted))
                 break

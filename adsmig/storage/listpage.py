@@ -10,7 +10,6 @@ from __future__ import annotations
 import calendar
 import re
 from functools import lru_cache
-from operator import itemgetter
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
@@ -53,7 +52,7 @@ def parse(document: bytes, version: int = 2) -> Page:
             unquote(key) if encoded else key,
             int(size),
             None,
-            parse_time(time.decode()),
+            parse_time(time),
             etag.decode(),
             "" if kind == b"STANDARD" else kind.decode(),
         )
@@ -80,8 +79,10 @@ def parse(document: bytes, version: int = 2) -> Page:
     return Page(entries, prefixes, more == "true", token)
 
 
-Row = tuple[bytes, bytes, bytes, bytes, bytes]
-"""Key, size, time, ETag and storage class, as they stand in the document."""
+Row = tuple[bytes, ...]
+"""What is named in _ROW, as it stands in the document."""
+
+_ROW = ("key", "size", "time", "etag", "kind")
 
 _TEXT = rb"[ !#-%'-;=-~]"
 """A character that stands for itself in XML and in UTF-8, and is no quote."""
@@ -109,12 +110,13 @@ def _rows(document: bytes) -> tuple[list[Row], bytes]:
     pattern = _pattern(re.sub(rb">[^<]+<", b"><", document[first : end + len(b"</Contents>")]))
     if pattern is None:
         return [], document
-    rest = pattern.sub(b"", document)
+    parts = pattern.split(document)  # what is between objects, and after it the fields of one
+    step = len(_FIELDS) + 1
+    rest = b"".join(parts[::step])
     if b"<Contents" in rest:
         return [], document
-    fields = ("key", "size", "time", "etag", "kind")
-    in_order = itemgetter(*(pattern.groupindex[name] - 1 for name in fields))
-    return list(map(in_order, pattern.findall(document))), rest
+    columns = (parts[pattern.groupindex[name] :: step] for name in _ROW)
+    return list(zip(*columns, strict=True)), rest
 
 
 @lru_cache(maxsize=32)
@@ -147,7 +149,7 @@ def _entry(item: ElementTree.Element, space: str, encoded: bool) -> Entry:
         key,
         int(size),
         None,
-        parse_time(item.findtext(space + "LastModified") or ""),
+        parse_time((item.findtext(space + "LastModified") or "").encode()),
         etag.strip('"') if etag else None,
         "" if kind == STANDARD else kind,
     )
@@ -177,10 +179,10 @@ def unquote(text: bytes) -> bytes:
     return unquote_to_bytes(text) if b"%" in text else text
 
 
-_seconds: dict[str, int] = {}
+_seconds: dict[bytes, int] = {}
 
 
-def parse_time(text: str) -> int:
+def parse_time(text: bytes) -> int:
     """Nanoseconds of Unix time from ``2026-11-22T10:11:12.345Z``; 0 for what is no such time."""
     second = text[:19]
     whole = _seconds.get(second)
@@ -194,7 +196,7 @@ def parse_time(text: str) -> int:
         if len(_seconds) > 10_000:
             _seconds.clear()
         _seconds[second] = whole
-    fraction = text[20:].rstrip("Z")
-    if text[19:20] != "." or not fraction.isdigit():
+    fraction = text[20:].rstrip(b"Z")
+    if text[19:20] != b"." or not fraction.isdigit():
         return whole
-    return whole + int(fraction.ljust(9, "0")[:9])
+    return whole + int(fraction[:9].ljust(9, b"0"))
