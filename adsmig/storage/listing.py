@@ -15,7 +15,6 @@ from typing import Protocol
 
 from adsmig.errors import ListingError, ObjectError, OrderError
 from adsmig.model import LAST, Entry, KeyRange
-from adsmig.providers import Profile
 from adsmig.storage.base import Prune
 from adsmig.storage.listpage import Page
 
@@ -31,27 +30,6 @@ class Fetch(Protocol):
     ) -> Page:
         """At most ``limit`` keys that begin with ``prefix``, past ``after`` or from ``token``."""
         ...
-
-
-def query_for(
-    profile: Profile, prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int
-) -> dict[str, str | bytes]:
-    """The query that asks a store of this profile for a page; see :class:`Fetch`."""
-    query: dict[str, str | bytes] = {
-        "max-keys": str(min(limit, profile.max_keys)),
-        "prefix": prefix,
-    }
-    if profile.list_version == 2:
-        query["list-type"] = "2"
-        if token or after:
-            query["continuation-token" if token else "start-after"] = token or after
-    elif token or after:
-        query["marker"] = token.encode("utf-8", "surrogateescape") or after
-    if profile.url_encoding:
-        query["encoding-type"] = "url"
-    if by_directory:
-        query["delimiter"] = "/"
-    return query
 
 
 PAGE = 1000
