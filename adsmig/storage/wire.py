@@ -89,33 +89,32 @@ class Wire:
     """Requests to one host.  Safe to share among threads; each has a connection of its own.
 
     ``credentials`` is called for every request, so that it can refresh what expires; None makes
-    requests unsigned.  Raises the errors of :mod:`adsmig.errors`; tries nothing again.
+    requests unsigned.  Without ``tls``, over plain HTTP.  Raises the errors of
+    :mod:`adsmig.errors`; tries nothing again.
     """
 
     def __init__(
         self,
         host: str,
         *,
-        https: bool,
         region: str,
         credentials: Callable[[], Credentials | None],
         connect_timeout_s: float,
         read_timeout_s: float,
         routes: Sequence[Route] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.host, self.https, self.region = host, https, region
+        self.host, self.region = host, region
         self._credentials = credentials
         self._connect_timeout_s, self._read_timeout_s = connect_timeout_s, read_timeout_s
         self._routes = routes
         self._local = _Connections()
-        self._tls = ssl.create_default_context() if https else None
-        if self._tls:
-            self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls = tls
         self.servers: set[str] = set()
         """The ``Server`` headers seen: a proxy may answer with its own now and then."""
 
     def __repr__(self) -> str:
-        return f"Wire({'https' if self.https else 'http'}://{self.host})"
+        return f"Wire({'https' if self._tls else 'http'}://{self.host})"
 
     def request(
         self,
@@ -194,8 +193,8 @@ class Wire:
             sock = self._socket_to(there or (name, port), name)
         except ssl.SSLCertVerificationError as exc:
             raise AdsmigError(
-                f"cannot trust {self.host}: {exc.verify_message}; check the address, or use http"
-                " with --no-https"
+                f"cannot trust {self.host}: {exc.verify_message.rstrip('.')}; check the address"
+                " and the clock, or name the authority of its certificate with --ca-bundle"
             ) from exc
         except OSError as exc:
             where = f"{self.host} at {there[0]} port {there[1]}" if there else self.host
