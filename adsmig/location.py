@@ -245,7 +245,8 @@ def _parse_sftp(rest: str) -> Location:
     if not match or _may_hide(match, rest):
         raise UsageError(
             "sftp://...: not [USER[:PASSWORD]@]HOST[:PORT]/PATH, nor with :PATH, which is relative"
-            f" to the login directory; in names and passwords write {_ESCAPES}"
+            f" to the login directory; in names and passwords write {_ESCAPES}; for a path with an"
+            " '@', give the password in ADSMIG_SRC_PASSWORD or ADSMIG_DST_PASSWORD"
         )
     return _sftp_of(match, bare=False)
 
@@ -254,6 +255,8 @@ def _may_hide(match: re.Match[str], text: str) -> bool:
     """Whether a password with a '/' or an '@' in it may have been taken for a path."""
     if not match["user"]:
         return bool(re.search(":.*@", text, re.DOTALL))
+    if match["colon"]:
+        return "@" in (match["path"] or "")
     return match["mark"] == ":" and "@" in match["path"].partition("/")[0]
 
 

@@ -16,9 +16,12 @@ def context_for(ca_bundle: str, verify: bool) -> ssl.SSLContext:
     ``verify`` false, anybody is believed to be the store.  Raises AdsmigError for a bundle that
     cannot be read.
     """
-    where = {"capath" if os.path.isdir(ca_bundle) else "cafile": ca_bundle} if ca_bundle else {}
+    directory = os.path.isdir(ca_bundle)
     try:
-        context = ssl.create_default_context(**where)
+        context = ssl.create_default_context(
+            cafile=None if directory else ca_bundle or None,
+            capath=ca_bundle if directory else None,
+        )
     except OSError as exc:
         reason = "it holds no certificate" if isinstance(exc, ssl.SSLError) else exc.strerror
         raise AdsmigError(

@@ -7,6 +7,7 @@ requests of a migration are made of.  Header values are as in storage.http.
 from __future__ import annotations
 
 import contextlib
+import html
 import logging
 import re
 import socket
@@ -15,6 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from adsmig.errors import (
@@ -324,10 +326,12 @@ def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = 
     """The error that an answer stands for, by its S3 code where it has one, else its status.
 
     docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html.  The server's message is left out
-    if it quotes one of the ``secrets``.
+    if the answer quotes one of the ``secrets``, escaped or not.
     """
     code, message = error_code(answer.body)
-    if any(secret and secret.encode() in answer.body for secret in secrets):
+    text = answer.body.decode("utf-8", "replace")
+    quotes = (text, html.unescape(text), unquote(text))
+    if any(secret and secret in quote for secret in secrets for quote in quotes):
         message = ""
     if not code and answer.status == 403:
         code = "AccessDenied"  # a HEAD has no body
