@@ -107,17 +107,17 @@ class Location:
 
     def __repr__(self) -> str:
         if self.scheme == "file":
-            return _one_line(self.path)
+            return one_line(self.path)
         if self.scheme == "sftp":
-            who = "***" if self.credentials else _one_line(self.user.encode())
+            who = "***" if self.credentials else one_line(self.user.encode())
             path = self.path if self.path.startswith(b"/") else b"/~/" + self.path
-            return f"sftp://{who}@{self.host}{_one_line(path)}"
+            return f"sftp://{who}@{self.host}{one_line(path)}"
         secret = "***@" if self.credentials else ""
         if self.path_style:
             authority = f"{self.host}/{self.bucket}"
         else:
             authority = f"{self.bucket}.{self.host}" if self.host else self.bucket
-        return f"{self.scheme}://{secret}{authority}/{_one_line(self.path)}"
+        return f"{self.scheme}://{secret}{authority}/{one_line(self.path)}"
 
     @property
     def profile(self) -> Profile:
@@ -307,7 +307,7 @@ def _parse_store(scheme: str, rest: str, *, https: bool | None, path_style: bool
     if data is None:  # not raised above, where it would carry an error that holds the address
         raise UsageError(f"{scheme}:// address that is not UTF-8; object keys are, so write it so")
     # Where a key or a secret could be, whole or cut off at a '/', nothing is shown.
-    where = f"{scheme}://{'...' if '@' in rest or ':' in rest else _one_line(data)}"
+    where = f"{scheme}://{'...' if '@' in rest or ':' in rest else one_line(data)}"
 
     authority, _, path = rest.partition("/")
     userinfo, at, address = authority.rpartition("@")
@@ -403,7 +403,8 @@ def _decode(where: str, part: str) -> str:
     return text
 
 
-def _one_line(data: bytes) -> str:
-    """Text that stays on its line and can be encoded."""
-    text = data.decode("utf-8", "backslashreplace")
+def one_line(text: str | bytes) -> str:
+    """Text that stays on its line, can be encoded, and does nothing to a terminal."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
-from xml.etree import ElementTree
 
 from adsmig.errors import ListingError, ObjectError, OrderError, TransientError
 from adsmig.model import LAST, Entry, KeyRange
 from adsmig.providers import Profile
 from adsmig.storage.base import Prune
+from adsmig.storage.xmltree import root_of
 
 MAX_EMPTY_PAGES = 1000
 """In a row, that are empty or repeat what was there: allowed, but not for ever."""
 
+
+MAX_KEY = 8192
+"""Bytes; stores take 1,024 (docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
 
 STANDARD = "STANDARD"
 """The storage class of an object where nobody chose one; an Entry leaves it out."""
@@ -73,12 +76,10 @@ def query_for(
 def parse(document: bytes, version: int = 2) -> Page:
     """The page in an XML answer to ListObjects of that version.
 
-    TransientError if it is none; ListingError for a next marker that does not lead on.
+    TransientError if it is none; ListingError for a next marker that does not lead on, and for what
+    no object can be; AdsmigError for what no store sends (xmltree.root_of).
     """
-    try:
-        root = ElementTree.fromstring(document)
-    except ElementTree.ParseError as exc:
-        raise TransientError(f"the store answered with broken XML ({exc})") from exc
+    root = root_of(document)
     space, brace, name = root.tag.rpartition("}")
     if name != "ListBucketResult":
         raise TransientError(f"the store answered a listing with <{name}>")
@@ -100,6 +101,10 @@ def parse(document: bytes, version: int = 2) -> Page:
                 raise TransientError("the store listed an object without key or size") from exc
             if not key:
                 raise TransientError("the store listed an object without a key")
+            if len(key) > MAX_KEY or not 0 <= size < 1 << 63:
+                raise ListingError(
+                    "the store listed what cannot be: a key or size beyond all bounds"
+                )
             # '""' stays apart from no ETag at all; see _level.
             etag = found[etag_tag].strip('"') if found.get(etag_tag) else None
             time_ns = parse_time(found.get(time_tag, ""))
@@ -160,7 +165,7 @@ def parse_time(text: str) -> int:
             _seconds.clear()
         _seconds[second] = whole
     fraction = text[20:].rstrip("Z") if text[19:20] == "." else ""
-    return whole * 1_000_000_000 + (int(fraction.ljust(9, "0")[:9]) if fraction.isdigit() else 0)
+    return whole * 1_000_000_000 + (int(fraction.ljust(9, "0")[:9]) if fraction.isdecimal() else 0)
 
 
 PAGE = 1000

@@ -30,15 +30,20 @@ from adsmig.errors import (
     TransientError,
     Unreachable,
 )
-from adsmig.location import Credentials
+from adsmig.location import Credentials, one_line
 from adsmig.routes import Route, target
 from adsmig.storage.http import Answer, BadAnswer, Connection, Headers
 from adsmig.storage.signing import encode_path, encode_query, sign
+from adsmig.storage.xmltree import root_of
 
 log = logging.getLogger(__name__)
 
-MAX_DOCUMENT = 64 << 20
+MAX_DOCUMENT = 16 << 20
 """Bytes of an XML answer; a listing page of 1,000 keys of 1,024 bytes, escaped, has under 10 MB."""
+
+PATIENCE = 15
+"""Times the time-out that a server may keep us waiting within one answer: at the end of a large
+upload, AWS sends a blank now and then for minutes (API_CompleteMultipartUpload.html)."""
 
 _THROTTLED = {"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling",
               "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "Busy"}  # fmt: skip
@@ -70,11 +75,8 @@ class Response:
         return self.header("etag").removeprefix("W/").strip('"')
 
     def xml(self) -> ElementTree.Element:
-        """The body's root element, namespaces dropped.  TransientError if it is no XML."""
-        try:
-            root = ElementTree.fromstring(self.body)
-        except ElementTree.ParseError as exc:
-            raise TransientError(f"the store answered with broken XML ({exc})") from exc
+        """The body's root element, namespaces dropped; errors as of xmltree.root_of."""
+        root = root_of(self.body)
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2]
         return root
@@ -161,7 +163,9 @@ class Wire:
         with self._errors(connection, reused=False):
             data = response.read(MAX_DOCUMENT + 1)
             if len(data) > MAX_DOCUMENT:
-                raise AdsmigError(f"{self.host} sent an answer of over {MAX_DOCUMENT} bytes")
+                raise AdsmigError(
+                    f"{self.host} sent an answer of over {MAX_DOCUMENT} bytes; is it a store?"
+                )
         return data
 
     def document(self, answer: Response) -> ElementTree.Element:
@@ -211,7 +215,7 @@ class Wire:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 sock.setsockopt(socket.SOL_SOCKET, option, time)
             sock.settimeout(None)
-        return Connection(sock)
+        return Connection(sock, self._read_timeout_s * PATIENCE)
 
     def _socket_to(self, there: tuple[str, int], name: str) -> socket.socket:
         """Connected, wherever that is: the server is asked to prove its ``name``."""
@@ -385,7 +389,7 @@ def error_code(body: bytes) -> tuple[str, str]:
     text = message[1].decode("utf-8", "replace").strip().rstrip(".") if message else ""
     if name in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied"):
         text = ""
-    return name, " ".join(text.split())
+    return name, one_line(" ".join(text.split()))
 
 
 def _reason(exc: BaseException) -> str:

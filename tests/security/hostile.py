@@ -42,7 +42,9 @@ class Hostile:
 
     def __init__(self, answer: Answerer) -> None:
         self.asked: list[Asked] = []
-        asked = self.asked
+        self.hangs_up = False
+        """After each answer."""
+        asked, hostile = self.asked, self
 
         class Handler(socketserver.StreamRequestHandler):
             timeout = 60
@@ -67,7 +69,7 @@ class Hostile:
                 self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 for piece in answer(request):
                     self.connection.sendall(piece)
-                return True
+                return not hostile.hangs_up
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
