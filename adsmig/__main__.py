@@ -7,6 +7,10 @@ import sys
 
 def main() -> None:
     """Runs the command line and exits with its code."""
+    from adsmig.cmdline import hide_secrets
+
+    hide_secrets()  # first: what follows takes a moment
+
     from adsmig.cli import run
 
     sys.exit(run(sys.argv[1:]))

@@ -28,6 +28,7 @@ from adsmig.options import (
     SELECTION,
     SPEED,
     STORING,
+    TLS,
     YES,
     Command,
     fields_of,
@@ -136,7 +137,7 @@ cli.add_command(copy_command, "pcopy")
 
 
 @cli.command("resume", cls=Command, short_help="Go on with an unfinished run.")
-@together(JOB, YES, SPEED, PROGRESS, LOG)
+@together(JOB, YES, TLS, SPEED, PROGRESS, LOG)
 def resume_command(job: str | None, manifest: Path | None, **options: Any) -> int:
     """Goes on with an unfinished run of JOB (an id from `adsmig jobs`; default: the last used).
 
@@ -150,7 +151,7 @@ def resume_command(job: str | None, manifest: Path | None, **options: Any) -> in
 
 
 @cli.command("retry", cls=Command, short_help="Try again the objects that failed.")
-@together(JOB, YES, SPEED, PROGRESS, LOG)
+@together(JOB, YES, TLS, SPEED, PROGRESS, LOG)
 def retry_command(job: str | None, manifest: Path | None, **options: Any) -> int:
     """Tries again the objects of JOB that failed, and no others."""
     from adsmig import session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import sqlite3
 import sys
@@ -14,6 +15,8 @@ from typing import IO, Any
 
 from adsmig.errors import ManifestError, StorageFull
 from adsmig.schema import APPLICATION, SCHEMA, VERSION
+
+log = logging.getLogger(__name__)
 
 ALONE_TRIES = 50
 """A tenth of a second each: to make the tables takes far less."""
@@ -51,8 +54,14 @@ class Database:
 
     def _make_file(self, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            for directory in (*reversed(path.parent.parents), path.parent):
+                if not directory.exists():
+                    directory.mkdir(mode=0o700, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                _keep_others_from_writing(fd, path)
+            finally:
+                os.close(fd)
         except OSError as exc:
             raise ManifestError(f"cannot write the manifest {path}: {exc.strerror}") from exc
 
@@ -186,6 +195,17 @@ def _sqlite_utils() -> Any:
         finally:
             del sys.modules["numpy"]
     return sqlite_utils
+
+
+def _keep_others_from_writing(fd: int, path: Path) -> None:
+    """Who can write to a manifest says where data and credentials go.  To let others read it is the
+    user's own choice.
+    """
+    mode = os.fstat(fd).st_mode
+    if mode & 0o022:
+        with contextlib.suppress(OSError):
+            os.fchmod(fd, mode & 0o755)
+        log.warning("others could write to the manifest %s; see who did", path)
 
 
 def _private(path: str, flags: int) -> int:

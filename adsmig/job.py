@@ -85,6 +85,9 @@ class Job:
     read_timeout_s: float = 60
     routes: tuple[Route, ...] = ()
     """Where to connect to instead of what an address says."""
+    ca_bundle: str = ""
+    verify_tls: bool = True
+    """See storage.base.Settings."""
     dryrun: bool = False
     depth: int = 1
     """Of the directories that the inventory of a dry run tells apart."""

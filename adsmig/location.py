@@ -109,17 +109,17 @@ class Location:
 
     def __repr__(self) -> str:
         if self.scheme == "file":
-            return _one_line(self.path)
+            return one_line(self.path)
         if self.scheme == "sftp":
-            who = "***" if self.credentials else _one_line(self.user.encode())
+            who = "***" if self.credentials else one_line(self.user.encode())
             path = self.path if self.path.startswith(b"/") else b"/~/" + self.path
-            return f"sftp://{who}@{self.host}{_one_line(path)}"
+            return f"sftp://{who}@{self.host}{one_line(path)}"
         secret = "***@" if self.credentials else ""
         if self.path_style:
             authority = f"{self.host}/{self.bucket}"
         else:
             authority = f"{self.bucket}.{self.host}" if self.host else self.bucket
-        return f"{self.scheme}://{secret}{authority}/{_one_line(self.path)}"
+        return f"{self.scheme}://{secret}{authority}/{one_line(self.path)}"
 
     @property
     def profile(self) -> Profile:
@@ -225,7 +225,9 @@ def _is_private(name: str) -> bool:
 def _parse_path(text: str) -> Location:
     """A local path; ``..`` is looked up, for the parent of what a link names is another place."""
     try:
-        path = os.path.expanduser(os.fsencode(text))
+        path = os.fsencode(text)
+        with contextlib.suppress(UnicodeDecodeError):  # no user has such a name
+            path = os.path.expanduser(path)
         if b"\0" in path:
             raise UsageError("a local path cannot hold a NUL byte; check the address")
         parts = path.split(b"/")
@@ -247,7 +249,8 @@ def _parse_sftp(rest: str) -> Location:
     if not match or _may_hide(match, rest):
         raise UsageError(
             "sftp://...: not [USER[:PASSWORD]@]HOST[:PORT]/PATH, nor with :PATH, which is relative"
-            f" to the login directory; in names and passwords write {_ESCAPES}"
+            f" to the login directory; in names and passwords write {_ESCAPES}; for a path with an"
+            " '@', give the password in ADSMIG_SRC_PASSWORD or ADSMIG_DST_PASSWORD"
         )
     return _sftp_of(match, bare=False)
 
@@ -256,6 +259,8 @@ def _may_hide(match: re.Match[str], text: str) -> bool:
     """Whether a password with a '/' or an '@' in it may have been taken for a path."""
     if not match["user"]:
         return bool(re.search(":.*@", text, re.DOTALL))
+    if match["colon"]:
+        return "@" in (match["path"] or "")
     return match["mark"] == ":" and "@" in match["path"].partition("/")[0]
 
 
@@ -306,7 +311,7 @@ def _parse_store(scheme: str, rest: str, *, https: bool | None, path_style: bool
     if data is None:  # not raised above, where it would carry an error that holds the address
         raise UsageError(f"{scheme}:// address that is not UTF-8; object keys are, so write it so")
     # Where a key or a secret could be, whole or cut off at a '/', nothing is shown.
-    where = f"{scheme}://{'...' if '@' in rest or ':' in rest else _one_line(data)}"
+    where = f"{scheme}://{'...' if '@' in rest or ':' in rest else one_line(data)}"
 
     authority, _, path = rest.partition("/")
     userinfo, at, address = authority.rpartition("@")
@@ -402,7 +407,8 @@ def _decode(where: str, part: str) -> str:
     return text
 
 
-def _one_line(data: bytes) -> str:
-    """Text that stays on its line and can be encoded."""
-    text = data.decode("utf-8", "backslashreplace")
+def one_line(text: str | bytes) -> str:
+    """Text that stays on its line, can be encoded, and does nothing to a terminal."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -6,6 +6,7 @@ what the file says is done stays done.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -80,6 +81,8 @@ class Manifest:
 
     def __init__(self, path: Path | None, *, create: bool = False) -> None:
         """``path`` None: in memory, forgotten at the end, as a dry run needs it."""
+        if create and path and path.parent == state_directory():
+            _close(path.parent)
         self._database = Database(path, create=create)
         self._connection = self._database.connection
         self._errors, self._transaction = self._database.errors, self._database.transaction
@@ -578,6 +581,13 @@ def _run(row: dict[str, Any]) -> Run:
         row["id"], row["kind"], state, row["started"], row["ended"], row["resumed"], counts,
         row["message"], row["manner"] or "",
     )  # fmt: skip
+
+
+def _close(directory: Path) -> None:
+    """Makes the state directory, if it is there, and the one above it the user's alone."""
+    for one in (directory.parent, directory):
+        with contextlib.suppress(OSError):
+            one.chmod(0o700)
 
 
 def _int64(number: int | None) -> int | None:

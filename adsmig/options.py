@@ -60,6 +60,7 @@ def _pattern(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> tup
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE_OR_DIRECTORY = click.Path()
 
 LOG = together(
     click.option("-v", "--verbose", count=True, help="Log what happens; -vv logs more."),
@@ -91,6 +92,14 @@ SPEED = together(
     under="How fast",
 )  # fmt: skip
 
+TLS = together(
+    click.option("--ca-bundle", type=_FILE_OR_DIRECTORY, metavar="FILE", envvar="AWS_CA_BUNDLE",
+                 help="Authorities that servers' certificates may be of, as PEM [the system's]."),
+    click.option("--verify-tls/--no-verify-tls", default=None,
+                 help="Check certificates, or believe anybody [check them]."),
+    under="The way there",
+)  # fmt: skip
+
 PROGRESS = click.option(
     "--manifest", type=_FILE, metavar="FILE", help="Where progress is kept [the state directory]."
 )
@@ -98,6 +107,7 @@ PROGRESS = click.option(
 YES = click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 
 ADDRESS = together(
+    TLS,
     click.option("--https/--no-https", default=None,
                  help="Force https, or http [https for public clouds]."),
     click.option("--path-style", is_flag=True, help="HOST/BUCKET in requests, not BUCKET.HOST."),
@@ -211,6 +221,7 @@ _SAME_NAME = (
     "threads", "workers", "bwlimit_mbps", "connect_timeout_s", "read_timeout_s", "depth",
     "files_from", "existing", "ignore_existing", "update", "delete_src", "delete_dst",
     "max_delete", "yes", "storage_class", "sse", "tags", "dryrun", "accept_new_host_key",
+    "verify_tls",
 )  # fmt: skip
 """Options that are fields of a Job."""
 
@@ -277,7 +288,10 @@ def logged_in(job: Job) -> Job:
 
 def fields_of(options: dict[str, Any]) -> dict[str, Any]:
     """Those options that are fields of a Job, if they were given."""
-    return {name: options[name] for name in _SAME_NAME if options.get(name) is not None}
+    chosen = {name: options[name] for name in _SAME_NAME if options.get(name) is not None}
+    if options.get("ca_bundle"):
+        chosen["ca_bundle"] = os.path.abspath(options["ca_bundle"])
+    return chosen
 
 
 def _comparison(options: dict[str, Any]) -> str:

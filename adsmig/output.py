@@ -32,6 +32,10 @@ class Output:
         if not self.as_json:
             print(line, file=sys.stderr)
 
+    def warning(self, line: str) -> None:
+        """Prints what must not be missed, however little was asked for."""
+        print(line, file=sys.stderr)
+
     def event(self, name: str, **values: Any) -> None:
         """Prints a JSON line, if the user asked for such."""
         if self.as_json:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from adsmig.job import Job
+from adsmig.location import one_line
 from adsmig.manifest import Manifest, Run, default_path
 from adsmig.model import Counts, Outcome
 from adsmig.progress import duration, size
@@ -91,7 +92,7 @@ def failure_lines(manifest: Manifest, most: int) -> Iterator[str]:
 
 def failure_line(outcome: Outcome) -> str:
     """``kind  key  reason``; the key printable, whatever it holds."""
-    return f"{outcome.kind:<10} {printable(outcome.key)}  {outcome.error}"
+    return f"{one_line(outcome.kind):<10} {printable(outcome.key)}  {one_line(outcome.error)}"
 
 
 def program() -> str:
@@ -134,7 +135,7 @@ def status(manifest: Manifest, job: Job) -> Iterator[str]:
         yield ""
         yield "failed:"
         for kind, count, example in kinds:
-            yield f"  {count:>8,}  {kind}: {example}"
+            yield f"  {count:>8,}  {one_line(kind)}: {one_line(example)}"
         name = which(job, manifest)
         yield f"see them: {program()} failures {name}; try again: {program()} retry {name}"
 

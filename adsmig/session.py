@@ -247,6 +247,10 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin) -> int:
             job = job.sorted_by_directory()
         manifest.set_job(job)
         finished = [run for run in manifest.runs() if run.state == "finished"]
+        if not job.verify_tls and any(at.https for at in (job.src, job.dst) if at):
+            output.warning(
+                "warning: with --no-verify-tls, anybody on the way can pretend to be the store"
+            )
         run = begin(manifest, job)
         if run.resumed and run.counts.found and not output.quiet:
             output.note(f"resuming run {run.id} of job {job.id}")

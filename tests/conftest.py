@@ -11,9 +11,16 @@ from hypothesis import settings
 
 from tests.servers import MinIOGateway, Moto, RcloneSftp, SeaweedFS, Server, Sshd
 
-# How long an example takes is the machine's business.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# The same examples each time, so that a change is not blamed for what it did not do.  To look for
+# new ones, ADSMIG_TEST_FUZZ says how many a test is to try.
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.register_profile(
+    "new",
+    deadline=None,
+    print_blob=True,
+    max_examples=int(os.environ.get("ADSMIG_TEST_FUZZ", "100")),
+)
+settings.load_profile("new" if "ADSMIG_TEST_FUZZ" in os.environ else "same")
 
 BucketFactory = Callable[[Server], str]
 

@@ -222,6 +222,14 @@ class Settings(Protocol):
         """Where to connect to instead of what a Location says."""
 
     @property
+    def ca_bundle(self) -> str:
+        """The file of the authorities that certificates are to be of; '' for the system's."""
+
+    @property
+    def verify_tls(self) -> bool:
+        """Whether a server's certificate is checked."""
+
+    @property
     def staging(self) -> str:
         """A name for this job's own files at the destination."""
 

@@ -36,6 +36,7 @@ from adsmig.storage.s3pages import Pages
 from adsmig.storage.s3tags import Tags
 from adsmig.storage.s3upload import completed, opened, strays
 from adsmig.storage.signing import encode_path
+from adsmig.storage.tls import context_for
 from adsmig.storage.wire import Response, Wire
 
 
@@ -68,12 +69,12 @@ class S3Storage:
         self._path_style = location.path_style or dotted
         self._wire = Wire(
             host if self._path_style else f"{location.bucket}.{host}",
-            https=location.https,
             region=self._region,
             credentials=credentials_for(location),
             connect_timeout_s=settings.connect_timeout_s,
             read_timeout_s=settings.read_timeout_s,
             routes=settings.routes,
+            tls=context_for(settings.ca_bundle, settings.verify_tls) if location.https else None,
         )
         self._root = b"/" + location.bucket.encode() + b"/" if self._path_style else b"/"
         self._page = self._pages(ahead=False)

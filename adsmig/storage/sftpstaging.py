@@ -51,11 +51,12 @@ from adsmig.storage.staging import Own
 class SftpStaging:
     """The directory ``name`` at the top of a destination.  Errors are OSError, but for ours.
 
-    ``guarded``: nothing is written through a link below ``root``.
+    Nothing is written through a link below ``root`` that is there when a file is begun.  ``wary``:
+    nor through one that comes meanwhile, as this run may make them; it costs a round trip a file.
     """
 
-    def __init__(self, root: bytes, name: bytes, guarded: bool, where: str) -> None:
-        self._root, self._guarded, self._where = root, guarded, where
+    def __init__(self, root: bytes, name: bytes, wary: bool, where: str) -> None:
+        self._root, self._wary, self._where = root, wary, where
         self._path = os.path.join(root, name)
         # Names of this try's own: a server may go on writing for a connection that was lost.
         self._token = os.urandom(6).hex().encode()
@@ -195,7 +196,7 @@ class SftpStaging:
     def publish(self, wire: SftpWire, staged: bytes, path: bytes) -> None:
         """Renames a staged file to its place; makes the directories above that."""
         directory = os.path.dirname(path)
-        if self._guarded:
+        if self._wary:
             self.make(wire, directory)
         try:
             wire.rename(staged, path)
@@ -245,8 +246,7 @@ class SftpStaging:
 
     def make(self, wire: SftpWire, directory: bytes) -> None:
         """Makes a directory, and those above it; ObjectError where something is in the way."""
-        if self._guarded:
-            self.check_way(wire, os.path.join(directory, b"x"))
+        self.check_way(wire, os.path.join(directory, b"x"))
         try:
             wire.ask(MKDIR, text(directory), number(0))
         except OSError as exc:
@@ -278,8 +278,7 @@ class SftpStaging:
         """
         looking = wire.send(LSTAT, text(path))
         try:
-            if self._guarded:
-                self.check_way(wire, path)
+            self.check_way(wire, path)
             mode = status_of(wire.wait(looking)).st_mode
         except OSError:
             return  # it is not there, or it will be told when it is written
@@ -301,8 +300,7 @@ class SftpStaging:
 
     def set_directory_meta(self, wire: SftpWire, path: bytes, meta: Meta) -> None:
         """Gives a directory what of its owner, mode and time is not so yet."""
-        if self._guarded:
-            self.check_way(wire, os.path.join(path, b"x"))
+        self.check_way(wire, os.path.join(path, b"x"))
         try:
             there = wire.stat(path)
         except OSError as exc:

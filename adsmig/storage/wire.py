@@ -7,6 +7,7 @@ requests of a migration are made of.  Header values are as in storage.http.
 from __future__ import annotations
 
 import contextlib
+import html
 import logging
 import re
 import socket
@@ -15,6 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from adsmig.errors import (
@@ -28,15 +30,20 @@ from adsmig.errors import (
     TransientError,
     Unreachable,
 )
-from adsmig.location import Credentials
+from adsmig.location import Credentials, one_line
 from adsmig.routes import Route, target
 from adsmig.storage.http import Answer, BadAnswer, Connection, Headers
 from adsmig.storage.signing import encode_path, encode_query, sign
+from adsmig.storage.xmltree import root_of
 
 log = logging.getLogger(__name__)
 
-MAX_DOCUMENT = 64 << 20
+MAX_DOCUMENT = 16 << 20
 """Bytes of an XML answer; a listing page of 1,000 keys of 1,024 bytes, escaped, has under 10 MB."""
+
+PATIENCE = 15
+"""Times the time-out that a server may keep us waiting within one answer: at the end of a large
+upload, AWS sends a blank now and then for minutes (API_CompleteMultipartUpload.html)."""
 
 _THROTTLED = {"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling",
               "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "Busy"}  # fmt: skip
@@ -68,11 +75,8 @@ class Response:
         return self.header("etag").removeprefix("W/").strip('"')
 
     def xml(self) -> ElementTree.Element:
-        """The body's root element, namespaces dropped.  TransientError if it is no XML."""
-        try:
-            root = ElementTree.fromstring(self.body)
-        except ElementTree.ParseError as exc:
-            raise TransientError(f"the store answered with broken XML ({exc})") from exc
+        """The body's root element, namespaces dropped; errors as of xmltree.root_of."""
+        root = root_of(self.body)
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2]
         return root
@@ -89,33 +93,32 @@ class Wire:
     """Requests to one host.  Safe to share among threads; each has a connection of its own.
 
     ``credentials`` is called for every request, so that it can refresh what expires; None makes
-    requests unsigned.  Raises the errors of :mod:`adsmig.errors`; tries nothing again.
+    requests unsigned.  Without ``tls``, over plain HTTP.  Raises the errors of
+    :mod:`adsmig.errors`; tries nothing again.
     """
 
     def __init__(
         self,
         host: str,
         *,
-        https: bool,
         region: str,
         credentials: Callable[[], Credentials | None],
         connect_timeout_s: float,
         read_timeout_s: float,
         routes: Sequence[Route] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.host, self.https, self.region = host, https, region
+        self.host, self.region = host, region
         self._credentials = credentials
         self._connect_timeout_s, self._read_timeout_s = connect_timeout_s, read_timeout_s
         self._routes = routes
         self._local = _Connections()
-        self._tls = ssl.create_default_context() if https else None
-        if self._tls:
-            self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls = tls
         self.servers: set[str] = set()
         """The ``Server`` headers seen: a proxy may answer with its own now and then."""
 
     def __repr__(self) -> str:
-        return f"Wire({'https' if self.https else 'http'}://{self.host})"
+        return f"Wire({'https' if self._tls else 'http'}://{self.host})"
 
     def request(
         self,
@@ -160,7 +163,9 @@ class Wire:
         with self._errors(connection, reused=False):
             data = response.read(MAX_DOCUMENT + 1)
             if len(data) > MAX_DOCUMENT:
-                raise AdsmigError(f"{self.host} sent an answer of over {MAX_DOCUMENT} bytes")
+                raise AdsmigError(
+                    f"{self.host} sent an answer of over {MAX_DOCUMENT} bytes; is it a store?"
+                )
         return data
 
     def document(self, answer: Response) -> ElementTree.Element:
@@ -194,8 +199,8 @@ class Wire:
             sock = self._socket_to(there or (name, port), name)
         except ssl.SSLCertVerificationError as exc:
             raise AdsmigError(
-                f"cannot trust {self.host}: {exc.verify_message}; check the address, or use http"
-                " with --no-https"
+                f"cannot trust {self.host}: {exc.verify_message.rstrip('.')}; check the address"
+                " and the clock, or name the authority of its certificate with --ca-bundle"
             ) from exc
         except OSError as exc:
             where = f"{self.host} at {there[0]} port {there[1]}" if there else self.host
@@ -210,7 +215,7 @@ class Wire:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 sock.setsockopt(socket.SOL_SOCKET, option, time)
             sock.settimeout(None)
-        return Connection(sock)
+        return Connection(sock, self._read_timeout_s * PATIENCE)
 
     def _socket_to(self, there: tuple[str, int], name: str) -> socket.socket:
         """Connected, wherever that is: the server is asked to prove its ``name``."""
@@ -354,10 +359,12 @@ def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = 
     """The error that an answer stands for, by its S3 code where it has one, else its status.
 
     docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html.  The server's message is left out
-    if it quotes one of the ``secrets``.
+    if the answer quotes one of the ``secrets``, escaped or not.
     """
     code, message = error_code(answer.body)
-    if any(secret and secret.encode() in answer.body for secret in secrets):
+    text = answer.body.decode("utf-8", "replace")
+    quotes = (text, html.unescape(text), unquote(text))
+    if any(secret and secret in quote for secret in secrets for quote in quotes):
         message = ""
     if not code and answer.status == 403:
         code = "AccessDenied"  # a HEAD has no body
@@ -411,7 +418,7 @@ def error_code(body: bytes) -> tuple[str, str]:
     text = message[1].decode("utf-8", "replace").strip().rstrip(".") if message else ""
     if name in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied"):
         text = ""
-    return name, " ".join(text.split())
+    return name, one_line(" ".join(text.split()))
 
 
 def _reason(exc: BaseException) -> str:
