@@ -43,7 +43,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")  # ':' is Ceph's TENANT:BUC
 _AWS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 # AK:SK@BUCKET, USER@HOST:PATH and rclone's s3:BUCKET
 _LIKE_STORE = re.compile(
-    rf"[^/]+:.*@|[^/\s]+@[^/\s:]+:|(?:{'|'.join(PROVIDERS)}|file):", re.DOTALL | re.IGNORECASE
+    rf"[^/]*:.*@|[^/\s]+@[^/\s:]+:|(?:{'|'.join(PROVIDERS)}|file):", re.DOTALL | re.IGNORECASE
 )
 # With sftp://, a path may follow a '/', and then it is absolute; else it follows a ':'.
 _LOGIN = r"(?:(?P<user>[^:@/]+)(?P<colon>:(?P<password>[^:@/]*))?@)"
@@ -104,8 +104,6 @@ class Location:
     """``FIELD=VALUE`` in place of what the provider's profile says."""
     user: str = ""
     """Who logs in, with SFTP."""
-    account: str = ""
-    """The name under which its credentials are kept, if one was given."""
 
     def __repr__(self) -> str:
         if self.scheme == "file":
@@ -224,12 +222,10 @@ def _is_private(name: str) -> bool:
 
 def _parse_path(text: str) -> Location:
     """A local path; ``..`` is looked up, for the parent of what a link names is another place."""
+    if "\0" in text:
+        raise UsageError("a local path cannot hold a NUL byte; check the address")
     try:
-        path = os.fsencode(text)
-        with contextlib.suppress(UnicodeDecodeError):  # no user has such a name
-            path = os.path.expanduser(path)
-        if b"\0" in path:
-            raise UsageError("a local path cannot hold a NUL byte; check the address")
+        path = os.fsencode(os.path.expanduser(text))
         parts = path.split(b"/")
         if b".." in parts:
             below = parts[::-1].index(b"..")
