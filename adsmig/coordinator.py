@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from adsmig import worker
+from adsmig import failpoint, worker
 from adsmig.deletions import Deletions
 from adsmig.directories import Directories
 from adsmig.errors import AdsmigError
@@ -216,8 +216,10 @@ class Coordinator:
         else:
             if self.manifest.open_shards(self.run_id) or self.manifest.pending_uploads():
                 raise AdsmigError("internal error: the run ended before all was settled; resume it")
+            failpoint.reach("run.settled")
             if self._writes:
                 worker.storages(self.job)[1].tidy()
+            failpoint.reach("run.tidied")
             job = self.job
             partly = job.existing or job.ignore_existing or job.update or job.files_from
             self.manifest.end_run(self.run_id, "finished", complete=not partly)

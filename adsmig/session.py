@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from adsmig import report, scan
+from adsmig import failpoint, report, scan
 from adsmig.coordinator import Coordinator
 from adsmig.errors import AdsmigError, ManifestError, UsageError
 from adsmig.inventory import Inventory
@@ -244,6 +244,7 @@ def _readied(job: Job, run: Run, path: Path | None) -> Iterator[Job]:
 def _run(job: Job, path: Path | None, output: Output, begin: Begin) -> int:
     with Manifest(path, create=True) as manifest:
         manifest.lock()
+        failpoint.reach("run.locked")
         text = manifest.job_json()
         if text and Job.from_json(text).by_directory:
             job = job.sorted_by_directory()

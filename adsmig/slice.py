@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from adsmig import failpoint
 from adsmig.content import same_content, same_time
 from adsmig.crew import Crew, Stay
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
@@ -104,13 +105,16 @@ class Slice:
 
     def run(self, crew: Crew) -> SliceResult:
         """Settles keys in order until all are or the budget is used up; see worker.run_slice."""
+        failpoint.reach("slice.begun")
         if self._job.dryrun:
             self._work(lambda size: True)  # which only lists
         else:
             crew.run(self._work)
         try:
             if self._copied and not self._job.dryrun and self._job.dst:
+                failpoint.reach("flush.before")
                 self._dst.sync()
+                failpoint.reach("flush.after")
         except AdsmigError as exc:
             return self._result(None, Counts(), False, exc)
         cursor, counts, done = self._cursor, self._counts(), self._done

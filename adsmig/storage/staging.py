@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import xxhash
 
+from adsmig import failpoint
 from adsmig.errors import ObjectError
 from adsmig.model import Meta
 from adsmig.storage.base import STAGING
@@ -121,6 +122,7 @@ def publish(staged: bytes, path: bytes, above: int | None = None) -> None:
 
     Makes the directories above a path.
     """
+    failpoint.reach("file.staged")
     try:
         try:
             os.rename(staged, path, dst_dir_fd=above)
