@@ -140,7 +140,9 @@ def run_parts(
             if not stay(upload.span(number)[1]):
                 return
 
-    _crew(job.threads_per_worker).run(work)
+    _crew(job.threads_per_worker).run(work, stopping)
+    with lock:
+        parts, errors = parts.copy(), errors.copy()  # some threads may be late
     failed, stop = None, None
     for exc in errors:
         if not isinstance(exc, (SourceChanged, NotFound)):
