@@ -70,8 +70,7 @@ class Crew:
         """Has ``work`` called by the threads; True when all have left.  Raises what one did.
 
         False if, PATIENCE_S after ``stopping`` turned true, some have not: they wait for a server
-        that says nothing, and may still go on at any time.  Not to be called again before they
-        left.
+        that says nothing, and may still go on at any time.  The next call waits for them as well.
         """
         if self._fixed and self.level == 1:
             work(lambda size: True)
@@ -91,6 +90,8 @@ class Crew:
                 if stopping() and not patience_ends:
                     patience_ends = now + PATIENCE_S
                 elif patience_ends and now > patience_ends:
+                    with self._lock:
+                        self._futures.append(future)
                     return False
             error = future.exception() or error
         self._elapsed += time.monotonic() - self._since

@@ -352,6 +352,33 @@ def test_a_signal_is_answered_while_nothing_comes_from_a_server(
         assert 0 < settled(manifest) < 3000
 
 
+@pytest.mark.parametrize("command", ["inventory", "cp"])
+def test_ctrl_c_while_a_listing_stalls(
+    tmp_path: Path, seaweedfs: SeaweedFS, bucket: BucketFactory, command: str
+) -> None:
+    place = bucket(seaweedfs)
+    for name in ("a/1", "b/2", "c/3"):
+        seaweedfs.client().put_object(Bucket=place, Key=name, Body=b"content")
+    with Gate(seaweedfs.host, lambda request: b"prefix=b%2F" in request) as gate:
+        gate.shut()
+        url = seaweedfs.url(place).replace(seaweedfs.host, gate.host)
+        places = [url] if command == "inventory" else [url, tmp_path / "copy"]
+        running = Running(command, *places, *PATIENT, XDG_STATE_HOME=str(tmp_path / "state"))
+        assert gate.held.wait(SOON_S)
+        running.process.send_signal(signal.SIGINT)
+        assert "interrupted" in running.ended(130)
+
+
+def test_ctrl_c_while_workers_are_stopped(upload: list[object], tmp_path: Path) -> None:
+    """As any that cannot be spoken to: in a disk's uninterruptible sleep, for one."""
+    running = with_workers(Running(*upload), tmp_path / "m.db")
+    for worker in running.workers():
+        worker.suspend()
+    running.process.send_signal(signal.SIGINT)
+    assert "resume --manifest" in running.ended(130)
+    assert state(tmp_path / "m.db") == "stopped"
+
+
 # Who reads and who watches
 
 
@@ -367,6 +394,22 @@ def test_a_reader_that_hangs_up_ends_the_run_in_order(upload: list[object], tmp_
     assert (running.process.returncode, err) == (141, b"")
     assert not psutil.wait_procs(members, timeout=20)[1]
     assert state(tmp_path / "m.db") == "stopped"
+
+
+@pytest.mark.parametrize("command", ["providers", "cp"])
+def test_a_reader_that_was_never_there(tmp_path: Path, command: str) -> None:
+    write_some(tmp_path / "tree")
+    places = [tmp_path / "tree", tmp_path / "copy", "--manifest", tmp_path / "m.db"]
+    arguments = [command, *map(str, places)] if command == "cp" else [command]
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [sys.executable, "-m", "adsmig", *arguments], stdout=theirs, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, b"")
+    if command == "cp":
+        assert state(tmp_path / "m.db") == "finished"
 
 
 def in_terminal(*arguments: object, **settings: str) -> tuple[subprocess.Popen[bytes], int]:
