@@ -147,7 +147,7 @@ class Coordinator:
             worker.forget()
 
     def interrupt(self) -> bool:
-        """Has nothing more begun; whether something was, which is to be settled."""
+        """Has nothing more begun; tells whether there was anything, which is to be settled."""
         self.interrupted = True
         self._limits.stop()
         return self._driving

@@ -28,7 +28,7 @@ POINTS = {
     "object.begun": "the source's object is open, and nothing of it written",
     "file.staged": "a file is whole, but not in its place",
     "object.stored": "the destination has the object",
-    "flush.before": "all of a slice or of some parts is written, and perhaps in no memory but RAM",
+    "flush.before": "all of a slice, or of some parts, is written, and perhaps only in memory",
     "flush.after": "it is on stable storage, and nobody was told",
     "upload.begun": "the destination has opened a multipart upload, and nobody was told",
     "part.stored": "the destination has a part",
