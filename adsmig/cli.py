@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ import click
 
 from adsmig import __version__
 from adsmig.errors import AdsmigError, UsageError
+from adsmig.interruption import INTERRUPTED
 from adsmig.log import begin_log, redacted
 from adsmig.options import (
     ADDRESS,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from adsmig.output import Output
 
 INTERNAL_ERROR = 3
+NO_READER = 141
+"""As of a command that SIGPIPE ended."""
 
 SRC, DST = click.argument("src"), click.argument("dst")
 JOB = click.argument("job", required=False)
@@ -317,6 +321,7 @@ def run(arguments: Sequence[str]) -> int:
     verbose = any(one in ("-v", "-vv", "--verbose") for one in arguments)
     try:
         code = cli.main(list(arguments), prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message())
@@ -330,10 +335,10 @@ def run(arguments: Sequence[str]) -> int:
             logging.getLogger(__name__).info("this is where it came from", exc_info=exc)
         return exc.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return 130
-    except BrokenPipeError:
+        return INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # which is what click makes of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return NO_READER
     except Exception as exc:
         if verbose:
             logging.getLogger(__name__).exception("internal error")
@@ -346,4 +351,5 @@ def run(arguments: Sequence[str]) -> int:
 
 def _tell(message: str) -> None:
     """Prints an error, which may quote an address that stood where none is expected."""
-    click.echo(redacted(message), err=True)
+    with contextlib.suppress(OSError):  # of a terminal that is gone
+        click.echo(redacted(message), err=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from adsmig import failpoint
 from adsmig.errors import ManifestError, StorageFull
 from adsmig.schema import APPLICATION, SCHEMA, VERSION
 
@@ -161,11 +162,13 @@ class Database:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield self.connection.execute
+            failpoint.reach("commit.before")
+            self.connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 self.connection.execute("ROLLBACK")
             raise
-        self.connection.execute("COMMIT")
+        failpoint.reach("commit.after")
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import dataclass
@@ -28,9 +29,10 @@ class Output:
             print(line)
 
     def note(self, line: str) -> None:
-        """Prints what is no result, and may be left out."""
+        """Prints what is no result, and may be left out, as it is where a terminal is gone."""
         if not self.as_json:
-            print(line, file=sys.stderr)
+            with contextlib.suppress(OSError):
+                print(line, file=sys.stderr, flush=True)
 
     def warning(self, line: str) -> None:
         """Prints what must not be missed, however little was asked for."""

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from adsmig import report, scan
+from adsmig import failpoint, report, scan
 from adsmig.coordinator import Coordinator
 from adsmig.errors import AdsmigError, ManifestError, UsageError
+from adsmig.interruption import INTERRUPTED
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.keylist import sort_keys
@@ -28,7 +29,6 @@ from adsmig.progress import Progress, progress_event
 log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 20
-INTERRUPTED = 130
 
 Begin = Callable[[Manifest, Job], Run]
 
@@ -242,6 +242,7 @@ def _readied(job: Job, run: Run, path: Path | None) -> Iterator[Job]:
 def _run(job: Job, path: Path | None, output: Output, begin: Begin) -> int:
     with Manifest(path, create=True) as manifest:
         manifest.lock()
+        failpoint.reach("run.locked")
         text = manifest.job_json()
         if text and Job.from_json(text).by_directory:
             job = job.sorted_by_directory()
@@ -258,12 +259,22 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin) -> int:
         expected = finished[-1].counts if finished else None
         progress = Progress(expected, silent=output.as_json, dryrun=job.dryrun)
         began = time.monotonic()
+        asked_to_wait = False
 
         def watch(counts: Counts, last: bool) -> None:
-            if not output.quiet:
-                progress(counts, last, listed=not coordinator.listing)
-                if output.as_json and progress.due(last):
+            nonlocal asked_to_wait
+            if output.quiet:
+                return
+            if coordinator.interrupted and not (last or asked_to_wait):
+                asked_to_wait = True
+                progress(counts, True)
+                output.note("settling what is in hand; Ctrl-C again ends at once")
+            progress(counts, last, listed=not coordinator.listing)
+            if output.as_json and progress.due(last):
+                try:
                     output.event("progress", **progress_event(counts, coordinator.listing))
+                except BrokenPipeError:  # nobody reads any more
+                    coordinator.interrupt()
 
         with _readied(job, run, path) as ready:
             coordinator = Coordinator(ready, manifest, run, watch)

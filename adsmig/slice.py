@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from adsmig import failpoint
 from adsmig.content import same_content, same_time
 from adsmig.crew import Crew, Stay
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
@@ -41,6 +42,8 @@ MOST_LARGE = 50
 """A slice ends after so many large objects, lest a listing run far ahead of the copying."""
 MOST_DELETIONS = 20_000
 """Or after so many deletions."""
+CLOSE_S = 1.0
+"""How long to wait for threads to let go of what they share; all but a listing takes far less."""
 
 _WORK = (What.COPY, What.CHECK)
 """What threads carry out; all else is settled as it is listed."""
@@ -87,7 +90,7 @@ class Slice:
         self._actions: Iterator[Action] | None = None
         self._cursor: bytes | None = None
         self._dispatched = 0
-        self._ended = self._done = False
+        self._ended = self._done = self._closed = False
         self._stop: AdsmigError | None = None
         self._listed = _Listed()
         self._outcomes: list[Outcome] = []
@@ -104,13 +107,21 @@ class Slice:
 
     def run(self, crew: Crew) -> SliceResult:
         """Settles keys in order until all are or the budget is used up; see worker.run_slice."""
+        failpoint.reach("slice.begun")
         if self._job.dryrun:
             self._work(lambda size: True)  # which only lists
         else:
-            crew.run(self._work)
+            left = crew.run(self._work, self._stopping)
+            if not left and not self._close():
+                return SliceResult(
+                    None, False, Counts(), [],
+                    worker=os.getpid(), started=self._started, ended=time.time(),
+                )  # fmt: skip
         try:
             if self._copied and not self._job.dryrun and self._job.dst:
+                failpoint.reach("flush.before")
                 self._dst.sync()
+                failpoint.reach("flush.after")
         except AdsmigError as exc:
             return self._result(None, Counts(), False, exc)
         cursor, counts, done = self._cursor, self._counts(), self._done
@@ -121,6 +132,16 @@ class Slice:
             self._forget_past(cursor)
             counts += self._settled_counts()
         return self._result(cursor, counts, done, self._stop)
+
+    def _close(self) -> bool:
+        """Keeps threads that are late from changing anything more; False if one of them is just at
+        it, waiting for a listing.
+        """
+        if not self._lock.acquire(timeout=CLOSE_S):
+            return False
+        self._ended = self._closed = True
+        self._lock.release()
+        return True
 
     def _forget_past(self, cursor: bytes | None) -> None:
         """Drops what is known about keys past the cursor; they are looked at again."""
@@ -191,6 +212,8 @@ class Slice:
             while action := self._next():
                 equal, outcome = self._carry_out(action)
                 with self._lock:
+                    if self._closed:
+                        return
                     del self._in_hand[action.src.key]
                     if outcome is None:
                         self._large.append(action.src)
@@ -210,7 +233,7 @@ class Slice:
                 exc = AdsmigError(f"internal error: {type(exc).__name__}: {exc}")
             with self._lock:
                 self._ended = True
-                if not (isinstance(exc, TransientError) and self._stopping()):
+                if not self._closed and not (isinstance(exc, TransientError) and self._stopping()):
                     self._stop = self._stop or exc
 
     def _carry_out(self, action: Action) -> tuple[bool, Outcome | None]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import xxhash
 
+from adsmig import failpoint
 from adsmig.content import Reader, digest
 from adsmig.errors import BLAMELESS, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.limits import Limits
@@ -146,7 +147,9 @@ def _copy_once(
             reader = Reader(body, entry.size, dst.etag_is_md5, limits)
             began = time.monotonic()
             meta = meta_for(dst, entry, body.meta, manner.perms)
+            failpoint.reach("object.begun")
             stored = dst.write(key, reader.chunks(), entry.size, meta)
+        failpoint.reach("object.stored")
         if not src.keeps_files and time.monotonic() - began > LONG_READ_S:
             src.meta(entry)  # raises if it was replaced meanwhile: no later sync would notice
         _check_md5(stored, reader.md5)
@@ -175,6 +178,7 @@ def put_part(
     with src.read(upload.entry, start, size) as body:
         reader = Reader(body, size, dst.etag_is_md5, limits)
         stored = dst.put_part(key, upload, number, reader.chunks())
+    failpoint.reach("part.stored")
     _check_md5(stored, reader.md5)
     return Part(number, stored.etag or "", reader.xxh3, reader.md5)
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 
-from adsmig import scan
+from adsmig import failpoint, scan
 from adsmig.crew import Crew, Stay
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.job import Job
@@ -87,7 +87,9 @@ def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResu
         await_settled(src, dst, entry, stopping)
         at = src.stat(entry.key) if again else entry
         meta = meta_for(dst, at, src.meta(at), job.perms)
-        return dst.begin_upload(job.dst_key(entry.key), at, meta)
+        upload = dst.begin_upload(job.dst_key(entry.key), at, meta)
+        failpoint.reach("upload.begun")
+        return upload
 
     try:
         return UploadResult(retry(unit, "opening an upload", stopping=stopping, final=CHANGED))
@@ -138,7 +140,9 @@ def run_parts(
             if not stay(upload.span(number)[1]):
                 return
 
-    _crew(job.threads_per_worker).run(work)
+    _crew(job.threads_per_worker).run(work, stopping)
+    with lock:
+        parts, errors = parts.copy(), errors.copy()  # some threads may be late
     failed, stop = None, None
     for exc in errors:
         if not isinstance(exc, (SourceChanged, NotFound)):
@@ -147,7 +151,9 @@ def run_parts(
     again = any(isinstance(exc, (SourceChanged, NotFound)) for exc in errors)
     try:
         if parts:
+            failpoint.reach("flush.before")
             dst.sync()
+            failpoint.reach("flush.after")
     except AdsmigError as exc:
         parts, stop = [], stop_of(exc)
     return PartsResult(
@@ -163,7 +169,9 @@ def finish_upload(job: Job, upload: Upload, parts: list[Part], lease: Lease) -> 
     def unit() -> Outcome:
         # Raises if it is not the version of the parts.
         meta = meta_for(dst, entry, src.meta(entry), job.perms)
+        failpoint.reach("upload.completing")
         dst.complete(key, upload, parts, meta)
+        failpoint.reach("upload.completed")
         if job.delete_src:
             prove_parts(dst, key, upload, parts, opened(lease.path))
         time_ns = entry.stored_ns if entry.mtime_ns is None else entry.mtime_ns
@@ -207,7 +215,9 @@ def finish_directories(job: Job, keys: list[bytes], lease: Lease) -> list[Outcom
     for key in keys:
         try:
             entry = src.stat(key)
+            failpoint.reach("directory.before")
             dst.set_directory_meta(key, meta_for(dst, entry, src.meta(entry), job.perms))
+            failpoint.reach("directory.after")
         except (NotFound, SourceChanged):
             continue  # removed since it was listed
         except ObjectError as exc:

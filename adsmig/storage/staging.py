@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import xxhash
 
+from adsmig import failpoint
 from adsmig.model import Meta
 from adsmig.storage.base import STAGING
 from adsmig.storage.descent import descend
@@ -124,6 +125,7 @@ class Staging:
 
     def publish(self, staged: bytes, name: bytes, above: int) -> None:
         """Renames a staged file to its place, ``name`` in the directory ``above``."""
+        failpoint.reach("file.staged")
         with self._directory_of(staged) as (ours, here):
             try:
                 os.rename(ours, name, src_dir_fd=here, dst_dir_fd=above)

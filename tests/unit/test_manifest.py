@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sqlite_utils import Database
 
 from adsmig import manifest as manifest_module
+from adsmig.database import Database as ManifestFile
 from adsmig.errors import ManifestError, StorageFull
 from adsmig.job import Job
 from adsmig.location import parse
@@ -705,6 +706,27 @@ def test_the_jobs_of_the_state_directory_are_listed_with_those_that_cannot_be_re
     assert [path for path, _ in seen] == [broken, default_path(job)]
     assert isinstance(seen[0][1], ManifestError)
     assert seen[1][1] == job.to_json()
+
+
+# What a power cut leaves
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_each_commit_is_durable_before_it_returns(tmp_path: Path, new: bool) -> None:
+    path = tmp_path / "m.db"
+    if not new:
+        ManifestFile(path, create=True).close()
+    database = ManifestFile(path, create=new)
+    try:
+        full = 2
+        # sqlite.org/pragma.html: in WAL mode, the log is synced after each transaction, and all
+        # before a checkpoint.
+        assert database.connection.execute("PRAGMA synchronous").fetchone() == (full,)
+        assert database.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        with database.transaction() as execute:
+            assert execute("PRAGMA synchronous").fetchone() == (full,)
+    finally:
+        database.close()
 
 
 # Who may use it
