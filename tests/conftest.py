@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
@@ -71,6 +72,16 @@ def s3_server(request: pytest.FixtureRequest) -> Server:
 def bucket() -> BucketFactory:
     """``bucket(server)`` makes an empty bucket there, and returns its name, used nowhere else."""
     return lambda server: server.make_bucket(f"test-{uuid4().hex[:16]}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_at_a_terminal() -> None:
+    """Shells have what they start in the background ignore Ctrl-C, and so would what a test starts.
+
+    A handler is not inherited by another program, which begins with the default.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
