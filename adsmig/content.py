@@ -35,26 +35,44 @@ class Reader:
 
     def __init__(self, body: Body, size: int, want_md5: bool, limits: Limits | None) -> None:
         self._body, self._size, self._limits = body, size, limits
+        self._left = size
+        self._held: memoryview | None = None
         self._xxh3 = xxhash.xxh3_64()
         self._md5 = hashlib.md5(usedforsecurity=False) if want_md5 or body.md5 else None
 
+    def md5_ahead(self) -> str | None:
+        """The MD5 of all of it, before any is given out: the source's own, or that of what the
+        buffer can hold, which is read therefore; None if neither is at hand.
+        """
+        if self._body.md5 or not self._md5 or self._size > CHUNK:
+            return self._body.md5
+        view, at = _buffer.view, 0
+        while self._left:
+            at += len(self._next(view[at:]))
+        self._held = view[:at]
+        return self.md5
+
     def chunks(self) -> Iterator[memoryview]:
         """Views of the calling thread's one buffer, each valid until the next is asked for."""
-        left, view = self._size, _buffer.view
-        while left:
-            count = self._body.readinto(view[:left] if left < CHUNK else view)
-            if not count:
-                raise SourceChanged(f"the content ended {left} bytes early")
-            left -= count
-            chunk = view[:count]
-            self._xxh3.update(chunk)
-            if self._md5:
-                self._md5.update(chunk)
-                if not left and self._body.md5 and self.md5 != self._body.md5:
-                    raise TransientError("what was read does not match the source's MD5")
-            if self._limits:
-                self._limits.take(count)
-            yield chunk
+        if self._held:
+            yield self._held
+        while self._left:
+            yield self._next(_buffer.view)
+
+    def _next(self, view: memoryview) -> memoryview:
+        count = self._body.readinto(view[: self._left] if self._left < len(view) else view)
+        if not count:
+            raise SourceChanged(f"the content ended {self._left} bytes early")
+        self._left -= count
+        chunk = view[:count]
+        self._xxh3.update(chunk)
+        if self._md5:
+            self._md5.update(chunk)
+            if not self._left and self._body.md5 and self.md5 != self._body.md5:
+                raise TransientError("what was read does not match the source's MD5")
+        if self._limits:
+            self._limits.take(count)
+        return chunk
 
     @property
     def md5(self) -> str | None:

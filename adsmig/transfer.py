@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,14 @@ from typing import NamedTuple
 import xxhash
 
 from adsmig.content import Reader, digest
-from adsmig.errors import BLAMELESS, NotFound, ObjectError, SourceChanged, TransientError
+from adsmig.errors import (
+    BLAMELESS,
+    AdsmigError,
+    NotFound,
+    ObjectError,
+    SourceChanged,
+    TransientError,
+)
 from adsmig.limits import Limits
 from adsmig.model import Entry, Meta, Outcome, Part, Upload, md5_in
 from adsmig.retry import never, retry, wait
@@ -146,10 +154,19 @@ def _copy_once(
             reader = Reader(body, entry.size, dst.etag_is_md5, limits)
             began = time.monotonic()
             meta = meta_for(dst, entry, body.meta, manner.perms)
-            stored = dst.write(key, reader.chunks(), entry.size, meta)
-        if not src.keeps_files and time.monotonic() - began > LONG_READ_S:
-            src.meta(entry)  # raises if it was replaced meanwhile: no later sync would notice
-        _check_md5(stored, reader.md5)
+            md5 = None if dst.keeps_files else reader.md5_ahead()
+            stored = dst.write(key, reader.chunks(), entry.size, meta, md5)
+        try:
+            _check_md5(stored, reader.md5)
+        except TransientError:
+            # It has the size and, from now on, the time of a good copy: a sync would believe it.
+            with contextlib.suppress(AdsmigError):
+                dst.delete([key])
+            raise
+        # Raises if it was replaced meanwhile.  No later sync would notice, for the copy was stored
+        # after that.
+        if time.monotonic() - began > LONG_READ_S or (src.keeps_files and not dst.keeps_files):
+            src.meta(entry)
         if not stored.md5 and not dst.is_local:
             if stored.size != entry.size:
                 _check_size(dst, key, entry)

@@ -42,12 +42,12 @@ HTTP: Mapping[str, tuple[str, ...]] = {
     "page-last": ("list",),
     # The object
     "changed": ("get", "put"),
+    "stored-late": ("put",),
 }
 """Kinds of fault, with the operations that they can befall."""
 LINK = ("link-cut", "link-stalled", "link-hung", "link-flipped")
 """Kinds of fault of an SFTP connection."""
 
-ONCE = ("changed",)
 LASTING = ("500", "reset-before", "answer-lost", "sent-short", "sent-flipped", "got-short",
            "got-flipped", "200-error")  # fmt: skip
 """Kinds that an object may have for good, so that it has to be a failure."""

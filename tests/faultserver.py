@@ -121,8 +121,8 @@ class _Passage:
     def go(self) -> None:
         asked, plan = self.asked, self.front.plan
         kind, chance = plan.draw(asked.operation, *asked.identity)
-        if kind == "changed":
-            self.change(chance)
+        if kind in ("changed", "stored-late"):
+            self.change(kind)
         elif kind in ("page-again", "page-halved", "page-last"):
             self.spoil_page(kind)
         elif not kind:
@@ -273,23 +273,26 @@ class _Passage:
         else:
             self.reply(answer, page)
 
-    def change(self, chance: Random) -> None:
-        """Another content for the source's object, while this one is on its way."""
-        front, path, answer = self.front, self.asked.path, None
+    def change(self, kind: str) -> None:
+        """Another content for the source's object: while it is read; or after that, but before the
+        server has stored it, in another second.
+        """
+        front = self.front
         if self.asked.operation == "put":
-            body = self.exchange.read(self.size // 2)
-            late = chance.random() < 0.5
-            if late:
-                body += self.exchange.read(self.size - len(body))
-            if front.change(path):
-                front.plan.met("changed")
-            body += self.exchange.read(self.size - len(body))
-            answer, body = self.ask(body)
+            half = self.size if kind == "stored-late" else self.size // 2
+            body = self.exchange.read(half)
+            if kind == "stored-late":
+                time.sleep(0.05)  # the client has read the file to its end
+            if front.change(self.asked.path):
+                front.plan.met(kind)
+                if kind == "stored-late":
+                    time.sleep(1)
+            answer, text = self.ask(body + self.exchange.read(self.size - half))
         else:
-            answer, body = self.ask(self.body())
-            if answer.status < 300 and front.change(path):
-                front.plan.met("changed")
-        self.reply(answer, body)
+            answer, text = self.ask(self.body())
+            if answer.status < 300 and front.change(self.asked.path):
+                front.plan.met(kind)
+        self.reply(answer, text)
 
 
 def flipped(data: bytes, chance: Random) -> bytes:

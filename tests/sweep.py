@@ -221,10 +221,12 @@ class Scenario:
             for side in (source, target)
         )
         self.options = chance.choice([[], [], ["--delete-dst"], ["--delete-src"]])
-        http = [kind for kind in HTTP if kind != "changed" or not self.deletes_src]
+        changes = ("changed", "stored-late")
+        # A source that is removed, or stays unread, is not to be changed as well.
+        http = [kind for kind in HTTP if kind not in changes or not self.deletes_src]
         wire = [*(http if any(self.stores) else ()), *(LINK if "sftp" in direction else ())]
         self.kinds = chance.sample(wire, chance.randint(1, min(5, len(wire))))
-        if "changed" in self.kinds and "late" in self.kinds:
+        if "late" in self.kinds and not set(changes).isdisjoint(self.kinds):
             # What was sent before the change and arrives after it, no client can call back.
             self.kinds.remove("late")
         self.rate = chance.choice([0.02, 0.05, 0.1, 0.3])

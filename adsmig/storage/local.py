@@ -144,7 +144,14 @@ class LocalStorage:
 
     # Writing
 
-    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+    def write(
+        self,
+        key: bytes,
+        chunks: Iterator[memoryview],
+        size: int,
+        meta: Meta,
+        md5: str | None = None,
+    ) -> Stored:
         """See Storage.write."""
         if key.endswith(b"/") or not key:
             self._write_directory(key, size, meta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -152,6 +153,8 @@ class S3Storage:
 
     def stat(self, key: bytes) -> Entry:
         """See Storage.stat."""
+        if problem := self.problem(key):  # a store that is asked may answer anything
+            raise NotFound(f"no such object: {key!r}; {problem}")
         if key.endswith(b"/") and self._lists_by_directory():
             return self._listed(key)  # SeaweedFS has a HEAD of any directory succeed
         answer = retry(lambda: self._wire.request("HEAD", self._path(key)), "looking up an object")
@@ -217,10 +220,19 @@ class S3Storage:
 
     # Writing
 
-    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+    def write(
+        self,
+        key: bytes,
+        chunks: Iterator[memoryview],
+        size: int,
+        meta: Meta,
+        md5: str | None = None,
+    ) -> Stored:
         """See Storage.write."""
         self._check_key(key)
         headers = self._headers(key, meta)
+        if md5:
+            headers["content-md5"] = base64.b64encode(bytes.fromhex(md5)).decode()
         try:
             answer = self._wire.request("PUT", self._path(key), {}, headers, chunks, size)
         except NotFound as exc:

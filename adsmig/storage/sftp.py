@@ -130,7 +130,14 @@ class SftpStorage:
 
     # Writing
 
-    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+    def write(
+        self,
+        key: bytes,
+        chunks: Iterator[memoryview],
+        size: int,
+        meta: Meta,
+        md5: str | None = None,
+    ) -> Stored:
         """See Storage.write.  The server has answered for every byte when this returns, and has
         said that they are on stable storage, if it can say so.
         """
@@ -325,7 +332,7 @@ class SftpStorage:
     def tidy(self) -> None:
         """Removes the staging directory."""
         with contextlib.suppress(OSError, AdsmigError):
-            self._staging.tidy(self._wire())
+            self._files.retried(self._staging.tidy, "tidying")
 
     def close(self) -> None:
         """See Storage.close."""
