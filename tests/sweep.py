@@ -241,6 +241,9 @@ class Scenario:
         elif source == "local" and chance.random() < 0.3:
             self.local = "unreadable"
         self.large = bool(self.process) or chance.random() < (0.5 if target == "s3" else 0.15)
+        if self.large and self.stores[0] == "minio" and "got-flipped" in self.kinds:
+            # It does not tell of what parts an object was made, so that its ETag is of no use.
+            self.kinds.remove("got-flipped")
         self.resumes = chance.random() < 0.75
         self.faulty_resumes = chance.choice([0, 0, 1, 2])
         return self
@@ -434,7 +437,8 @@ class Seed:
         self.current = dict(tree(chance.randrange(2), large))
         self.versions = {key: {content} for key, content in self.current.items()}
         for key, content in self.current.items():
-            if isinstance(self.src, Objects) and len(content) > 400_000 and chance.random() < 0.3:
+            parts = len(content) > 5 * MIB or (len(content) > 400_000 and chance.random() < 0.3)
+            if isinstance(self.src, Objects) and parts:
                 self.src.put_in_parts(key, content, 5 * MIB)
             else:
                 self.src.put(key, content)
@@ -570,7 +574,8 @@ class Seed:
     def _command(self) -> list[str]:
         scenario = self.scenario
         words = [scenario.command, *scenario.options, self.src_url, self.dst_url]
-        words += ["--timeout", str(TIMEOUT_S), "--conn-timeout", "3", "--workers", "2"]
+        workers = "2" if scenario.process or scenario.seed % 3 == 0 else "1"
+        words += ["--timeout", str(TIMEOUT_S), "--conn-timeout", "3", "--workers", workers]
         for side, store in zip(("src", "dst"), scenario.stores, strict=True):
             if store:
                 words += [f"--{side}-set", "max_keys=7"]
@@ -739,6 +744,8 @@ class _Check:
         for key, content in self.there.items():
             if key in seed.extra:
                 continue
+            if key.endswith(b"/") and seed.scenario.deletes_src and not content:
+                continue  # a directory that was left empty at the source
             if key not in seed.versions:
                 raise Wrong(f"{key!r} is at the destination, and nobody had it")
             whole = content in seed.versions[key] or content == seed.before.get(key)

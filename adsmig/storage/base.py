@@ -96,6 +96,14 @@ class Storage(Protocol):
         """
         ...
 
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """Bytes of each part that an object was put in, but for the last, if its ETag is made of
+        their MD5s and that can be known; ``sure`` asks for each of them.
+
+        Raises SourceChanged as :meth:`read`.
+        """
+        ...
+
     def meta(self, entry: Entry) -> Meta:
         """What is kept beside the content; SourceChanged as :meth:`read`."""
         ...

@@ -93,6 +93,10 @@ class MemoryStorage:
             raise SourceChanged("the object changed since it was listed")
         return MemoryBody(found, start, entry.size if size is None else start + size)
 
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """None: there are no such parts."""
+        return None
+
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta."""
         with self.read(entry) as body:

@@ -11,7 +11,16 @@ from functools import cached_property, partial
 
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
-from adsmig.model import Entry, KeyRange, Meta, Part, Upload
+from adsmig.model import (
+    Entry,
+    KeyRange,
+    Meta,
+    Part,
+    Upload,
+    combined_etag,
+    md5_in,
+    parts_in,
+)
 from adsmig.providers import AWS, MANY, OPAQUE, VIRTUAL
 from adsmig.retry import TRIES, retry
 from adsmig.storage import listing
@@ -24,7 +33,7 @@ from adsmig.storage.s3object import (
     SSE,
     S3Body,
     chosen_headers,
-    combined_etag,
+    etag_tells,
     headers_for,
     http_time,
     md5_of,
@@ -204,6 +213,32 @@ class S3Storage:
         except BaseException:
             stream.__exit__()
             raise
+
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """See Storage.part_size."""
+        count = parts_in(entry.etag) if self.profile.etag == AWS else 0
+        size = self._size_of_part(entry, 1, count) if count else 0
+        if not size or -(-entry.size // size) != count:
+            return None
+        for number in range(2, count + 1 if sure else 0):
+            left = entry.size - (number - 1) * size
+            if self._size_of_part(entry, number, count) != min(size, left):
+                return None
+        return size
+
+    def _size_of_part(self, entry: Entry, number: int, count: int) -> int:
+        """0 if the store does not tell (API_HeadObject.html), or its ETag is made of no MD5s."""
+        query: dict[str, str | bytes] = {"partNumber": str(number)}
+        path, headers = self._path(entry.key), _if_match(entry)
+        try:
+            answer = self._wire.request("HEAD", path, query, headers, expect=(200, 206, 400, 501))
+        except (NotFound, ObjectError):
+            return 0
+        if answer.status >= 400 or not etag_tells(answer.headers):
+            return 0
+        if answer.header("x-amz-mp-parts-count") == str(count):
+            return int(answer.header("content-length", "0"))
+        return entry.size if count == 1 else 0
 
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta."""
@@ -387,7 +422,8 @@ class S3Storage:
         except NotFound:
             # Perhaps an earlier try completed it and its answer was lost.
             there = self.stat(key)
-            ours = combined_etag(parts) if self.profile.etag == AWS else None
+            ours = combined_etag(part.md5 or md5_in(part.etag) for part in parts)
+            ours = ours if self.profile.etag == AWS else None
             if there.size != upload.entry.size or not ours or there.etag != ours:
                 raise
             return there.etag

@@ -108,6 +108,10 @@ class SftpStorage:
         size = entry.size - start if size is None else size
         return SftpBody(self._wire(), self._path(entry.key), entry, start, size, self._guarded)
 
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """None: there are no such parts."""
+        return None
+
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta.  A directory is still the same whatever came and went in it."""
         path = self._path(entry.key).removesuffix(b"/")

@@ -193,3 +193,50 @@ def test_a_worker_that_is_killed_while_idle_does_not_hold_up_the_end() -> None:
     close(pool)
     _, alive = psutil.wait_procs(members, timeout=30)
     assert not alive
+
+
+def put_in_parts(server: Server, bucket: str, key: str, pieces: list[bytes]) -> None:
+    client, where = server.client(), {"Bucket": bucket, "Key": key}
+    where["UploadId"] = client.create_multipart_upload(**where)["UploadId"]
+    parts = []
+    for number, piece in enumerate(pieces, 1):
+        etag = client.upload_part(**where, PartNumber=number, Body=piece)["ETag"]
+        parts.append({"PartNumber": number, "ETag": etag})
+    client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("sizes", [[700_000], [5 * MIB, 5 * MIB, 9], [13 * MIB] * 5 + [7 * MIB]])
+def test_a_byte_flipped_on_the_way_from_the_store_is_found_in_objects_put_in_parts(
+    here: Here,
+    hasty: None,
+    seaweedfs: SeaweedFS,
+    bucket: BucketFactory,
+    tmp_path: Path,
+    sizes: list[int],
+) -> None:
+    place, pieces = bucket(seaweedfs), [os.urandom(size) for size in sizes]
+    put_in_parts(seaweedfs, place, "object", pieces)
+    script = Script(get=["", "got-flipped"] if sum(sizes) > 64 * MIB else ["got-flipped"])
+    with FaultServer(seaweedfs.host, script, 60) as front:
+        here("cp", url_of(seaweedfs, front, place), tmp_path / "copy")
+    assert script.fired["got-flipped"] == 1
+    assert (tmp_path / "copy" / "object").read_bytes() == b"".join(pieces)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_an_object_put_in_parts_of_several_sizes_is_copied(
+    here: Here,
+    hasty: None,
+    seaweedfs: SeaweedFS,
+    bucket: BucketFactory,
+    tmp_path: Path,
+    large: bool,
+) -> None:
+    place, sizes = bucket(seaweedfs), [26 * MIB if large else 7 * MIB, 5 * MIB, 7 * MIB]
+    pieces = [os.urandom(size) for size in [*sizes, 26 * MIB] if large or size < 8 * MIB]
+    put_in_parts(seaweedfs, place, "object", pieces)
+    here("cp", seaweedfs.url(place), tmp_path / "copy")
+    assert (tmp_path / "copy" / "object").read_bytes() == b"".join(pieces)
