@@ -13,36 +13,24 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
-from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.sweep import DIRECTIONS, KINDS, Result, Scenario, Seed, Servers, serving
-
-
-def one_seed(seed: int, direction: str, servers: Servers, top: Path, verbose: bool) -> Result:
-    """Runs a seed in this process."""
-    scenario = Scenario.of(seed, direction)
-    if verbose:
-        print(scenario, file=sys.stderr, flush=True)
-    return Seed(scenario, servers, top / f"seed-{seed}", verbose).run()
+from tests.sweep import DIRECTIONS, KINDS, Result, Scenario, Servers, run_seed, serving, sweep
 
 
 def results(options: argparse.Namespace, servers: Servers, top: Path) -> Iterator[Result]:
     """What the seeds came to, as they end."""
     if options.seed is not None:
-        yield one_seed(options.seed, options.direction, servers, top, options.verbose)
-        return
+        scenario = Scenario.of(options.seed, options.direction)
+        if options.verbose:
+            print(scenario, file=sys.stderr, flush=True)
+        return iter([run_seed(scenario, servers, top, options.verbose)])
     numbers = range(options.first, options.first + options.seeds)
-    with ProcessPoolExecutor(options.parallel, get_context("spawn")) as pool:
-        arguments = options.direction, servers.elsewhere(), top, options.verbose
-        yield from (
-            done.result()
-            for done in as_completed(pool.submit(one_seed, seed, *arguments) for seed in numbers)
-        )
+    scenarios = (Scenario.of(seed, options.direction) for seed in numbers)
+    return sweep(scenarios, servers, top, options.parallel)
 
 
 def main() -> int:

@@ -24,10 +24,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -246,6 +248,28 @@ class Scenario:
             self.kinds.remove("got-flipped")
         self.resumes = chance.random() < 0.75
         self.faulty_resumes = chance.choice([0, 0, 1, 2])
+        return self
+
+    @classmethod
+    def about(cls, kind: str) -> Scenario:
+        """One in which a kind of fault is bound to happen, and no other."""
+        chance = Random(f"about {kind}")
+        places = "local-s3"
+        if kind in LINK:
+            places = "local-sftp"
+        elif kind == "disk-full" or "get" in HTTP.get(kind, ()) or "page" in kind:
+            places = "s3-local"
+        source, _, target = places.partition("-")
+        store = chance.choice(["seaweedfs", "minio"])
+        self = cls(KINDS.index(kind), places, chance, chance.choice(["cp", "sync"]))
+        self.stores = (store if source == "s3" else "", store if target == "s3" else "")
+        self.kinds = [kind] if kind in (*HTTP, *LINK) else []
+        # Few, so that not much is waited for; of pages there are few.
+        self.rate = 0.3 if HTTP.get(kind) in (("list",), ("get", "put"), ("put",)) else 0.05
+        self.expiry = 2 if kind == "expired" else 0
+        self.process, self.at = (kind if kind in PROCESS else ""), 20
+        self.local = kind if kind in LOCAL else ""
+        self.large = bool(self.process)
         return self
 
     @property
@@ -696,6 +720,21 @@ class Seed:
                 if "no such table" in str(exc):  # killed before it was made
                     return []
                 raise
+
+
+def run_seed(scenario: Scenario, servers: Servers, directory: Path, verbose: bool) -> Result:
+    """Runs a seed in this process."""
+    return Seed(scenario, servers, directory / f"seed-{scenario.seed}", verbose).run()
+
+
+def sweep(
+    scenarios: Iterable[Scenario], servers: Servers, directory: Path, parallel: int
+) -> Iterator[Result]:
+    """What they came to, as they end, so many at a time."""
+    with ProcessPoolExecutor(parallel, get_context("spawn")) as pool:
+        away = servers.elsewhere()
+        submitted = [pool.submit(run_seed, one, away, directory, False) for one in scenarios]
+        yield from (done.result() for done in as_completed(submitted))
 
 
 class _Check:

@@ -205,6 +205,20 @@ def pages(
             after, token = further, ""
 
 
+def _insisting(fetch: Fetch, fits: Callable[[Page], bool]) -> Fetch:
+    """The same, but that a page which does not fit what came before is asked for once more: one
+    that a proxy gave in place of another must not decide how a store is listed from then on.
+    """
+
+    def fetch_again(
+        prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int
+    ) -> Page:
+        page = fetch(prefix, after, token, by_directory, limit)
+        return page if fits(page) else fetch(prefix, after, token, by_directory, limit)
+
+    return fetch_again
+
+
 class Pruned:
     """Tells which keys lie in directories that ``prune`` names; they come in ascending order.
 
@@ -261,7 +275,10 @@ def flat(
     def skip() -> bytes:
         return prefix + pruned.end if pruned and pruned.directory else b""
 
-    for page in pages(fetch, prefix, start, False, limit, skip):
+    def fits(page: Page) -> bool:
+        return first or not page.entries or page.entries[0].key >= last
+
+    for page in pages(_insisting(fetch, fits), prefix, start, False, limit, skip):
         # All of it, before any is given out: what is out of order may be past the range's end.
         for one, two in zip(page.entries, page.entries[1:], strict=False):
             if two.key <= one.key:
@@ -359,7 +376,12 @@ def _level(
                         heappush(waiting, path)
     last = (b"", False)
     base = root + directory
-    for page in pages(fetch, base, base + start if start else b"", True, limit):
+
+    def fits(page: Page) -> bool:
+        firsts = [entry.key for entry in page.entries[:1]] + page.prefixes[:1]
+        return not firsts or min(firsts)[len(base) :] >= max(start, last[0])
+
+    for page in pages(_insisting(fetch, fits), base, base + start if start else b"", True, limit):
         if not all(path.startswith(base) for path in page.prefixes) or not all(
             entry.key.startswith(base) for entry in page.entries
         ):
