@@ -360,7 +360,8 @@ def _level(
     """The objects and directories (None) right in ``directory``, by key, from where keys begins.
 
     The store orders them by bare name, ``a`` before ``a-b``; by key, ``a-b`` is before ``a/``.  So
-    a directory waits until no name that begins with its own can come before it.
+    a directory waits until no name that begins with its own can come before it.  A store in byte
+    order has the second order; pages have to come in one of the two.
     """
     waiting: list[bytes] = []
     start = b""
@@ -374,12 +375,13 @@ def _level(
                     page = fetch(root + path, b"", "", by_directory=False, limit=1)
                     if page.entries or page.prefixes or page.truncated:
                         heappush(waiting, path)
-    last = (b"", False)
+    last, last_key = (b"", False), b""
+    by_name = by_key = True
     base = root + directory
 
     def fits(page: Page) -> bool:
         firsts = [entry.key for entry in page.entries[:1]] + page.prefixes[:1]
-        return not firsts or min(firsts)[len(base) :] >= max(start, last[0])
+        return not firsts or min(firsts)[len(base) :] >= min(last[0], last_key)
 
     for page in pages(_insisting(fetch, fits), base, base + start if start else b"", True, limit):
         if not all(path.startswith(base) for path in page.prefixes) or not all(
@@ -391,16 +393,25 @@ def _level(
         ]
         names += [(path[len(base) : -1], None) for path in page.prefixes]
         names.sort(key=lambda item: (item[0], item[1] is None))
+        told = [(name, entry is None) for name, entry in names if name]
+        full = sorted(name + b"/" * is_directory for name, is_directory in told)
+        if told:
+            by_name = by_name and told[0] > last
+            by_key = by_key and full[0] > last_key
+            if not (by_name or by_key) or len(set(full)) < len(full):
+                first = told[0][0]
+                raise ListingError(f"names in {directory!r} are not listed in order, at {first!r}")
+            last, last_key = told[-1], full[-1]
         for name, entry in names:
             if start and name == start:
                 continue  # before the range, or waiting already
             if entry and not name and entry.etag == "":
                 continue  # SeaweedFS: a directory that it made for others, now empty
-            here = (name, entry is None)
-            if name < start or here < last or (here == last and last[0]):
-                raise ListingError(f"names in {directory!r} are not listed in order, at {name!r}")
-            last = here
             key = directory + name
+            if entry is None and key + b"/" in waiting:
+                continue  # of the range's beginning: in byte order "a-b" is before "a/"
+            if name < start:
+                raise ListingError(f"asked for names past {start!r}, the store listed {name!r}")
             while waiting and waiting[0] < key:
                 yield heappop(waiting), None
             if keys.ends_before(key):

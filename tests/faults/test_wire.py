@@ -240,3 +240,20 @@ def test_an_object_put_in_parts_of_several_sizes_is_copied(
     put_in_parts(seaweedfs, place, "object", pieces)
     here("cp", seaweedfs.url(place), tmp_path / "copy")
     assert (tmp_path / "copy" / "object").read_bytes() == b"".join(pieces)
+
+
+def test_pages_that_come_twice_do_not_leave_a_job_that_cannot_go_on(
+    here: Here, hasty: None, minio: MinIOGateway, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    """It distrusts the store's order from then on, and lists one directory at a time."""
+    place, tree = bucket(minio), tmp_path / "tree"
+    for name in ("a-b/c", "a-b/d", "a/c", "a/d", "a0", "a-", "b/c", "c"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tree / name, name.encode())
+    here("cp", tree, minio.url(place))
+    script = Script(list=["", "", "", *["page-again", ""] * 3])
+    with FaultServer(minio.host, script, 60) as front:
+        command = "cp", url_of(minio, front, place), tmp_path / "copy", "--src-set", "max_keys=2"
+        here(*command)
+    assert script.fired["page-again"]
+    assert digest(tmp_path / "copy") == digest(tree)

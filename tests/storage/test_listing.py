@@ -839,3 +839,13 @@ def test_a_page_that_comes_twice_is_asked_for_again(way: Any) -> None:
     keys = {b"%02d" % number for number in range(20)}
     listed = way(Stutterer(FakeStore(keys, 4)), b"", EVERYTHING)
     assert [entry.key for entry in listed] == sorted(keys)
+
+
+@pytest.mark.parametrize(
+    "within", [EVERYTHING, KeyRange(b"a-b/c"), KeyRange(b"a-b"), KeyRange(b"a")]
+)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_walk_lists_a_store_in_byte_order_as_well(size: int, within: KeyRange) -> None:
+    keys = {b"a-", b"a-b/c", b"a-b/d", b"a/c", b"a/d", b"a0", b"b"}
+    listed = walk(FakeStore(keys, size), b"", within)
+    assert [entry.key for entry in listed] == sorted(key for key in keys if key in within)
