@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from random import Random
 
@@ -187,8 +188,10 @@ def test_the_staging_directory_goes_even_if_the_connection_is_lost_just_then(
 
 def test_a_worker_that_is_killed_while_idle_does_not_hold_up_the_end() -> None:
     pool = processes(2)
-    pids = {pool.submit(os.getpid).result() for _ in range(2)}
-    members = [psutil.Process(pid) for pid in pids]
+    for done in [pool.submit(time.sleep, 0.3) for _ in range(2)]:
+        done.result()
+    members = [psutil.Process(pid) for pid in pool._processes]
+    assert len(members) == 2
     members[0].kill()
     close(pool)
     _, alive = psutil.wait_procs(members, timeout=30)
