@@ -35,7 +35,7 @@ from adsmig.model import (
     What,
 )
 from adsmig.place import refuse_one_place, same_place
-from adsmig.pool import kill, processes
+from adsmig.pool import close, kill, processes
 from adsmig.scan import holds_objects, plan_of
 from adsmig.storage.base import Identity
 from adsmig.transfer import failure
@@ -549,12 +549,15 @@ class Coordinator:
     def _close_executors(self) -> None:
         self._close_executor()
         if self._ahead is not None:
-            self._ahead.shutdown(wait=False, cancel_futures=True)
+            close(self._ahead)
             self._ahead = None
 
     def _close_executor(self) -> None:
         if self._executor is not None and self._given is None:
             if self.interrupted or self.stop:  # threads may still wait for a server
                 kill(self._executor)
-            self._executor.shutdown(wait=not self._in_hand, cancel_futures=True)
+            if self._in_hand:
+                self._executor.shutdown(wait=False, cancel_futures=True)
+            else:
+                close(self._executor)
             self._executor = None

@@ -99,6 +99,8 @@ class Job:
     """When the run began, which ages are measured from; Unix time."""
     known: str = ""
     """The manifest to compare with, if ``compare`` says so."""
+    doubts: bool = False
+    """That manifest has failures: what the destination has of these may be damaged."""
     keys_file: str = ""
     """What ``files_from`` names, sorted; see keylist."""
     check: bool = True
@@ -269,8 +271,8 @@ class Job:
 
     def to_json(self) -> str:
         """All but the secrets, for the manifest; :meth:`from_json` reads it."""
-        left_out = {"src", "dst", "check", "identities", "began_ns", "known", "keys_file", "dryrun",
-                    "yes"}  # fmt: skip
+        left_out = {"src", "dst", "check", "identities", "began_ns", "known", "doubts",
+                    "keys_file", "dryrun", "yes"}  # fmt: skip
         names = [one.name for one in fields(self) if one.name not in left_out]
         places = {"src": _plain(self.src), "dst": _plain(self.dst) if self.dst else None}
         return json.dumps({**places, **{name: _json(getattr(self, name)) for name in names}})

@@ -210,7 +210,8 @@ class LargeObjects:
         """Gives up an upload that failed, or makes ready to begin it anew."""
         upload, large.upload = large.upload, None
         if large.tries >= TRIES and not large.failed:
-            large.failed = failure(large.entry, "changed", "the object keeps changing")
+            why = "it keeps changing, or what is read does not match its ETag; see --src-set etag"
+            large.failed = failure(large.entry, "changed", why)
         large.again = False
         if upload:
             with contextlib.suppress(AdsmigError):  # the next upload of the key aborts it as well

@@ -10,10 +10,10 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from adsmig.database import Database
 from adsmig.errors import ManifestError
@@ -31,6 +31,8 @@ from adsmig.model import (
     Upload,
 )
 from adsmig.schema import from_db, to_db
+
+R = TypeVar("R", bound="tuple[Any, ...]")
 
 LEFT = ("shards", "uploads", "parts", "deletions", "directories", "links")
 """The tables of what the current run has left to do, and of what it found to tell."""
@@ -479,17 +481,27 @@ class Manifest:
         """Key, size, time and ETag of objects that were copied, past ``after``, or past where it
         ceases to be text; ``kind`` of key: ``text`` or ``blob``.
         """
+        rows = self._page("key, size, mtime_ns, etag", "objects", after, closed, kind, most)
+        return [(from_db(key), *rest) for key, *rest in rows]
+
+    def failed(self, after: bytes, closed: bool, kind: str, most: int) -> list[tuple[bytes]]:
+        """The keys that failed and have not been copied since; as :meth:`known`."""
+        rows = self._page("key", "failures", after, closed, kind, most)
+        return [(from_db(key),) for (key,) in rows]
+
+    def _page(
+        self, columns: str, table: str, after: bytes, closed: bool, kind: str, most: int
+    ) -> list[tuple[Any, ...]]:
         try:
             past: str | bytes = after.decode() if kind == "text" else after
         except UnicodeDecodeError as exc:
             past = after[: exc.start].decode()
         with self._errors():
-            rows = self._connection.execute(
-                f"SELECT key, size, mtime_ns, etag FROM objects WHERE typeof(key) = ?"
+            return self._connection.execute(
+                f"SELECT {columns} FROM {table} WHERE typeof(key) = ?"
                 f" AND key {'>=' if closed else '>'} ? ORDER BY key LIMIT ?",
                 (kind, past, most),
             ).fetchall()
-        return [(from_db(key), *rest) for key, *rest in rows]
 
     def links(self) -> Iterator[bytes]:
         """The links that the last run did not follow, in the order of their keys."""
@@ -545,20 +557,39 @@ def known_objects(path: str, keys: KeyRange) -> Iterator[Entry]:
 
     Entries have the time of their source, as it was then.  It may be written to meanwhile.
     """
+    for key, size, time_ns, etag in _rows(Manifest.known, path, keys):
+        yield Entry(key, size, time_ns, time_ns, etag)
+
+
+def failed_keys(path: str, keys: KeyRange) -> Iterator[bytes]:
+    """What the manifest at ``path`` says could not be copied; as :func:`known_objects`."""
+    for (key,) in _rows(Manifest.failed, path, keys):
+        yield key
+
+
+def _rows(
+    page: Callable[[Manifest, bytes, bool, str, int], list[R]], path: str, keys: KeyRange
+) -> Iterator[R]:
+    """Rows that begin with a key, in the order of the keys."""
     # Among themselves, both are in the order of their bytes.
-    yield from merge(_known(path, keys, "text"), _known(path, keys, "blob"))
+    return merge(*(_rows_of(page, path, keys, kind) for kind in ("text", "blob")))
 
 
-def _known(path: str, keys: KeyRange, kind: str) -> Iterator[Entry]:
+def _rows_of(
+    page: Callable[[Manifest, bytes, bool, str, int], list[R]],
+    path: str,
+    keys: KeyRange,
+    kind: str,
+) -> Iterator[R]:
     after, closed = keys.after, keys.closed
     while True:
         with Manifest(Path(path)) as manifest:
-            rows = manifest.known(after, closed, kind, PAGE)
-        for key, size, time_ns, etag in rows:
-            if keys.ends_before(key):
+            rows = page(manifest, after, closed, kind, PAGE)
+        for row in rows:
+            if keys.ends_before(row[0]):
                 return
-            if key in keys:
-                yield Entry(key, size, time_ns, time_ns, etag)
+            if row[0] in keys:
+                yield row
         if len(rows) < PAGE:
             return
         after, closed = rows[-1][0], False

@@ -8,13 +8,18 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 
 from adsmig import log
 from adsmig.interruption import SIGNALS
+
+PATIENCE_S = 5.0
+"""How long idle processes have to end by themselves."""
 
 
 def processes(count: int) -> ProcessPoolExecutor:
@@ -28,9 +33,27 @@ def processes(count: int) -> ProcessPoolExecutor:
 
 
 def kill(pool: Executor) -> None:
-    """Ends a broken pool's processes, which ignore the SIGTERM that Python 3.12 would send."""
-    for process in list((getattr(pool, "_processes", None) or {}).values()):
+    """Ends a broken pool's processes, which ignore the SIGTERM that Python would send."""
+    for process in _members(pool):
         process.kill()
+
+
+def close(pool: Executor) -> None:
+    """Ends a pool that has nothing to do.
+
+    Were one of its processes killed, Python would send SIGTERM to the others, and wait for ever for
+    them to end.
+    """
+    members = _members(pool)
+    pool.shutdown(wait=not members, cancel_futures=True)
+    until = time.monotonic() + PATIENCE_S
+    for process in members:
+        if not wait_for([process.sentinel], max(until - time.monotonic(), 0)):
+            process.kill()
+
+
+def _members(pool: Executor) -> list[BaseProcess]:
+    return list((getattr(pool, "_processes", None) or {}).values())
 
 
 def _clean_processes() -> BaseContext:

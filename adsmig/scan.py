@@ -12,7 +12,7 @@ from adsmig.errors import BLAMELESS, NotFound, ObjectError, TransientError
 from adsmig.filters import Selection
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.keylist import KeyList
-from adsmig.manifest import known_objects
+from adsmig.manifest import failed_keys, known_objects
 from adsmig.model import Action, Entry, KeyRange, What
 from adsmig.plan import merge, rules_of
 from adsmig.storage import open_storage
@@ -63,6 +63,8 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action]:
             there = _empty_if_missing(there)
         if job.command == "sync" and job.known and job.dst and job.dst.is_path > job.src.is_path:
             there = _remembered(there, known_objects(job.known, keys))
+    if there and job.doubts and job.command == "sync":
+        there = _doubted(there, failed_keys(job.known, keys))
     large_size = min(LARGE_SIZE, job.max_put)
     return _within(keys, merge(source_entries(job, keys), there, rules_of(job, keeps), large_size))
 
@@ -75,6 +77,17 @@ def _remembered(files: Iterator[Entry], known: Iterator[Entry]) -> Iterator[Entr
             record = next(known, None)
         same = record is not None and record.key == file.key and record.size == file.size
         yield file._replace(etag=record.etag) if record is not None and same else file
+
+
+def _doubted(there: Iterator[Entry], failed: Iterator[bytes]) -> Iterator[Entry]:
+    """The destination's entries, with a problem where the last try to copy one failed: whatever
+    its size and its time say, it may be what that try left.
+    """
+    doubtful = next(failed, None)
+    for entry in there:
+        while doubtful is not None and doubtful < entry.key:
+            doubtful = next(failed, None)
+        yield entry._replace(problem="not copied well") if doubtful == entry.key else entry
 
 
 def _within(keys: KeyRange, actions: Iterator[Action]) -> Iterator[Action]:

@@ -220,9 +220,14 @@ def _ranges_of(failures: Iterable[Outcome]) -> Iterator[KeyRange]:
 
 
 @contextlib.contextmanager
-def _readied(job: Job, run: Run, path: Path | None) -> Iterator[Job]:
+def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Iterator[Job]:
     """The job with what its workers need to know of the run and of files."""
-    job = replace(job, began_ns=int(run.started * 1e9), known=str(path) if path else job.known)
+    job = replace(
+        job,
+        began_ns=int(run.started * 1e9),
+        known=str(path) if path else job.known,
+        doubts=bool(path and manifest.failure_kinds()),
+    )
     if not job.files_from:
         yield job
         return
@@ -276,7 +281,7 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin) -> int:
                 except BrokenPipeError:  # nobody reads any more
                     coordinator.interrupt()
 
-        with _readied(job, run, path) as ready:
+        with _readied(job, manifest, run, path) as ready:
             coordinator = Coordinator(ready, manifest, run, watch)
             coordinator.run()
             run = manifest.runs()[-1]

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 
 from adsmig import failpoint, scan
@@ -32,6 +33,7 @@ from adsmig.model import (
     Stop,
     Upload,
     UploadResult,
+    parts_in,
 )
 from adsmig.removal import remove
 from adsmig.retry import never, retry
@@ -45,6 +47,7 @@ from adsmig.transfer import (
     failure,
     meta_for,
     prove_parts,
+    prove_source,
     put_part,
     settled,
 )
@@ -52,6 +55,8 @@ from adsmig.transfer import (
 log = logging.getLogger(__name__)
 
 CHANGED = (SourceChanged,)
+MOST_ALIGNED = 128 << 20
+"""Bytes of a part that one thread copies; of larger ones, too few would be in flight."""
 UNDELETED = "not deleted"
 """The kind of failure of an object that could not be removed."""
 
@@ -89,7 +94,7 @@ def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResu
         meta = meta_for(dst, at, src.meta(at), job.perms)
         upload = dst.begin_upload(job.dst_key(entry.key), at, meta)
         failpoint.reach("upload.begun")
-        return upload
+        return _aligned(job, upload, src.part_size(at) if parts_in(at.etag) else None)
 
     try:
         return UploadResult(retry(unit, "opening an upload", stopping=stopping, final=CHANGED))
@@ -99,6 +104,16 @@ def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResu
         return UploadResult(outcome=failure(entry, "changed", str(exc)))
     except AdsmigError as exc:
         return UploadResult(*_verdict(entry, exc, stopping))
+
+
+def _aligned(job: Job, upload: Upload, size: int | None) -> Upload:
+    """The same in parts of the source's own size, if that can be: then its ETag tells whether they
+    are what they were there.
+    """
+    profile = (job.dst or job.src).profile
+    if size and profile.min_part <= size <= min(profile.max_part, MOST_ALIGNED):
+        return replace(upload, part_size=size)
+    return upload
 
 
 def run_parts(
@@ -170,6 +185,7 @@ def finish_upload(job: Job, upload: Upload, parts: list[Part], lease: Lease) -> 
         # Raises if it is not the version of the parts.
         meta = meta_for(dst, entry, src.meta(entry), job.perms)
         failpoint.reach("upload.completing")
+        prove_source(src, upload, parts)
         dst.complete(key, upload, parts, meta)
         failpoint.reach("upload.completed")
         if job.delete_src:

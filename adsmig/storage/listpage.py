@@ -73,6 +73,10 @@ def parse(document: bytes, version: int = 2) -> Page:
         raise ListingError("the store does not say whether a listing goes on")
     if version == 2:
         token = root.findtext(space + "NextContinuationToken") or ""
+        told, count = root.findtext(space + "KeyCount") or "", len(entries) + len(prefixes)
+        # Less than there are is what Ceph says, which leaves out directories.
+        if told.isdecimal() and int(told) > count:
+            raise TransientError(f"the store lists {count} keys in a page of {told}")
     else:
         token = ""
         if more == "true":  # kept as it is, even if it is no text

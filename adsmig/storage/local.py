@@ -121,6 +121,10 @@ class LocalStorage:
             raise ObjectError("unreadable", f"cannot be read: {exc.strerror}") from exc
         return LocalBody(fd, entry, start, entry.size - start if size is None else size)
 
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """None: there are no such parts."""
+        return None
+
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta.  A directory is still the same whatever came and went in it."""
         if entry.link is None and not entry.key.endswith(b"/"):
@@ -142,7 +146,14 @@ class LocalStorage:
 
     # Writing
 
-    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+    def write(
+        self,
+        key: bytes,
+        chunks: Iterator[memoryview],
+        size: int,
+        meta: Meta,
+        md5: str | None = None,
+    ) -> Stored:
         """See Storage.write."""
         if key.endswith(b"/") or not key:
             self._write_directory(key, size, meta)

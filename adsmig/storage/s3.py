@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,16 @@ from functools import cached_property, partial
 
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
-from adsmig.model import Entry, KeyRange, Meta, Part, Upload
+from adsmig.model import (
+    Entry,
+    KeyRange,
+    Meta,
+    Part,
+    Upload,
+    combined_etag,
+    md5_in,
+    parts_in,
+)
 from adsmig.providers import AWS, MANY, OPAQUE, VIRTUAL
 from adsmig.retry import retry
 from adsmig.storage import listing
@@ -24,7 +34,7 @@ from adsmig.storage.s3object import (
     SSE,
     S3Body,
     chosen_headers,
-    combined_etag,
+    etag_tells,
     headers_for,
     http_time,
     md5_of,
@@ -144,6 +154,8 @@ class S3Storage:
 
     def stat(self, key: bytes) -> Entry:
         """See Storage.stat."""
+        if problem := self.problem(key):  # a store that is asked may answer anything
+            raise NotFound(f"no such object: {key!r}; {problem}")
         if key.endswith(b"/") and self._lists_by_directory():
             return self._listed(key)  # SeaweedFS has a HEAD of any directory succeed
         answer = retry(lambda: self._wire.request("HEAD", self._path(key)), "looking up an object")
@@ -194,6 +206,32 @@ class S3Storage:
             stream.__exit__()
             raise
 
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """See Storage.part_size."""
+        count = parts_in(entry.etag) if self.profile.etag == AWS else 0
+        size = self._size_of_part(entry, 1, count) if count else 0
+        if not size or -(-entry.size // size) != count:
+            return None
+        for number in range(2, count + 1 if sure else 0):
+            left = entry.size - (number - 1) * size
+            if self._size_of_part(entry, number, count) != min(size, left):
+                return None
+        return size
+
+    def _size_of_part(self, entry: Entry, number: int, count: int) -> int:
+        """0 if the store does not tell (API_HeadObject.html), or its ETag is made of no MD5s."""
+        query: dict[str, str | bytes] = {"partNumber": str(number)}
+        path, headers = self._path(entry.key), _if_match(entry)
+        try:
+            answer = self._wire.request("HEAD", path, query, headers, expect=(200, 206, 400, 501))
+        except (NotFound, ObjectError):
+            return 0
+        if answer.status >= 400 or not etag_tells(answer.headers):
+            return 0
+        if answer.header("x-amz-mp-parts-count") == str(count):
+            return int(answer.header("content-length", "0"))
+        return entry.size if count == 1 else 0
+
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta."""
         try:
@@ -209,10 +247,19 @@ class S3Storage:
 
     # Writing
 
-    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+    def write(
+        self,
+        key: bytes,
+        chunks: Iterator[memoryview],
+        size: int,
+        meta: Meta,
+        md5: str | None = None,
+    ) -> Stored:
         """See Storage.write."""
         self._check_key(key)
         headers = self._headers(key, meta)
+        if md5:
+            headers["content-md5"] = base64.b64encode(bytes.fromhex(md5)).decode()
         try:
             answer = self._wire.request("PUT", self._path(key), {}, headers, chunks, size)
         except NotFound as exc:
@@ -368,7 +415,8 @@ class S3Storage:
         except NotFound:
             # Perhaps an earlier try completed it and its answer was lost.
             there = self.stat(key)
-            ours = combined_etag(parts) if self.profile.etag == AWS else None
+            ours = combined_etag(part.md5 or md5_in(part.etag) for part in parts)
+            ours = ours if self.profile.etag == AWS else None
             if there.size != upload.entry.size or not ours or there.etag != ours:
                 raise
             return there.etag

@@ -108,6 +108,10 @@ class SftpStorage:
         size = entry.size - start if size is None else size
         return SftpBody(self._wire(), self._path(entry.key), entry, start, size, self._copies_links)
 
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """None: there are no such parts."""
+        return None
+
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta.  A directory is still the same whatever came and went in it."""
         path = self._path(entry.key).removesuffix(b"/")
@@ -130,7 +134,14 @@ class SftpStorage:
 
     # Writing
 
-    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+    def write(
+        self,
+        key: bytes,
+        chunks: Iterator[memoryview],
+        size: int,
+        meta: Meta,
+        md5: str | None = None,
+    ) -> Stored:
         """See Storage.write.  The server has answered for every byte when this returns, and has
         said that they are on stable storage, if it can say so.
         """
@@ -325,7 +336,7 @@ class SftpStorage:
     def tidy(self) -> None:
         """Removes the staging directory."""
         with contextlib.suppress(OSError, AdsmigError):
-            self._staging.tidy(self._wire())
+            self._files.retried(self._staging.tidy, "tidying")
 
     def close(self) -> None:
         """See Storage.close."""

@@ -222,25 +222,25 @@ class SftpStaging:
             if name.startswith(same_key):
                 self.remove(wire, os.path.join(self._path, name))
 
-    def remove(self, wire: SftpWire, staged: bytes) -> None:
-        """Removes a staged file, if it is there."""
+    def remove(self, wire: SftpWire, staged: bytes, how: int = REMOVE) -> None:
+        """Removes a staged file, or an empty directory, if it is there."""
         try:
-            wire.ask(REMOVE, text(staged))
+            wire.ask(how, text(staged))
         except OSError as exc:
             if exc.errno not in MISSING:
                 raise
 
     def tidy(self, wire: SftpWire) -> None:
-        """Removes the directory and all that is in it."""
+        """Removes the directory and all that is in it; what was removed already is no error."""
         for name, status in wire.names(self._path):
             path = os.path.join(self._path, name)
             if status and stat.S_ISDIR(status.st_mode):
                 for inner, _ in wire.names(path):
                     self.remove(wire, os.path.join(path, inner))
-                wire.ask(RMDIR, text(path))
+                self.remove(wire, path, RMDIR)
             else:
                 self.remove(wire, path)
-        wire.ask(RMDIR, text(self._path))
+        self.remove(wire, self._path, RMDIR)
 
     # Directories
 
