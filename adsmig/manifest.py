@@ -10,7 +10,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from heapq import merge
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from adsmig.model import (
     DeletionResult,
     Entry,
     KeyRange,
+    Known,
     Outcome,
     Part,
     PartsResult,
@@ -218,6 +218,7 @@ class Manifest:
             if result.done:
                 execute("UPDATE shards SET done = 1 WHERE id = ?", (shard,))
             self._add_outcomes(run, result.outcomes)
+            self._add_equal(run, result.equal)
             for entry in result.large:
                 self._set_upload(entry, None, 0)
             self._add_deletions(result.deletions)
@@ -351,6 +352,17 @@ class Manifest:
                 for o in outcomes
                 if o.error
             ],
+        )
+
+    def _add_equal(self, run: int, equal: list[Known]) -> None:
+        """What was copied of the same source, as far as that can be told, keeps its checksum."""
+        self._connection.executemany(
+            "INSERT INTO objects (key, size, mtime_ns, etag, run) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (key) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns,"
+            " etag = excluded.etag, run = excluded.run, checksum = NULL, seconds = NULL"
+            " WHERE size IS NOT excluded.size OR mtime_ns IS NOT excluded.mtime_ns"
+            " OR etag IS NOT excluded.etag",
+            [(to_db(key), size, _int64(time_ns), etag, run) for key, size, time_ns, etag in equal],
         )
 
     def _add_deletions(self, deletions: Iterable[Deletion]) -> None:
@@ -531,34 +543,6 @@ class Manifest:
             return self._connection.execute(
                 "SELECT kind, count(*), min(error) FROM failures GROUP BY kind ORDER BY 2 DESC"
             ).fetchall()
-
-
-PAGE = 5000
-"""Rows read at once, so that no reader holds up the writer's checkpoints for long."""
-
-
-def known_objects(path: str, keys: KeyRange) -> Iterator[Entry]:
-    """What the manifest at ``path`` says was copied, of a range, in the order of keys.
-
-    Entries have the time of their source, as it was then.  It may be written to meanwhile.
-    """
-    # Among themselves, both are in the order of their bytes.
-    yield from merge(_known(path, keys, "text"), _known(path, keys, "blob"))
-
-
-def _known(path: str, keys: KeyRange, kind: str) -> Iterator[Entry]:
-    after, closed = keys.after, keys.closed
-    while True:
-        with Manifest(Path(path)) as manifest:
-            rows = manifest.known(after, closed, kind, PAGE)
-        for key, size, time_ns, etag in rows:
-            if keys.ends_before(key):
-                return
-            if key in keys:
-                yield Entry(key, size, time_ns, time_ns, etag)
-        if len(rows) < PAGE:
-            return
-        after, closed = rows[-1][0], False
 
 
 def jobs() -> Iterator[tuple[Path, Manifest | ManifestError]]:

@@ -12,9 +12,9 @@ from adsmig.errors import BLAMELESS, NotFound, ObjectError, TransientError
 from adsmig.filters import Selection
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.keylist import KeyList
-from adsmig.manifest import known_objects
 from adsmig.model import Action, Entry, KeyRange, What
 from adsmig.plan import merge, rules_of
+from adsmig.record import Lookup, known_objects
 from adsmig.storage import open_storage
 from adsmig.storage.base import Storage
 
@@ -56,25 +56,22 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action]:
         return _within(keys, _removals(source_entries(job, keys), job))
     there: Iterator[Entry] | None = None
     if job.compare == "manifest":
-        there = known_objects(job.known, keys) if job.known else iter(())
+        there = known_objects(job.known, keys)
     elif job.lists_destination:
         there = _alone(dst, *job.single) if job.single else _entries(job, dst, keys, missing=False)
         if job.dryrun or job.command == "verify":
             there = _empty_if_missing(there)
         if job.command == "sync" and job.known and job.dst and job.dst.is_path > job.src.is_path:
-            there = _remembered(there, known_objects(job.known, keys))
+            there = _remembered(there, Lookup(job.known, keys))
     large_size = min(LARGE_SIZE, job.max_put)
     return _within(keys, merge(source_entries(job, keys), there, rules_of(job, keeps), large_size))
 
 
-def _remembered(files: Iterator[Entry], known: Iterator[Entry]) -> Iterator[Entry]:
+def _remembered(files: Iterator[Entry], known: Lookup) -> Iterator[Entry]:
     """The files, each with the ETag of the object that it is a copy of, if that is on record."""
-    record = next(known, None)
     for file in files:
-        while record is not None and record.key < file.key:
-            record = next(known, None)
-        same = record is not None and record.key == file.key and record.size == file.size
-        yield file._replace(etag=record.etag) if record is not None and same else file
+        record = known.find(file.key)
+        yield file._replace(etag=record.etag) if record and record.size == file.size else file
 
 
 def _within(keys: KeyRange, actions: Iterator[Action]) -> Iterator[Action]:

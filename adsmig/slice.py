@@ -21,13 +21,15 @@ from adsmig.model import (
     Deletion,
     Entry,
     KeyRange,
+    Known,
     Outcome,
     SliceResult,
     Stop,
     What,
 )
-from adsmig.plan import time_of
+from adsmig.plan import Verdict, by_content, by_record, rules_of, time_of
 from adsmig.progress import size
+from adsmig.record import Lookup
 from adsmig.retry import never
 from adsmig.scan import plan_of, storages
 from adsmig.survey import Survey
@@ -41,6 +43,8 @@ MOST_LARGE = 50
 """A slice ends after so many large objects, lest a listing run far ahead of the copying."""
 MOST_DELETIONS = 20_000
 """Or after so many deletions."""
+MOST_EQUAL = 50_000
+"""Or after so many that were found equal, and are to be put on record."""
 
 _WORK = (What.COPY, What.CHECK)
 """What threads carry out; all else is settled as it is listed."""
@@ -93,6 +97,11 @@ class Slice:
         self._outcomes: list[Outcome] = []
         self._equal: list[Outcome] = []
         """Of those that had to be read to find out."""
+        self._found_equal: list[Known] = []
+        """Of the others, those that are not on record as that."""
+        self._records = job.command in ("cp", "sync") and job.compare != "manifest"
+        self._known: Lookup | None = None
+        self._by_content = rules_of(job).compare is by_content
         self._large: list[Entry] = []
         self._deletions: list[Deletion] = []
         self._links: list[bytes] = []
@@ -130,6 +139,7 @@ class Slice:
 
         self._outcomes = [one for one in self._outcomes if kept(one.key)]
         self._equal = [one for one in self._equal if kept(one.key)]
+        self._found_equal = [one for one in self._found_equal if kept(one[0])]
         self._large = [one for one in self._large if kept(one.key)]
         self._deletions = [one for one in self._deletions if kept(one.key)]
         self._links = [key for key in self._links if kept(key)]
@@ -152,6 +162,7 @@ class Slice:
         nothing = cursor is None and not done
         if nothing:
             self._forget_past(None)
+        read = self._equal if self._records else []
         return SliceResult(
             cursor,
             done,
@@ -166,6 +177,7 @@ class Slice:
             os.getpid(),
             self._started,
             time.time(),
+            self._found_equal + [(one.key, one.size, one.mtime_ns, one.etag) for one in read],
         )
 
     def _counts(self) -> Counts:
@@ -324,6 +336,8 @@ class Slice:
         if what == What.SKIP:
             listed.unchanged += 1
             listed.unchanged_bytes += entry.size
+            if self._records:
+                self._record_equal(entry)
             if job.delete_src:
                 self._deletions.append(_deletion(entry, at_source=True, checked=True))
         elif what == What.LEAVE:
@@ -341,6 +355,23 @@ class Slice:
         else:
             self._large.append(entry)
         return False
+
+    def _record_equal(self, entry: Entry) -> None:
+        """Has an object that was found equal put on record, if it is not there yet.
+
+        A record that only tells another time stays, unless the content was compared: an object that
+        was replaced by an older one is not noticed otherwise, neither now nor by who goes by it.
+        """
+        if self._known is None:
+            path = self._job.known if os.path.exists(self._job.known) else ""
+            self._known = Lookup(path, KeyRange(entry.key, self._keys.upto, True))
+        record = self._known.find(entry.key)
+        if (
+            record is None
+            or record.size != entry.size
+            or (self._by_content and by_record(entry, record) != Verdict.SAME)
+        ):
+            self._found_equal.append((entry.key, entry.size, time_of(entry), entry.etag))
 
     def _foresee(self, action: Action) -> None:
         """Counts what a run would do about one key; for a dry run, which is in one thread."""
@@ -393,6 +424,7 @@ class Slice:
             or time.monotonic() > self._deadline
             or self._stopping()
             or len(self._deletions) >= MOST_DELETIONS
+            or len(self._found_equal) >= MOST_EQUAL
         )
 
 

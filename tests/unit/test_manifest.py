@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlite_utils import Database
 
-from adsmig import manifest as manifest_module
+from adsmig import record as record_module
 from adsmig.errors import ManifestError, StorageFull
 from adsmig.job import Job
 from adsmig.location import parse
-from adsmig.manifest import Manifest, Run, default_path, jobs, known_objects
+from adsmig.manifest import Manifest, Run, default_path, jobs
 from adsmig.model import (
     Counts,
     Deletion,
@@ -35,6 +35,7 @@ from adsmig.model import (
     SliceResult,
     Upload,
 )
+from adsmig.record import known_objects
 from adsmig.schema import APPLICATION, SCHEMA, VERSION, from_db, to_db
 
 SECRETS = "AKIDSECRETID", "wJalrXUtnFEMIsecret", "sessiontokensecret"
@@ -480,12 +481,12 @@ def test_links_and_directories_are_noted_once_in_order(manifest: Manifest) -> No
     st.integers(1, 4),
 )
 @example({b"a", "é".encode(), b"\xff", b"\xc3"}, b"\xc3", None, False, 1)
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_what_was_copied_is_listed_in_the_order_of_keys(
     keys: set[bytes], after: bytes, upto: bytes | None, closed: bool, page: int
 ) -> None:
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest_module, "PAGE", page)
+        patch.setattr(record_module, "PAGE", page)
         path = Path(directory, "m.db")
         with Manifest(path, create=True) as manifest:
             run = manifest.begin_run("cp", [KeyRange()])
@@ -495,6 +496,18 @@ def test_what_was_copied_is_listed_in_the_order_of_keys(
                 assert list(known_objects(str(path), within)) == [
                     Entry(key, 3, 2, 2, "etag") for key in sorted(keys) if key in within
                 ]
+
+
+def test_what_was_found_equal_keeps_the_checksum_of_the_same_source(
+    path: Path, manifest: Manifest
+) -> None:
+    run = manifest.begin_run("cp", [KeyRange()])
+    manifest.commit_slice(run.id, 1, result(outcomes=[copied(b"a"), copied(b"b"), copied(b"c")]))
+    equal = [(b"a", 1, 2, "etag"), (b"b", 1, 3, "etag"), (b"c", 1, 2, None), (b"\xff", 9, 8, None)]
+    manifest.commit_slice(run.id, 1, result(equal=equal))
+    assert [(row["key"], row["mtime_ns"], row["checksum"]) for row in rows(path, "objects")] == [
+        ("a", 2, "xxh3:00"), ("b", 3, None), ("c", 2, None), (b"\xff", 8, None)
+    ]  # fmt: skip
 
 
 # Failures
