@@ -25,11 +25,13 @@ from adsmig.options import (
     MANIFEST,
     PROGRESS,
     REPORT,
+    SAMPLE,
     SELECTION,
     SPEED,
     STORING,
     YES,
     Command,
+    against,
     credentials,
     fields_of,
     job_of,
@@ -182,16 +184,34 @@ def inventory_command(src: str, dst: str | None, **options: Any) -> int:
 
 
 @cli.command("verify", cls=Command, short_help="Compare SRC and DST, and change nothing.")
-@together(SRC, DST, SELECTION, LINKS, ADDRESS, SPEED, PROGRESS, LOG)
-def verify_command(src: str, dst: str, manifest: Path | None, **options: Any) -> int:
+@together(
+    click.argument("src", metavar="SRC|JOB"), click.argument("dst", metavar="DST", required=False),
+    SELECTION, SAMPLE, LINKS, ADDRESS, SPEED, PROGRESS, LOG,
+)  # fmt: skip
+def verify_command(src: str, dst: str | None, manifest: Path | None, **options: Any) -> int:
     """Compares SRC and DST by size and content, and reports every difference. Changes nothing.
 
     Content is read wherever both sides do not have the same MD5 on record.
+
+    With JOB (an id from `adsmig jobs`, or a manifest's file) alone, reads what that job has copied,
+    and compares it with the checksums that its manifest holds. The source is not needed.
     """
+    from dataclasses import replace
+
     from adsmig import session
 
     output = _begin(options)
-    return session.start(job_of("verify", src, dst, options), manifest, output)
+    if dst is None:
+        copied, record = session.open_job(src, None, None, credentials("DST"))
+        job = against(copied, record, options)
+    else:
+        job = job_of("verify", src, dst, options)
+    share = options["sample"]
+    if isinstance(share, int) and dst is not None:
+        raise UsageError("--sample N needs to know how many there are, as a JOB does: say N%")
+    if share is not None:
+        job = replace(job, sample=session.sample_of(job, share))
+    return session.start(job, manifest, output)
 
 
 @cli.command("rm", cls=Command, short_help="Delete what is at URI and selected; asks first.")

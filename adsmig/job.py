@@ -23,7 +23,8 @@ LARGE_SIZE = 64 << 20
 
 COMPARISONS = ("", "size", "checksum", "manifest")
 LINKS = ("follow", "copy", "record")
-_SELECTION = ("single", "start", "end", "filters", "files_from", "links")
+_SELECTION = ("single", "start", "end", "filters", "files_from", "links", "against", "sample",
+              "seed")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ class Job:
     filters: Filters = Filters()  # noqa: RUF009 - it is immutable
     files_from: str = ""
     """A file that names the keys to look at, one a line."""
+    against: str = ""
+    """For ``verify``: the manifest whose checksums the destination is held against, in place of the
+    source."""
+    sample: int = 0
+    """For ``verify``: only keys whose hash is below this, of 2 ** 64; 0: all."""
+    seed: int = 0
+    """Of that hash."""
     compare: str = ""
     """When an object at the destination counts as equal: by ``size``, by ``checksum``, by what the
     ``manifest`` says was copied; by default as :func:`adsmig.plan.changed` says, or for ``cp``
@@ -235,6 +243,11 @@ class Job:
     def staging(self) -> str:
         """The name of the job's own directory at the destination."""
         return f".adsmig-{self.id}"
+
+    @property
+    def origin(self) -> str:
+        """What the destination is held against, as a person is told."""
+        return f"the manifest {self.against}" if self.against else str(self.src)
 
     @property
     def keys(self) -> KeyRange:

@@ -484,9 +484,9 @@ class Manifest:
 
     def known(
         self, after: bytes, closed: bool, kind: str, most: int
-    ) -> list[tuple[bytes, int, int, str | None]]:
-        """Key, size, time and ETag of objects that were copied, past ``after``, or past where it
-        ceases to be text; ``kind`` of key: ``text`` or ``blob``.
+    ) -> list[tuple[bytes, int, int, str | None, str | None]]:
+        """Key, size, time, ETag and checksum of objects that were copied, past ``after``, or past
+        where it ceases to be text; ``kind`` of key: ``text`` or ``blob``.
         """
         try:
             past: str | bytes = after.decode() if kind == "text" else after
@@ -494,7 +494,7 @@ class Manifest:
             past = after[: exc.start].decode()
         with self._errors():
             rows = self._connection.execute(
-                f"SELECT key, size, mtime_ns, etag FROM objects WHERE typeof(key) = ?"
+                "SELECT key, size, mtime_ns, etag, checksum FROM objects WHERE typeof(key) = ?"
                 f" AND key {'>=' if closed else '>'} ? ORDER BY key LIMIT ?",
                 (kind, past, most),
             ).fetchall()

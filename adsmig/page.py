@@ -135,12 +135,12 @@ def run_page(job: Job, manifest: Manifest) -> str:
     Raises AdsmigError without matplotlib.
     """
     runs = manifest.runs()
-    facts = [("Job", job.id), ("Command", job.command), ("From", str(job.src))]
+    facts = [("Job", job.id), ("Command", job.command), ("From", job.origin)]
     if job.dst:
         facts.append(("To", str(job.dst)))
     facts.append(("Manifest", str(manifest.path or "in memory")))
     facts.append(("Made", report.clock(time.time())))
-    title = f"{job.command} {job.src}" + (f" to {job.dst}" if job.dst else "")
+    title = f"{job.command} {job.origin}" + (f" to {job.dst}" if job.dst else "")
     if not runs:
         empty = '<section class="card wide"><h2>It has not been run yet</h2></section>'
         return _page(title, facts, (), [empty])

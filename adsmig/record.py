@@ -9,6 +9,8 @@ from pathlib import Path
 from adsmig.manifest import Manifest
 from adsmig.model import Entry, KeyRange
 
+Row = tuple[bytes, int, int, "str | None", "str | None"]
+"""Key, size, time, ETag, checksum."""
 PAGE = 5000
 """Rows read at once, so that no reader holds up the writer's checkpoints for long."""
 
@@ -18,22 +20,31 @@ def known_objects(path: str, keys: KeyRange) -> Iterator[Entry]:
 
     Entries have size, time and ETag of their source, as it was then.  ``path`` '': nothing.
     """
-    if not path:
-        return
+    for key, size, time_ns, etag, _ in _rows(path, keys):
+        yield Entry(key, size, time_ns, time_ns, etag)
+
+
+def known_checksums(path: str, keys: KeyRange) -> Iterator[Entry]:
+    """As :func:`known_objects`, with their checksums for ETags."""
+    for key, size, time_ns, _, checksum in _rows(path, keys):
+        yield Entry(key, size, time_ns, time_ns, checksum)
+
+
+def _rows(path: str, keys: KeyRange) -> Iterator[Row]:
     # Among themselves, both are in the order of their bytes.
-    yield from merge(_known(path, keys, "text"), _known(path, keys, "blob"))
+    return merge(*(_of_kind(path, keys, kind) for kind in ("text", "blob") if path))
 
 
-def _known(path: str, keys: KeyRange, kind: str) -> Iterator[Entry]:
+def _of_kind(path: str, keys: KeyRange, kind: str) -> Iterator[Row]:
     after, closed = keys.after, keys.closed
     while True:
         with Manifest(Path(path)) as manifest:
             rows = manifest.known(after, closed, kind, PAGE)
-        for key, size, time_ns, etag in rows:
-            if keys.ends_before(key):
+        for row in rows:
+            if keys.ends_before(row[0]):
                 return
-            if key in keys:
-                yield Entry(key, size, time_ns, time_ns, etag)
+            if row[0] in keys:
+                yield row
         if len(rows) < PAGE:
             return
         after, closed = rows[-1][0], False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import logging
 import os
@@ -29,6 +30,8 @@ from adsmig.progress import Progress, progress_event
 log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 20
+ALL = 2**64
+"""The sample that leaves out none."""
 INTERRUPTED = 130
 
 Begin = Callable[[Manifest, Job], Run]
@@ -86,11 +89,24 @@ def open_job(
 ) -> tuple[Job, Path]:
     """The job of an id (or the beginning of one), or of a manifest; by default the last used.
 
-    Raises UsageError if there is no such job, or more than one.
+    ``name`` may also be a manifest's.  Raises UsageError if there is no such job, or more than one.
     """
+    if name and os.path.isfile(name):
+        path = Path(name)
     path = path or _find(name)
     with Manifest(path) as manifest:
         return Job.from_json(_job_json(manifest), src, dst), path
+
+
+def sample_of(job: Job, share: float | int) -> int:
+    """The ``Job.sample`` that comes to a share, up to 1.0, or to so many objects on record."""
+    if isinstance(share, float):
+        return int(share * ALL)
+    job = replace(job, began_ns=time.time_ns())
+    keeps = scan.keeps_of(job)
+    ranks = (scan.rank(job, one.key) for one in scan.source_entries(job, job.keys) if keeps(one))
+    lowest = heapq.nsmallest(share, ranks)
+    return lowest[-1] + 1 if len(lowest) == share else ALL
 
 
 def job_lines(output: Output) -> Iterator[str]:

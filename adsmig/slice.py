@@ -28,12 +28,11 @@ from adsmig.model import (
     What,
 )
 from adsmig.plan import Verdict, by_content, by_record, rules_of, time_of
-from adsmig.progress import size
 from adsmig.record import Lookup
 from adsmig.retry import never
 from adsmig.scan import plan_of, storages
 from adsmig.survey import Survey
-from adsmig.transfer import Manner, copy, failure, settled
+from adsmig.transfer import Manner, copy, failure, holds, settled
 
 log = logging.getLogger(__name__)
 
@@ -243,7 +242,8 @@ class Slice:
             if found.kind != "differs":
                 return not found.error, found
             if job.command == "verify":
-                return False, failure(entry, "differs", "the content is not the same")
+                what = "what was copied" if job.against else "the same"
+                return False, failure(entry, "differs", f"the content is not {what}")
             if entry.size > min(LARGE_SIZE, job.max_put):
                 return False, None
         return False, copy(self._src, self._dst, entry, key, self._limits, self._manner)
@@ -251,6 +251,8 @@ class Slice:
     def _same(self, entry: Entry, there: Entry) -> bool:
         """Whether what could not be told from the listings is equal."""
         job = self._job
+        if job.against:
+            return holds(self._dst, there, entry.etag or "", self._limits)
         if job.command == "sync" and not job.compare and not job.delete_src:
             return same_time(self._src, entry, there)
         return same_content(self._src, entry, self._dst, there, self._limits)
@@ -333,7 +335,9 @@ class Slice:
             listed.found_bytes += entry.size
         if what == What.CHECK or (what == What.COPY and job.command != "verify"):
             return True
-        if what == What.SKIP:
+        if what == What.SKIP and job.against and entry.size and not entry.etag:
+            listed.left += 1  # nobody knows its checksum
+        elif what == What.SKIP:
             listed.unchanged += 1
             listed.unchanged_bytes += entry.size
             if self._records:
@@ -349,12 +353,24 @@ class Slice:
         elif what == What.DELETE:
             self._deletions.append(_deletion(entry, at_source=True, checked=False))
         elif job.command == "verify":
-            missing = "it is not at the destination"
-            sizes = there and f"{size(entry.size)} at the source, {size(there.size)} at the other"
-            self._settle(failure(entry, "differs" if there else "missing", sizes or missing))
+            self._settle(self._difference(entry, there))
         else:
             self._large.append(entry)
         return False
+
+    def _difference(self, entry: Entry, there: Entry | None) -> Outcome:
+        """What ``verify`` found without reading it."""
+        if there is None:
+            return failure(entry, "missing", "it is not at the destination")
+        if there.problem:
+            return failure(entry, "unreadable", there.problem)
+        now, other = (
+            ("when it was copied", "now")
+            if self._job.against
+            else ("at the source", "at the other")
+        )
+        sizes = f"{entry.size:,} bytes {now}, {there.size:,} {other}"
+        return failure(entry, "differs", sizes)
 
     def _record_equal(self, entry: Entry) -> None:
         """Has an object that was found equal put on record, if it is not there yet.
