@@ -24,6 +24,7 @@ from adsmig.options import (
     LOG,
     MANIFEST,
     PROGRESS,
+    REBUILD,
     REPORT,
     SAMPLE,
     SELECTION,
@@ -47,7 +48,8 @@ INTERNAL_ERROR = 3
 SRC, DST = click.argument("src"), click.argument("dst")
 JOB = click.argument("job", required=False)
 MIGRATION = (
-    SELECTION, COMPARISON, DELETION, DRYRUN, REPORT, STORING, LINKS, ADDRESS, SPEED, PROGRESS, LOG
+    SELECTION, COMPARISON, DELETION, DRYRUN, REPORT, STORING, LINKS, ADDRESS, SPEED, PROGRESS,
+    REBUILD, LOG
 )  # fmt: skip
 
 EPILOG = """\b
@@ -294,7 +296,9 @@ def _migrate(command: str, src: str, dst: str, options: dict[str, Any]) -> int:
             if options[name]:
                 option = {"as_csv": "csv"}.get(name, name)
                 raise UsageError(f"--{option} belongs to the report of --dryrun; add that")
-    return session.start(job_of(command, src, dst, options), manifest, output)
+    elif options["rebuild"]:
+        raise UsageError("--dryrun keeps no manifest: leave out --rebuild-manifest")
+    return session.start(job_of(command, src, dst, options), manifest, output, options["rebuild"])
 
 
 def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> tuple[Any, ...]:

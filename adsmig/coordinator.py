@@ -37,6 +37,7 @@ from adsmig.model import (
 )
 from adsmig.place import refuse_one_place, same_place
 from adsmig.pool import kill, processes
+from adsmig.room import patiently
 from adsmig.scan import holds_objects, plan_of
 from adsmig.storage.base import Identity
 from adsmig.transfer import failure
@@ -154,7 +155,8 @@ class Coordinator:
             worker.forget()
 
     def _new_limits(self, path: str | None) -> Limits:
-        return Limits.create(path, self.job.bwlimit_mbps, self._slots)
+        mbps, slots = self.job.bwlimit_mbps, self._slots
+        return patiently(lambda: Limits.create(path, mbps, slots), self.manifest.patience)
 
     def _prepare(self) -> None:
         try:

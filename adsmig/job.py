@@ -106,6 +106,9 @@ class Job:
     """The manifest to compare with, if ``compare`` says so."""
     keys_file: str = ""
     """What ``files_from`` names, sorted; see keylist."""
+    rebuild: bool = False
+    """The manifest was lost: what is equal at the destination is taken for copied, also by ``cp``
+    and where the manifest was to tell."""
     check: bool = True
     """Whether it is known which of SRC and DST are directories, and they can be compared."""
 
@@ -227,7 +230,12 @@ class Job:
         if self.dst is None:
             return False
         asks = self.existing or self.ignore_existing or self.update or self.delete_dst
-        return self.command != "cp" or bool(self.compare) or asks
+        return self.command != "cp" or bool(self.compare) or asks or self.rebuild
+
+    @property
+    def by_record(self) -> bool:
+        """Whether the manifest tells what is at the destination."""
+        return self.compare == "manifest" and not self.rebuild
 
     @property
     def max_put(self) -> int:
@@ -309,7 +317,10 @@ class Job:
             }
             return cls(**{**kept, "filters": Filters(**chosen)})
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
-            raise ManifestError("the manifest holds no job that this adsmig can read") from exc
+            raise ManifestError(
+                "the manifest holds no job that this adsmig can read: restore it, or have cp or"
+                " sync go on without it, with --rebuild-manifest"
+            ) from exc
 
     def sorted_by_directory(self) -> Job:
         """The same job, distrusting the order in which object stores list."""

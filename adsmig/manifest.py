@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from adsmig.database import Database
 from adsmig.errors import ManifestError
@@ -29,6 +30,7 @@ from adsmig.model import (
     SliceResult,
     Upload,
 )
+from adsmig.room import Patience, impatient, patiently
 from adsmig.schema import from_db, to_db
 
 LEFT = ("shards", "uploads", "parts", "deletions", "directories", "links")
@@ -73,18 +75,44 @@ def state_directory() -> Path:
     return Path(home) / "adsmig" / "jobs"
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _checkpoint(
+    method: Callable[Concatenate[Manifest, P], T],
+) -> Callable[Concatenate[Manifest, P], T]:
+    """What a method writes becomes durable, all of it or nothing; waits until there is room."""
+
+    @wraps(method)
+    def commit(self: Manifest, /, *args: P.args, **named: P.kwargs) -> T:
+        def unit() -> T:
+            with self._database.errors(), self._database.transaction():
+                return method(self, *args, **named)
+
+        return patiently(unit, self.patience)
+
+    return commit
+
+
 class Manifest:
     """An open manifest.  Close it, or use it in a ``with``; see :class:`Database` for what it
     raises.  Writing needs :meth:`lock` first.
     """
 
-    def __init__(self, path: Path | None, *, create: bool = False) -> None:
-        """``path`` None: in memory, forgotten at the end, as a dry run needs it."""
-        self._database = Database(path, create=create)
+    def __init__(
+        self, path: Path | None, *, create: bool = False, patience: Patience = impatient
+    ) -> None:
+        """``path`` None: in memory, forgotten at the end, as a dry run needs it.
+
+        ``patience`` waits for room, to open it and to commit.
+        """
+        self._database = patiently(lambda: Database(path, create=create), patience)
         self._connection = self._database.connection
-        self._errors, self._transaction = self._database.errors, self._database.transaction
-        self.path = path
+        self._errors = self._database.errors
+        self.path, self.patience = path, patience
         self.lock, self.close = self._database.lock, self._database.close
+        self.check = self._database.check
 
     def __enter__(self) -> Manifest:
         return self
@@ -103,23 +131,23 @@ class Manifest:
             row = self._connection.execute("SELECT job FROM job").fetchone()
         return row[0] if row else None
 
+    @_checkpoint
     def set_job(self, job: Job) -> None:
         """Makes the manifest about ``job``; raises ManifestError if it is about another."""
-        with self._errors(), self._transaction():
-            row = self._connection.execute("SELECT id, command, src, dst FROM job").fetchone()
-            if row and row[0] != job.id:
-                raise ManifestError(
-                    f"{self.path} belongs to another job, {row[1]} {row[2]} {row[3]}:"
-                    " name another --manifest, or repeat that job's options"
-                )
-            dst = str(job.dst) if job.dst else ""
-            values = (job.id, job.command, str(job.src), dst, job.to_json(), time.time())
-            if row:
-                self._connection.execute(
-                    "UPDATE job SET job = ?, command = ?", (job.to_json(), job.command)
-                )
-            else:
-                self._connection.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?)", values)
+        row = self._connection.execute("SELECT id, command, src, dst FROM job").fetchone()
+        if row and row[0] != job.id:
+            raise ManifestError(
+                f"{self.path} belongs to another job, {row[1]} {row[2]} {row[3]}:"
+                " name another --manifest, or repeat that job's options"
+            )
+        dst = str(job.dst) if job.dst else ""
+        values = (job.id, job.command, str(job.src), dst, job.to_json(), time.time())
+        if row:
+            self._connection.execute(
+                "UPDATE job SET job = ?, command = ?", (job.to_json(), job.command)
+            )
+        else:
+            self._connection.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def runs(self) -> list[Run]:
         """All runs, oldest first."""
@@ -132,46 +160,45 @@ class Manifest:
         runs = self.runs()
         return runs[-1] if runs and runs[-1].state in ("running", "stopped") else None
 
+    @_checkpoint
     def begin_run(self, kind: str, ranges: Iterable[KeyRange], manner: str = "") -> Run:
         """A new run over ``ranges``; nothing of an earlier one is left to do.
 
         A retry looks at a few keys only, so that the links stay those of the run before.
         """
-        with self._errors(), self._transaction():
-            for table in LEFT:
-                if table != "links" or kind != "retry":
-                    self._connection.execute(f"DELETE FROM {table}")
-            cursor = self._connection.execute(
-                "INSERT INTO runs (kind, state, started, resumed, message, manner,"
-                f" {', '.join(Counts._fields)}) VALUES (?, 'running', ?, 0, '', ?,"
-                f" {', '.join('0' for _ in Counts._fields)})",
-                (kind, time.time(), manner),
-            )
-            assert cursor.lastrowid
-            for keys in ranges:
-                self._add_shard(cursor.lastrowid, keys)
+        for table in LEFT:
+            if table != "links" or kind != "retry":
+                self._connection.execute(f"DELETE FROM {table}")
+        cursor = self._connection.execute(
+            "INSERT INTO runs (kind, state, started, resumed, message, manner,"
+            f" {', '.join(Counts._fields)}) VALUES (?, 'running', ?, 0, '', ?,"
+            f" {', '.join('0' for _ in Counts._fields)})",
+            (kind, time.time(), manner),
+        )
+        assert cursor.lastrowid
+        for keys in ranges:
+            self._add_shard(cursor.lastrowid, keys)
         return self.runs()[-1]
 
+    @_checkpoint
     def resume_run(self, run: int) -> None:
         """Notes that an unfinished run goes on."""
-        with self._errors(), self._transaction():
-            self._connection.execute(
-                "UPDATE runs SET state = 'running', resumed = resumed + 1, message = ''"
-                " WHERE id = ?",
-                (run,),
-            )
+        self._connection.execute(
+            "UPDATE runs SET state = 'running', resumed = resumed + 1, message = '' WHERE id = ?",
+            (run,),
+        )
 
+    @_checkpoint
     def restart_run(self, run: int, job: Job) -> None:
         """Lists everything of a run anew, because what was listed cannot be trusted."""
-        with self._errors(), self._transaction():
-            self._connection.execute("UPDATE job SET job = ?", (job.to_json(),))
-            # Uploads are aborted when begun anew.
-            for table in LEFT:
-                self._connection.execute(f"DELETE FROM {table}")
-            self._connection.execute("DELETE FROM failures WHERE run = ?", (run,))
-            zeros = ", ".join(f"{name} = 0" for name in Counts._fields)
-            self._connection.execute(f"UPDATE runs SET {zeros} WHERE id = ?", (run,))
-            self._add_shard(run, job.keys)
+        self._connection.execute("UPDATE job SET job = ?", (job.to_json(),))
+        # Uploads are aborted when begun anew.
+        for table in LEFT:
+            self._connection.execute(f"DELETE FROM {table}")
+        self._connection.execute("DELETE FROM failures WHERE run = ?", (run,))
+        zeros = ", ".join(f"{name} = 0" for name in Counts._fields)
+        self._connection.execute(f"UPDATE runs SET {zeros} WHERE id = ?", (run,))
+        self._add_shard(run, job.keys)
 
     def places(self, run: int | None = None) -> Places | None:
         """What the directories of a run were known by, or, by default, of the last run of which
@@ -187,84 +214,90 @@ class Manifest:
         src, dst = (None if one is None else tuple(one) for one in json.loads(row[0]))
         return src, dst
 
+    @_checkpoint
     def set_places(self, run: int, places: Places) -> None:
         """Notes what the directories of a run are known by."""
-        with self._errors(), self._transaction():
-            self._connection.execute(
-                "UPDATE runs SET places = ? WHERE id = ?", (json.dumps(places), run)
-            )
+        self._connection.execute(
+            "UPDATE runs SET places = ? WHERE id = ?", (json.dumps(places), run)
+        )
 
+    @_checkpoint
     def end_run(self, run: int, state: str, message: str = "", complete: bool = True) -> None:
         """``finished``, ``stopped`` or ``refused``, with the reason.
 
         What had failed in earlier runs, and has not failed in this finished one, is forgotten, if
         that was ``complete``: it looked at all objects of the job, and left none alone.
         """
-        with self._errors(), self._transaction():
-            self._connection.execute(
-                "UPDATE runs SET state = ?, ended = ?, message = ? WHERE id = ?",
-                (state, time.time(), message, run),
-            )
-            if state == "finished" and complete:
-                self._connection.execute("DELETE FROM failures WHERE run < ?", (run,))
+        self._connection.execute(
+            "UPDATE runs SET state = ?, ended = ?, message = ? WHERE id = ?",
+            (state, time.time(), message, run),
+        )
+        if state == "finished" and complete:
+            self._connection.execute("DELETE FROM failures WHERE run < ?", (run,))
 
     # Checkpoints
 
+    @_checkpoint
     def commit_slice(self, run: int, shard: int, result: SliceResult) -> None:
         """Makes durable, in one transaction, all that a worker did with a slice."""
-        with self._errors(), self._transaction() as execute:
-            if result.cursor is not None:
-                execute("UPDATE shards SET cursor = ? WHERE id = ?", (to_db(result.cursor), shard))
-            if result.done:
-                execute("UPDATE shards SET done = 1 WHERE id = ?", (shard,))
-            self._add_outcomes(run, result.outcomes)
-            self._add_equal(run, result.equal)
-            for entry in result.large:
-                self._set_upload(entry, None, 0)
-            self._add_deletions(result.deletions)
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO links VALUES (?)", [(to_db(key),) for key in result.links]
+        if result.cursor is not None:
+            self._connection.execute(
+                "UPDATE shards SET cursor = ? WHERE id = ?", (to_db(result.cursor), shard)
             )
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO directories VALUES (?)",
-                [(to_db(key),) for key in result.directories],
-            )
-            self._count(run, result.counts)
-            counts = result.counts
-            self._add_slice(
-                run, shard, result, counts.found, counts.copied, counts.failed, counts.copied_bytes
-            )
+        if result.done:
+            self._connection.execute("UPDATE shards SET done = 1 WHERE id = ?", (shard,))
+        self._add_outcomes(run, result.outcomes)
+        self._add_equal(run, result.equal)
+        for entry in result.large:
+            self._set_upload(entry, None, 0)
+        self._add_deletions(result.deletions)
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO links VALUES (?)", [(to_db(key),) for key in result.links]
+        )
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO directories VALUES (?)",
+            [(to_db(key),) for key in result.directories],
+        )
+        self._count(run, result.counts)
+        counts = result.counts
+        self._add_slice(
+            run, shard, result, counts.found, counts.copied, counts.failed, counts.copied_bytes
+        )
 
+    @_checkpoint
+    def adopt(self, outcomes: list[Outcome]) -> None:
+        """Takes over what a manifest that was lost says was copied, as of run 0."""
+        self._add_outcomes(0, outcomes)
+
+    @_checkpoint
     def commit_parts(self, run: int, key: bytes, result: PartsResult) -> None:
         """Makes durable which parts of a large object are done."""
-        with self._errors(), self._transaction():
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO parts (key, number, etag, checksum, md5)"
-                " VALUES (?, ?, ?, ?, ?)",
-                [(to_db(key), *part) for part in result.parts],
-            )
-            self._add_slice(run, None, result, 0, 0, 0, result.sent)
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO parts (key, number, etag, checksum, md5)"
+            " VALUES (?, ?, ?, ?, ?)",
+            [(to_db(key), *part) for part in result.parts],
+        )
+        self._add_slice(run, None, result, 0, 0, 0, result.sent)
 
+    @_checkpoint
     def commit_upload(self, entry: Entry, upload: Upload | None, tries: int) -> None:
         """Notes the upload that was opened for a large object, in place of any before."""
-        with self._errors(), self._transaction():
-            self._connection.execute("DELETE FROM parts WHERE key = ?", (to_db(entry.key),))
-            self._set_upload(entry, upload, tries)
+        self._connection.execute("DELETE FROM parts WHERE key = ?", (to_db(entry.key),))
+        self._set_upload(entry, upload, tries)
 
+    @_checkpoint
     def commit_large(self, run: int, outcome: Outcome, deletions: Iterable[Deletion] = ()) -> None:
         """Notes what became of a large object, which is then no longer under way, and what is to
         be removed therefore.
         """
         counts = Counts(failed=1) if outcome.error else Counts(copied=1, copied_bytes=outcome.size)
-        with self._errors(), self._transaction():
-            for table in ("uploads", "parts"):
-                self._connection.execute(
-                    f"DELETE FROM {table} WHERE key = ?", (to_db(outcome.key),)
-                )
-            self._add_outcomes(run, [outcome])
-            self._add_deletions(deletions)
-            self._count(run, counts)
+        for table in ("uploads", "parts"):
+            self._connection.execute(f"DELETE FROM {table} WHERE key = ?", (to_db(outcome.key),))
+        self._add_outcomes(run, [outcome])
+        self._add_deletions(deletions)
+        self._count(run, counts)
 
+    @_checkpoint
     def commit_deletions(
         self, run: int, numbered: dict[int, Deletion], result: DeletionResult
     ) -> Counts:
@@ -278,48 +311,47 @@ class Manifest:
         size = sum(one.size for one in counted)
         counts = Counts(failed=len(result.failures), deleted=len(counted), deleted_bytes=size)
         left = set() if result.settled else by_key.keys() - result.gone
-        with self._errors(), self._transaction():
-            self._connection.executemany(
-                "DELETE FROM deletions WHERE id = ?",
-                [(id_,) for id_, one in numbered.items() if one.key not in left],
-            )
-            self._connection.executemany(
-                "DELETE FROM objects WHERE key = ?",
-                [(to_db(one.key),) for one in gone if not one.at_source],
-            )
-            self._add_outcomes(run, result.failures)
-            self._count(run, counts)
-            self._add_slice(run, None, result, 0, 0, counts.failed, 0)
+        self._connection.executemany(
+            "DELETE FROM deletions WHERE id = ?",
+            [(id_,) for id_, one in numbered.items() if one.key not in left],
+        )
+        self._connection.executemany(
+            "DELETE FROM objects WHERE key = ?",
+            [(to_db(one.key),) for one in gone if not one.at_source],
+        )
+        self._add_outcomes(run, result.failures)
+        self._count(run, counts)
+        self._add_slice(run, None, result, 0, 0, counts.failed, 0)
         return counts
 
+    @_checkpoint
     def commit_directories(self, run: int, keys: list[bytes], failures: list[Outcome]) -> None:
         """Notes which directories have their permissions and times."""
-        with self._errors(), self._transaction():
-            self._connection.executemany(
-                "DELETE FROM directories WHERE key = ?", [(to_db(key),) for key in keys]
-            )
-            self._add_outcomes(run, failures)
-            self._count(run, Counts(failed=len(failures)))
+        self._connection.executemany(
+            "DELETE FROM directories WHERE key = ?", [(to_db(key),) for key in keys]
+        )
+        self._add_outcomes(run, failures)
+        self._count(run, Counts(failed=len(failures)))
 
+    @_checkpoint
     def forget_objects(self) -> None:
         """Forgets what was copied: it is not there."""
-        with self._errors(), self._transaction():
-            self._connection.execute("DELETE FROM objects")
+        self._connection.execute("DELETE FROM objects")
 
+    @_checkpoint
     def drop_deletions(self) -> None:
         """Forgets what was to be removed."""
-        with self._errors(), self._transaction():
-            self._connection.execute("DELETE FROM deletions")
+        self._connection.execute("DELETE FROM deletions")
 
+    @_checkpoint
     def commit_cut(self, run: int, shard: int, keys: KeyRange, cuts: list[bytes]) -> list[int]:
         """Cuts the open range ``keys`` of a shard; the ids of the pieces, in order."""
         first, *others = keys.cut(cuts)
-        with self._errors(), self._transaction():
-            self._connection.execute(
-                "UPDATE shards SET upto = ? WHERE id = ?",
-                (None if first.upto is None else to_db(first.upto), shard),
-            )
-            return [shard, *(self._add_shard(run, piece) for piece in others)]
+        self._connection.execute(
+            "UPDATE shards SET upto = ? WHERE id = ?",
+            (None if first.upto is None else to_db(first.upto), shard),
+        )
+        return [shard, *(self._add_shard(run, piece) for piece in others)]
 
     def _add_shard(self, run: int, keys: KeyRange) -> int:
         upto = None if keys.upto is None else to_db(keys.upto)
@@ -400,12 +432,13 @@ class Manifest:
         result: SliceResult | PartsResult | DeletionResult,
         *numbers: int,
     ) -> None:
-        self._connection.execute(
+        cursor = self._connection.execute(
             "INSERT INTO slices"
             " (run, shard, worker, started, ended, found, copied, failed, bytes)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (run, shard, result.worker, result.started, result.ended, *numbers),
         )
+        self._database.checkpoints = cursor.lastrowid or 0
 
     # What is left to do, and what is known
 

@@ -222,6 +222,11 @@ REPORT = together(
     under="The report of a dry run",
 )  # fmt: skip
 
+REBUILD = click.option(
+    "--rebuild-manifest", "rebuild", is_flag=True,
+    help="If the manifest is lost or damaged, take what is equal at DST for copied.",
+)  # fmt: skip
+
 DRYRUN = click.option(
     "--dryrun", "--dry-run", is_flag=True, help="Change nothing anywhere; say what would be done."
 )

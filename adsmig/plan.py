@@ -51,9 +51,9 @@ def rules_of(job: Job, keeps: Callable[[Entry], bool] = lambda entry: True) -> R
         compare = by_size
     elif job.compare == "checksum" or job.command == "verify":
         compare = by_content
-    elif job.compare == "manifest":
+    elif job.by_record:
         compare = by_record
-    elif job.command == "cp":
+    elif job.command == "cp" and not job.rebuild:
         compare = never
     else:
         seconds = any(at and at.tells_seconds for at in (job.src, job.dst))

@@ -73,7 +73,7 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action]:
     if job.command == "rm":
         return _within(keys, _removals(source_entries(job, keys), job))
     there: Iterator[Entry] | None = None
-    if job.compare == "manifest":
+    if job.by_record:
         there = known_objects(job.known, keys)
     elif job.against and job.sample and not job.single:
         chosen = (entry.key for entry in source_entries(job, keys) if keeps(entry))

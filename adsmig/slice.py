@@ -98,7 +98,7 @@ class Slice:
         """Of those that had to be read to find out."""
         self._found_equal: list[Known] = []
         """Of the others, those that are not on record as that."""
-        self._records = job.command in ("cp", "sync") and job.compare != "manifest"
+        self._records = job.command in ("cp", "sync") and not job.by_record
         self._known: Lookup | None = None
         self._by_content = rules_of(job).compare is by_content
         self._large: list[Entry] = []
@@ -253,7 +253,7 @@ class Slice:
         job = self._job
         if job.against:
             return holds(self._dst, there, entry.etag or "", self._limits)
-        if job.command == "sync" and not job.compare and not job.delete_src:
+        if job.command != "verify" and job.compare in ("", "manifest") and not job.delete_src:
             return same_time(self._src, entry, there)
         return same_content(self._src, entry, self._dst, there, self._limits)
 

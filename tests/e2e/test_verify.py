@@ -14,7 +14,7 @@ from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, adsmig, make_tree
 from tests.faults.test_kill import kill_all, start
 from tests.recorder import Recorder
-from tests.servers import MinIOGateway, SeaweedFS, Server
+from tests.servers import SeaweedFS, Server
 
 __all__ = ["adsmig"]
 

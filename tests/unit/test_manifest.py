@@ -899,7 +899,7 @@ def test_a_manifest_of_the_first_version_is_brought_up_to_date(first: Path) -> N
         (pending,) = manifest.pending_uploads()
         assert (pending.entry.key, pending.parts) == (b"large", [Part(1, "a", None, None)])
         assert [one.key for one in manifest.failures()] == [b"bad"]
-        assert manifest.known(b"", True, "text", 9) == [(b"a", 1, 2, "etag")]
+        assert manifest.known(b"", True, "text", 9) == [(b"a", 1, 2, "etag", "xxh3:00")]
         assert manifest.slowest(1, 9) == []
         # And it can go on.
         counts = Counts(1, 1, 0, 0, 1, 1, 0, 2, 3, 4, 5)
