@@ -25,8 +25,9 @@ from adsmig.errors import AdsmigError
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.large import LargeObjects, abandon_uploads
+from adsmig.ledger import Run
 from adsmig.limits import SLOTS, Lease, Limits
-from adsmig.manifest import Manifest, Run
+from adsmig.manifest import Manifest
 from adsmig.model import (
     Budget,
     Counts,

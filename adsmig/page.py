@@ -13,7 +13,8 @@ from adsmig import report, tables
 from adsmig.estimate import Estimate
 from adsmig.inventory import Inventory, Tally
 from adsmig.job import Job
-from adsmig.manifest import Manifest, Run
+from adsmig.ledger import Run
+from adsmig.manifest import Manifest
 from adsmig.plots import Plots, compact, short_size
 from adsmig.progress import duration, size
 from adsmig.style import STYLE

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from heapq import merge
 from pathlib import Path
 
-from adsmig.manifest import Manifest
+from adsmig.ledger import Ledger
 from adsmig.model import Entry, KeyRange
 
 Row = tuple[bytes, int, int, "str | None", "str | None"]
@@ -38,7 +38,7 @@ def _rows(path: str, keys: KeyRange) -> Iterator[Row]:
 def _of_kind(path: str, keys: KeyRange, kind: str) -> Iterator[Row]:
     after, closed = keys.after, keys.closed
     while True:
-        with Manifest(Path(path)) as manifest:
+        with Ledger(Path(path)) as manifest:
             rows = manifest.known(after, closed, kind, PAGE)
         for row in rows:
             if keys.ends_before(row[0]):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from adsmig.job import Job
-from adsmig.manifest import Manifest, Run, default_path
+from adsmig.ledger import Ledger, Run, default_path
 from adsmig.model import Counts, Outcome
 from adsmig.progress import duration, size
 from adsmig.tables import printable as printable
@@ -79,7 +79,7 @@ def nothing_found(
         yield f"{option} dropped {count:,} of {listed:,} objects, such as {printable(first)}"
 
 
-def failure_lines(manifest: Manifest, most: int) -> Iterator[str]:
+def failure_lines(manifest: Ledger, most: int) -> Iterator[str]:
     """A line for each failed key, at most ``most``, and one that tells of the others."""
     for shown, outcome in enumerate(manifest.failures()):
         if shown == most:
@@ -100,12 +100,12 @@ def program() -> str:
     return name if name in ("adsmig", "ads-cli") else "adsmig"
 
 
-def which(job: Job, manifest: Manifest) -> str:
+def which(job: Job, manifest: Ledger) -> str:
     """How the user names a job to a command: its id, or its manifest's place."""
     return job.id if manifest.path == default_path(job) else f"--manifest {manifest.path}"
 
 
-def status(manifest: Manifest, job: Job) -> Iterator[str]:
+def status(manifest: Ledger, job: Job) -> Iterator[str]:
     """What ``adsmig status`` prints: the job, its runs, what is left, what failed."""
     yield f"job       {job.id}: {job.command} {job.origin} {job.dst or ''}".rstrip()
     yield f"manifest  {manifest.path}"

@@ -22,8 +22,9 @@ from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.keylist import sort_keys
 from adsmig.large import abandon_lost_uploads, abandon_uploads
+from adsmig.ledger import Run, default_path, jobs, state_directory
 from adsmig.location import Credentials
-from adsmig.manifest import Manifest, Run, default_path, jobs, state_directory
+from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange, Outcome
 from adsmig.output import Output, text_of
 from adsmig.progress import Progress, progress_event

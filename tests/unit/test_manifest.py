@@ -21,8 +21,9 @@ from sqlite_utils import Database
 from adsmig import record as record_module
 from adsmig.errors import ManifestError, StorageFull
 from adsmig.job import Job
+from adsmig.ledger import Run, default_path, jobs
 from adsmig.location import parse
-from adsmig.manifest import Manifest, Run, default_path, jobs
+from adsmig.manifest import Manifest
 from adsmig.model import (
     Counts,
     Deletion,
