@@ -33,7 +33,6 @@ from adsmig.options import (
     YES,
     Command,
     against,
-    credentials,
     fields_of,
     job_of,
     logged_in,
@@ -204,7 +203,7 @@ def verify_command(src: str, dst: str | None, manifest: Path | None, **options: 
 
     output = _begin(options)
     if dst is None:
-        copied, record = session.open_job(src, None, None, credentials("DST"))
+        copied, record = session.open_job(src, None)
         job = against(copied, record, options)
     else:
         job = job_of("verify", src, dst, options)
@@ -305,10 +304,14 @@ def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> 
     from dataclasses import replace
 
     from adsmig import session
+    from adsmig.credentials import with_credentials
 
     output = _begin(options)
-    job, path = session.open_job(name, manifest, credentials("SRC"), credentials("DST"))
-    return logged_in(replace(job, **fields_of(options))), path, output
+    job, path = session.open_job(name, manifest)
+    src = job.src if job.against else with_credentials(job.src, "SRC")
+    dst = with_credentials(job.dst, "DST") if job.dst else None
+    job = replace(job, src=src, dst=dst, **fields_of(options))
+    return logged_in(job), path, output
 
 
 def _begin(options: dict[str, Any]) -> Output:

@@ -12,7 +12,7 @@ from typing import Any
 
 from adsmig.errors import ManifestError, UsageError
 from adsmig.filters import Filters
-from adsmig.location import Credentials, Location
+from adsmig.location import Location
 from adsmig.model import KeyRange
 from adsmig.providers import OPAQUE
 from adsmig.routes import Route
@@ -294,18 +294,15 @@ class Job:
         return json.dumps({**places, **{name: _json(getattr(self, name)) for name in names}})
 
     @classmethod
-    def from_json(
-        cls, text: str, src: Credentials | None = None, dst: Credentials | None = None
-    ) -> Job:
-        """The job that a manifest holds, with credentials, which it does not hold."""
+    def from_json(cls, text: str) -> Job:
+        """The job that a manifest holds, which holds no credentials."""
         try:
             kept = json.loads(text)
-            for side, credentials in (("src", src), ("dst", dst)):
+            for side in ("src", "dst"):
                 if place := kept[side]:
                     path = os.fsencode(place.pop("path"))
                     place["overrides"] = tuple(place.get("overrides", ()))
-                    given = credentials.of_scheme(place["scheme"]) if credentials else None
-                    kept[side] = Location(path=path, credentials=given, **place)
+                    kept[side] = Location(path=path, **place)
             for name in ("start", "end"):
                 kept[name] = None if kept[name] is None else os.fsencode(kept[name])
             kept["routes"] = tuple(Route(*route) for route in kept.get("routes", ()))
@@ -362,5 +359,5 @@ def _digest(path: str) -> str:
 
 def _plain(location: Location) -> dict[str, Any]:
     names = ("scheme", "bucket", "host", "path_style", "https", "region", "trailing_slash",
-             "anonymous", "overrides", "user")  # fmt: skip
+             "anonymous", "overrides", "user", "account")  # fmt: skip
     return {"path": os.fsdecode(location.path), **{n: getattr(location, n) for n in names}}

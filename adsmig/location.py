@@ -104,6 +104,8 @@ class Location:
     """``FIELD=VALUE`` in place of what the provider's profile says."""
     user: str = ""
     """Who logs in, with SFTP."""
+    account: str = ""
+    """The name under which its credentials are kept, if one was given."""
 
     def __repr__(self) -> str:
         if self.scheme == "file":

@@ -14,7 +14,7 @@ from adsmig.errors import UsageError
 
 if TYPE_CHECKING:
     from adsmig.job import Job
-    from adsmig.location import Credentials, Location
+    from adsmig.location import Location
     from adsmig.routes import Route
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -117,6 +117,7 @@ ADDRESS = together(
         click.option(f"--{side}-{name}", f"{side}_{name}", metavar=value, default="",
                      help=text.format(side.upper()))
         for name, value, text in (
+            ("profile", "NAME", "Whose keys to use at {}; see README."),
             ("region", "NAME", "The region to sign for at {}."),
             ("endpoint", "HOST[:PORT]", "Where {} is, whatever its address says."),
         )
@@ -250,8 +251,7 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
 
     def place(text: str, side: str) -> Location:
         at = parse(text, https=options["https"], path_style=options["path_style"])
-        at = _overruled(at, side, options)
-        return _with_credentials(at, side, ("0" if side == "SRC" else "1") in options["anonymous"])
+        return _logged_in_as(_overruled(at, side, options), side, options)
 
     here, there = place(src, "SRC"), place(dst, "DST") if dst is not None else None
     record = options.get("record") or ""
@@ -286,12 +286,14 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
 
 _OF_PLACES = (
     "path_style", "src_region", "dst_region", "src_endpoint", "dst_endpoint", "src_set", "dst_set",
-    "resolve", "connect_to", "anonymous", "keep_links", "record", "files_from",
+    "src_profile", "dst_profile", "resolve", "connect_to", "anonymous", "keep_links", "record",
+    "files_from",
 )  # fmt: skip
 
 
 def against(copied: Job, manifest: Path, options: dict[str, Any]) -> Job:
     """The Job that holds what ``copied`` has copied against its manifest."""
+    from adsmig.credentials import with_credentials
     from adsmig.filters import Filters
     from adsmig.job import Job
 
@@ -308,7 +310,7 @@ def against(copied: Job, manifest: Path, options: dict[str, Any]) -> Job:
         Job(
             "verify",
             copied.src,
-            copied.dst,
+            with_credentials(copied.dst, "DST") if copied.dst else None,
             single=copied.single,
             start=_key(options["start"]),
             end=_key(options["end"]),
@@ -393,35 +395,22 @@ def _routes(options: dict[str, Any]) -> tuple[Route, ...]:
     return (*resolved, *(parse_connect_to(text) for text in options["connect_to"]))
 
 
-def _with_credentials(at: Location, side: str, anonymous: bool) -> Location:
+def _logged_in_as(at: Location, side: str, options: dict[str, Any]) -> Location:
+    """The location with its side's credentials, of whichever kind."""
     from dataclasses import replace
 
-    if at.is_path:
-        if anonymous:
-            what = "source" if side == "SRC" else "destination"
-            kind = "a local path" if at.scheme == "file" else "an SFTP server"
-            raise UsageError(f"--anonymous for the {what}, which is {kind}: leave it out")
-        if at.scheme == "file":
-            return at
+    from adsmig.credentials import with_credentials
+
+    what = "source" if side == "SRC" else "destination"
+    account = options[f"{side.lower()}_profile"]
+    anonymous = ("0" if side == "SRC" else "1") in options["anonymous"]
+    if anonymous and at.is_path:
+        kind = "a local path" if at.scheme == "file" else "an SFTP server"
+        raise UsageError(f"--anonymous for the {what}, which is {kind}: leave it out")
+    if account and (at.scheme == "file" or anonymous or at.credentials):
+        raise UsageError(
+            f"--{side.lower()}-profile is for a {what} that needs keys and has none in its address"
+        )
     if anonymous:
         return replace(at, anonymous=True, credentials=None)
-    given = credentials(side)
-    return (
-        at if at.credentials or not given else replace(at, credentials=given.of_scheme(at.scheme))
-    )
-
-
-def credentials(side: str) -> Credentials | None:
-    """The keys and the password of one side, ``SRC`` or ``DST``, from the environment; None if
-    there are none.
-    """
-    from adsmig.location import Credentials
-
-    names = (f"ADSMIG_{side}_{what}" for what in ("ACCESS_KEY", "SECRET_KEY", "TOKEN"))
-    access_key, secret_key, token = (os.environ.get(name) for name in names)
-    password = os.environ.get(f"ADSMIG_{side}_PASSWORD")
-    if bool(access_key) != bool(secret_key):
-        raise UsageError(f"set both ADSMIG_{side}_ACCESS_KEY and ADSMIG_{side}_SECRET_KEY")
-    if access_key and secret_key:
-        return Credentials(access_key, secret_key, token or None, password)
-    return None if password is None else Credentials("", "", None, password)
+    return with_credentials(replace(at, account=account), side)

@@ -236,10 +236,14 @@ def changed(src: Entry, dst: Entry) -> bool:
     if src.link is not None or (src.key.endswith(b"/") and not src.size):
         return False  # a link to the same place; a directory: being there is all there is to it
     if src.etag and dst.etag:
-        if dst.mtime_ns is None and _MD5.match(src.etag) and _MD5.match(dst.etag):
-            return src.etag != dst.etag
-        if dst.mtime_ns is not None and src.etag != dst.etag:
-            return True
+        if dst.mtime_ns is not None:
+            if src.etag != dst.etag:
+                return True
+        elif _MD5.match(src.etag):
+            if src.etag == dst.etag:
+                return False
+            if _MD5.match(dst.etag):
+                return True
     if src.mtime_ns is None:
         # Stores tell times in whole seconds, rounded down; see transfer.await_settled.
         return src.stored_ns + 1_000_000_000 > dst.stored_ns

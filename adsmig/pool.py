@@ -37,7 +37,8 @@ def _clean_processes() -> BaseContext:
 
     They and that process have SIGINT and SIGTERM blocked, from before their first instruction: a
     signal to the whole group is for this one to answer.  Nor need the one that counts semaphores
-    complain when all of us were killed.
+    complain when all of us were killed.  Nothing is imported from the current directory, as
+    ``python -c``, by which both are started, would: it may be full of other people's files.
     """
     context = multiprocessing.get_context("forkserver")
     modules = ["adsmig.worker", "adsmig.storage.s3", "adsmig.storage.local"]
@@ -47,6 +48,8 @@ def _clean_processes() -> BaseContext:
     silent = "ignore:resource_tracker"
     if silent not in (given := os.environ.get("PYTHONWARNINGS", "")):
         os.environ["PYTHONWARNINGS"] = f"{given},{silent}".lstrip(",")
+    # Unknown to Python 3.10, where only what workers import later is safe; see _begin_worker.
+    os.environ["PYTHONSAFEPATH"] = "1"
     resource_tracker.ensure_running()  # first, for starting it unblocks both signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
@@ -58,6 +61,7 @@ def _clean_processes() -> BaseContext:
 
 def _begin_worker(level: int, log_file: str | None) -> None:
     """Readies a worker process, so that it does not outlive its parent."""
+    sys.path[:] = filter(None, sys.path)
     log.begin_log(level, log_file)
     # What a slice gathers is dropped whole at its end: to look for cycles in it is a waste.
     gc.freeze()

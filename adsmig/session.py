@@ -23,7 +23,6 @@ from adsmig.job import Job
 from adsmig.keylist import sort_keys
 from adsmig.large import abandon_lost_uploads, abandon_uploads
 from adsmig.ledger import Run, default_path, jobs, state_directory
-from adsmig.location import Credentials
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange, Outcome
 from adsmig.output import Output, text_of
@@ -91,10 +90,9 @@ def retry(job: Job, path: Path, output: Output) -> int:
     return _run(job, path, output, _retry)
 
 
-def open_job(
-    name: str | None, path: Path | None, src: Credentials | None, dst: Credentials | None
-) -> tuple[Job, Path]:
-    """The job of an id (or the beginning of one), or of a manifest; by default the last used.
+def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
+    """The job of an id (or the beginning of one), or of a manifest, without credentials; by default
+    the last used.
 
     ``name`` may also be a manifest's.  Raises UsageError if there is no such job, or more than one.
     """
@@ -102,7 +100,7 @@ def open_job(
         path = Path(name)
     path = path or _find(name)
     with Manifest(path) as manifest:
-        return Job.from_json(_job_json(manifest), src, dst), path
+        return Job.from_json(_job_json(manifest)), path
 
 
 def sample_of(job: Job, share: float | int) -> int:

@@ -7,8 +7,13 @@ from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import MinIOGateway, Moto, RcloneSftp, SeaweedFS, Server, Sshd
+
+# How long an example takes is the machine's business.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 BucketFactory = Callable[[Server], str]
 

@@ -1,11 +1,15 @@
-"""What boto3 is best at: finding credentials and a region where the address names none."""
+"""What boto3 is best at: finding credentials and a region that neither the address nor the
+environment tells.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from adsmig.credentials import accounts_file
 from adsmig.errors import AdsmigError
 from adsmig.location import Credentials, Location
 
@@ -13,7 +17,7 @@ from adsmig.location import Credentials, Location
 def credentials_for(location: Location) -> Callable[[], Credentials | None]:
     """A function giving the credentials to sign with; it refreshes those that expire.
 
-    Those of the address; else boto3's chain: environment, shared files, container or instance
+    Those of the location; else boto3's chain: environment, shared files, container or instance
     role (boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html).  Raises
     AdsmigError when there are none.  None, so that requests go unsigned, for an anonymous user.
     """
@@ -24,7 +28,7 @@ def credentials_for(location: Location) -> Callable[[], Credentials | None]:
         return lambda: given
 
     def chain() -> Credentials:
-        found = _found()
+        found = _found(location.account)
         if found is None:
             raise AdsmigError(
                 f"no credentials for {location}: write ACCESS_KEY:SECRET_KEY@ into the address, or"
@@ -37,18 +41,30 @@ def credentials_for(location: Location) -> Callable[[], Credentials | None]:
     return chain
 
 
-def default_region() -> str:
-    """The region of boto3's configuration, or ``us-east-1``."""
-    return _session().region_name or "us-east-1"
+def default_region(location: Location) -> str:
+    """That of the environment; of boto3's configuration, if credentials come from there, too; or
+    ``us-east-1``, from where the service sends on to the right one.
+    """
+    named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if not (named or location.credentials):
+        named = _session(location.account).region_name
+    return named or "us-east-1"
 
 
-@lru_cache(maxsize=1)
-def _session() -> Any:
+@lru_cache(maxsize=4)
+def _session(account: str) -> Any:
     import boto3  # late: it takes longer to import than a small job to run
+    from botocore.exceptions import ProfileNotFound
 
-    return boto3.Session()
+    try:
+        return boto3.Session(profile_name=account or None)
+    except ProfileNotFound as exc:
+        raise AdsmigError(
+            f"no profile {account}: neither a section [{account}] in {accounts_file()}, nor in"
+            " the shared files of AWS"
+        ) from exc
 
 
-@lru_cache(maxsize=1)
-def _found() -> Any:
-    return _session().get_credentials()
+@lru_cache(maxsize=4)
+def _found(account: str) -> Any:
+    return _session(account).get_credentials()

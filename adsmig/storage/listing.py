@@ -1,4 +1,4 @@
-"""Pages of ListObjects: parsed, and proven to be in order and complete.
+"""Pages of ListObjects, proven to be in order and complete.
 
 A listing that ends early without an error is a migration that silently left objects behind, so
 every page is held against what the API promises
@@ -8,35 +8,18 @@ version before it, which goes on from a marker) and against the page before.
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from typing import NamedTuple, Protocol
-from urllib.parse import unquote_to_bytes
-from xml.etree import ElementTree
+from typing import Protocol
 
-from adsmig.errors import ListingError, ObjectError, OrderError, TransientError
+from adsmig.errors import ListingError, ObjectError, OrderError
 from adsmig.model import LAST, Entry, KeyRange
-from adsmig.providers import Profile
 from adsmig.storage.base import Prune
+from adsmig.storage.listpage import Page
 
 MAX_EMPTY_PAGES = 1000
 """In a row, that are empty or repeat what was there: allowed, but not for ever."""
-
-
-STANDARD = "STANDARD"
-"""The storage class of an object where nobody chose one; an Entry leaves it out."""
-
-
-class Page(NamedTuple):
-    """One answer; keys and prefixes are full, as the store has them."""
-
-    entries: list[Entry]
-    prefixes: list[bytes]
-    truncated: bool
-    token: str
-    """Where to go on: a continuation token, or of version 1 the next marker, a full key."""
 
 
 class Fetch(Protocol):
@@ -47,120 +30,6 @@ class Fetch(Protocol):
     ) -> Page:
         """At most ``limit`` keys that begin with ``prefix``, past ``after`` or from ``token``."""
         ...
-
-
-def query_for(
-    profile: Profile, prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int
-) -> dict[str, str | bytes]:
-    """The query that asks a store of this profile for a page; see :class:`Fetch`."""
-    query: dict[str, str | bytes] = {
-        "max-keys": str(min(limit, profile.max_keys)),
-        "prefix": prefix,
-    }
-    if profile.list_version == 2:
-        query["list-type"] = "2"
-        if token or after:
-            query["continuation-token" if token else "start-after"] = token or after
-    elif token or after:
-        query["marker"] = token.encode("utf-8", "surrogateescape") or after
-    if profile.url_encoding:
-        query["encoding-type"] = "url"
-    if by_directory:
-        query["delimiter"] = "/"
-    return query
-
-
-def parse(document: bytes, version: int = 2) -> Page:
-    """The page in an XML answer to ListObjects of that version.
-
-    TransientError if it is none; ListingError for a next marker that does not lead on.
-    """
-    try:
-        root = ElementTree.fromstring(document)
-    except ElementTree.ParseError as exc:
-        raise TransientError(f"the store answered with broken XML ({exc})") from exc
-    space, brace, name = root.tag.rpartition("}")
-    if name != "ListBucketResult":
-        raise TransientError(f"the store answered a listing with <{name}>")
-    space += brace
-    contents, key_tag, size_tag, time_tag, etag_tag, class_tag, common, prefix_tag = (
-        space + tag
-        for tag in ("Contents", "Key", "Size", "LastModified", "ETag", "StorageClass",
-                    "CommonPrefixes", "Prefix")
-    )  # fmt: skip
-    # Only if the answer says that it encoded: some stores ignore the wish.
-    decode = unquote if root.findtext(space + "EncodingType") == "url" else str.encode
-    entries, prefixes = [], []
-    for item in root:
-        if item.tag == contents:
-            found = {child.tag: child.text or "" for child in item}
-            try:
-                key, size = decode(found[key_tag]), int(found[size_tag])
-            except (KeyError, ValueError) as exc:
-                raise TransientError("the store listed an object without key or size") from exc
-            if not key:
-                raise TransientError("the store listed an object without a key")
-            # '""' stays apart from no ETag at all; see _level.
-            etag = found[etag_tag].strip('"') if found.get(etag_tag) else None
-            time_ns = parse_time(found.get(time_tag, ""))
-            kind = found.get(class_tag, "")
-            entries.append(Entry(key, size, None, time_ns, etag, "" if kind == STANDARD else kind))
-        elif item.tag == common:
-            if not (directory := decode(item.findtext(prefix_tag) or "")):
-                raise TransientError("the store listed a directory without a name")
-            prefixes.append(directory)
-    more = root.findtext(space + "IsTruncated")
-    if more not in ("true", "false"):
-        raise ListingError("the store does not say whether a listing goes on")
-    if version == 2:
-        token = root.findtext(space + "NextContinuationToken") or ""
-    else:
-        marker = decode(root.findtext(space + "NextMarker") or "")
-        token = ""
-        if more == "true":  # kept as it is, even if it is no text
-            last = _next_marker(entries, prefixes, marker)
-            token = last.decode("utf-8", "surrogateescape")
-    return Page(entries, prefixes, more == "true", token)
-
-
-def _next_marker(entries: list[Entry], prefixes: list[bytes], marker: bytes) -> bytes:
-    """Where the page after this one begins: its last key, if it names no ``marker``.
-
-    Stores may leave that out where no delimiter was asked for (API_ListObjects.html).  One before
-    the last key would have keys listed again, or for ever.
-    """
-    last = max([entries[-1].key if entries else b"", prefixes[-1] if prefixes else b""])
-    if marker and marker < last and marker != last.removesuffix(b"/"):
-        raise ListingError(f"the store lists up to {last!r}, and would go on from {marker!r}")
-    return max(marker, last)
-
-
-def unquote(text: str) -> bytes:
-    """A key that was listed with ``encoding-type=url``: as in HTML forms, a blank is ``+``."""
-    if "+" in text:
-        text = text.replace("+", " ")
-    return unquote_to_bytes(text) if "%" in text else text.encode()
-
-
-_seconds: dict[str, int] = {}
-
-
-def parse_time(text: str) -> int:
-    """Nanoseconds of Unix time from ``2026-11-22T10:11:12.345Z``; 0 for what is no such time."""
-    second = text[:19]
-    whole = _seconds.get(second)
-    if whole is None:
-        try:
-            year, month, day = int(text[:4]), int(text[5:7]), int(text[8:10])
-            clock = int(text[11:13]), int(text[14:16]), int(text[17:19])
-            whole = calendar.timegm((year, month, day, *clock))
-        except ValueError:
-            return 0
-        if len(_seconds) > 10_000:
-            _seconds.clear()
-        _seconds[second] = whole
-    fraction = text[20:].rstrip("Z") if text[19:20] == "." else ""
-    return whole * 1_000_000_000 + (int(fraction.ljust(9, "0")[:9]) if fraction.isdigit() else 0)
 
 
 PAGE = 1000
@@ -276,7 +145,7 @@ def flat(
                 continue  # what lies at the prefix itself is not past it
             first, last = False, key
             if not (pruned and pruned.holds(key[cut:])):
-                yield entry._replace(key=key[cut:]) if cut else entry
+                yield Entry(key[cut:], *entry[1:]) if cut else entry
         if pruned and pruned.directory and keys.ends_before(pruned.end):
             return
 
@@ -320,7 +189,7 @@ def walk(
                 return
             if entry:
                 if key in keys:
-                    yield entry._replace(key=key) if cut else entry
+                    yield Entry(key, *entry[1:]) if cut else entry
             elif wanted(key):
                 levels.append(_level(fetch, prefix, key, keys, limit, wanted))
                 break

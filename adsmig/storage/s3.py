@@ -12,11 +12,12 @@ from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
 from adsmig.providers import AWS, MANY, OPAQUE, VIRTUAL
-from adsmig.retry import TRIES, retry
+from adsmig.retry import retry
 from adsmig.storage import listing
 from adsmig.storage.aws import credentials_for, default_region
 from adsmig.storage.base import Identity, Prune, Settings, Storage, Stored, part_size_for
 from adsmig.storage.http import Headers
+from adsmig.storage.listpage import STANDARD
 from adsmig.storage.oddkeys import OddKeys, holds
 from adsmig.storage.s3delete import is_gateway, remove
 from adsmig.storage.s3object import (
@@ -31,6 +32,7 @@ from adsmig.storage.s3object import (
     stored_of,
     user_size,
 )
+from adsmig.storage.s3pages import Pages
 from adsmig.storage.s3tags import Tags
 from adsmig.storage.s3upload import completed, opened, unfinished
 from adsmig.storage.signing import encode_path
@@ -74,6 +76,7 @@ class S3Storage:
             routes=settings.routes,
         )
         self._root = b"/" + location.bucket.encode() + b"/" if self._path_style else b"/"
+        self._page = self._pages(ahead=False)
         self._tags = Tags(self._wire) if settings.tags and not destination else None
         # A name of this process's own: another may be trying the same.
         trial = self.prefix + f"{settings.staging}-{os.urandom(6).hex()}".encode()
@@ -86,9 +89,7 @@ class S3Storage:
     def _region(self) -> str:
         if self.location.region:
             return self.location.region
-        if self.location.host or self.location.credentials:
-            return "us-east-1"
-        return default_region()
+        return "us-east-1" if self.location.host else default_region(self.location)
 
     # Listing
 
@@ -103,9 +104,13 @@ class S3Storage:
             keys = keys.rest(keys.after)
         if self._lists_by_directory():
             yield from listing.walk(self._page, self.prefix, keys, prune=prune)
-        else:
-            listing.prove_order(self._page, self.prefix, keys.after)
-            yield from listing.flat(self._page, self.prefix, keys, prune=prune)
+            return
+        listing.prove_order(self._page, self.prefix, keys.after)
+        pages = self._pages(ahead=True)
+        try:
+            yield from listing.flat(pages, self.prefix, keys, prune=prune)
+        finally:
+            pages.close()
 
     def _lists_by_directory(self) -> bool:
         """Whether the store lists out of byte order.
@@ -128,22 +133,8 @@ class S3Storage:
             return entry.key
         return None
 
-    def _page(
-        self,
-        prefix: bytes,
-        after: bytes,
-        token: str,
-        by_directory: bool,
-        limit: int,
-        tries: int = TRIES,
-    ) -> listing.Page:
-        version = self.profile.list_version
-        query = listing.query_for(self.profile, prefix, after, token, by_directory, limit)
-        return retry(
-            lambda: listing.parse(self._wire.request("GET", self._root, query).body, version),
-            f"listing {self.location}",
-            tries=tries,
-        )
+    def _pages(self, ahead: bool) -> Pages:
+        return Pages(self._wire, self._root, self.profile, str(self.location), ahead)
 
     def _lists(self, full: bytes) -> bool:
         """Whether a listing shows exactly this full key."""
@@ -162,7 +153,7 @@ class S3Storage:
             None,
             http_time(answer.header("last-modified")),
             answer.etag or None,
-            "" if kind == listing.STANDARD else kind,
+            "" if kind == STANDARD else kind,
         )
 
     def _listed(self, key: bytes) -> Entry:
@@ -305,7 +296,8 @@ class S3Storage:
     def _same_service(self, src: S3Storage) -> bool:
         def service(storage: S3Storage) -> tuple[object, ...]:
             at = storage.location
-            return at.host, at.https, at.credentials, at.anonymous, storage._region
+            who = at.anonymous or at.credentials or at.account
+            return at.host, at.https, who, storage._region
 
         return service(self) == service(src)
 

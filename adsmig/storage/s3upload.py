@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from adsmig.errors import NotFound, ObjectError, TransientError
 from adsmig.model import Part
-from adsmig.storage.listing import unquote
+from adsmig.storage.listpage import unquote
 from adsmig.storage.wire import Wire
 
 
@@ -44,7 +44,7 @@ def unfinished(
         escaped = document.findtext("EncodingType") == "url"
         for item in document.iter("Upload"):
             name, upload_id = item.findtext("Key", ""), item.findtext("UploadId", "")
-            key = unquote(name) if escaped else name.encode()
+            key = unquote(name.encode()) if escaped else name.encode()
             if not key.startswith(prefix):
                 key = name.encode()  # SeaweedFS says that it encodes, and does not
             if key.startswith(prefix):
@@ -53,7 +53,7 @@ def unfinished(
         if document.findtext("IsTruncated") != "true" or not any(mark) or mark in seen:
             return
         seen.add(mark)
-        query["key-marker"] = unquote(mark[0]) if escaped else mark[0]
+        query["key-marker"] = unquote(mark[0].encode()) if escaped else mark[0]
         query["upload-id-marker"] = mark[1]
 
 

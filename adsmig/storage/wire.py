@@ -131,13 +131,12 @@ class Wire:
 
         ``path`` is unescaped.  A ``body`` that is an iterator needs its ``size`` in bytes.
         """
-        response, connection = self._send(method, path, query or {}, headers or {}, body, size)
-        data = self._read(connection, response)
-        self._keep(connection, response)
-        answer = Response(response.status, response.headers, data)
-        if response.status not in expect:
-            raise self.error(method, answer)
-        return answer
+        connection, reused = self._send(method, path, query or {}, headers or {}, body, size)
+        return Asked(self, method, connection, reused).answer(expect)
+
+    def ask(self, path: bytes, query: Mapping[str, str | bytes]) -> Asked:
+        """Sends a GET, of which the caller reads the answer later, or drops it."""
+        return Asked(self, "GET", *self._send("GET", path, query, {}, None, None))
 
     def open(
         self,
@@ -146,7 +145,8 @@ class Wire:
         expect: tuple[int, ...] = (200, 206),
     ) -> Stream:
         """A GET whose body is read by the caller, who closes the Stream."""
-        response, connection = self._send("GET", path, {}, headers or {}, None, None)
+        connection, reused = self._send("GET", path, {}, headers or {}, None, None)
+        response = self._answer("GET", connection, reused)
         if response.status not in expect:
             data = self._read(connection, response)
             self._keep(connection, response)
@@ -230,7 +230,8 @@ class Wire:
         headers: Mapping[str, str],
         body: bytes | Iterator[memoryview] | None,
         size: int | None,
-    ) -> tuple[Answer, Connection]:
+    ) -> tuple[Connection, bool]:
+        """The connection by which all of it went, and whether that is an old one."""
         target, arguments = encode_path(path), encode_query(query)
         if isinstance(body, bytes):
             size = len(body)
@@ -244,10 +245,15 @@ class Wire:
         with self._errors(connection, reused):
             url = f"{target}?{arguments}" if arguments else target
             self._send_all(connection, method, url, signed, body, size)
+        return connection, reused
+
+    def _answer(self, method: str, connection: Connection, reused: bool) -> Answer:
+        """The answer that comes by it, of which the body is still to be read."""
+        with self._errors(connection, reused):
             response = connection.answer(method)
         if len(self.servers) < 10:
             self.servers.add(response.headers.get("server", ""))
-        return response, connection
+        return response
 
     def _send_all(
         self,
@@ -283,6 +289,29 @@ class Wire:
                     immediate=reused and isinstance(exc, ConnectionError),
                 ) from exc
             raise
+
+
+class Asked:
+    """A request that is on its way; its one owner reads the answer, or drops it."""
+
+    def __init__(self, wire: Wire, method: str, connection: Connection, reused: bool) -> None:
+        self._wire, self._method = wire, method
+        self._connection, self._reused = connection, reused
+
+    def answer(self, expect: tuple[int, ...] = (200,)) -> Response:
+        """The whole answer; raises as Wire.request does.  Not to be called again."""
+        wire, connection = self._wire, self._connection
+        response = wire._answer(self._method, connection, self._reused)
+        data = wire._read(connection, response)
+        wire._keep(connection, response)
+        answer = Response(response.status, response.headers, data)
+        if response.status not in expect:
+            raise wire.error(self._method, answer)
+        return answer
+
+    def drop(self) -> None:
+        """Nobody wants the answer."""
+        self._connection.close()
 
 
 class Stream:

@@ -969,7 +969,6 @@ def lay_out(root: Path, tree: Trees, now: float) -> None:
 
 @settings(
     max_examples=300,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(two_trees(), options_, st.booleans())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 from adsmig import worker
 from adsmig.errors import AdsmigError
 from adsmig.storage.local import LocalStorage
+from tests.e2e.conftest import digest, make_tree
 from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
 from tests.e2e.inside import here as inside
 from tests.e2e.inside import store as store
+from tests.servers import program
 
 __all__ = ["inside", "store"]
 
@@ -194,3 +197,17 @@ def test_an_upload_that_is_not_gone_on_with_is_aborted(
     here("sync", *words)  # which is a new run
     assert uploads() == []
     assert opened == ["p/large"]
+
+
+def test_nothing_is_run_that_lies_in_the_current_directory(tmp_path: Path) -> None:
+    src, here = tmp_path / "src", tmp_path / "here"
+    make_tree(src, 3000, most=10)  # enough for worker processes
+    here.mkdir()
+    for name in ("adsmig", "boto3", "logging", "paramiko", "random", "selectors", "sqlite3"):
+        (here / f"{name}.py").write_text("import os\nos.mkdir(os.environ['HOME'] + '/was-run')\n")
+    subprocess.run(
+        [program("adsmig"), "cp", "--workers", "2", f"{src}/", f"{tmp_path}/dst/"],
+        cwd=here, env={**os.environ, "HOME": str(tmp_path)}, check=True,
+    )  # fmt: skip
+    assert digest(tmp_path / "dst") == digest(src)
+    assert not (tmp_path / "was-run").exists()

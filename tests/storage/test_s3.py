@@ -491,7 +491,7 @@ def test_a_server_that_refuses_a_body_before_it_is_sent_is_understood(faked: Fak
     assert caught.value.kind == "denied"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=10))
 def test_every_byte_of_a_key_arrives(names: list[str]) -> None:
     keys = ["/".join(names[: at + 1]).encode(errors="replace") for at in range(len(names))]

@@ -1,0 +1,120 @@
+"""Where keys, secrets and passwords come from that do not stand in an address."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+from adsmig.errors import UsageError
+from adsmig.location import Credentials, Location
+
+AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+ENVIRONMENT = {
+    "oss": ("OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET", "OSS_SESSION_TOKEN"),
+    "cos": ("COS_SECRETID", "COS_SECRETKEY", "COS_TOKEN"),
+    "bos": ("BCE_ACCESS_KEY_ID", "BCE_SECRET_ACCESS_KEY", "BCE_SESSION_TOKEN"),
+    "ks3": ("KS3_ACCESS_KEY_ID", "KS3_ACCESS_KEY_SECRET", "KS3_SESSION_TOKEN"),
+    "obs": ("OBS_ACCESS_KEY_ID", "OBS_SECRET_ACCESS_KEY", "OBS_SECURITY_TOKEN"),
+    "qiniu": ("QINIU_ACCESS_KEY", "QINIU_SECRET_KEY", ""),
+    "ufile": ("UCLOUD_PUBLIC_KEY", "UCLOUD_PRIVATE_KEY", ""),
+    "minio": ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", ""),
+}
+"""The variables that providers' own tools and SDKs read: key, secret and token."""
+
+_SPELLINGS = {
+    "access_key": ("access_key", "aws_access_key_id"),
+    "secret_key": ("secret_key", "aws_secret_access_key"),
+    "token": ("token", "aws_session_token"),
+    "password": ("password",),
+}
+
+
+def with_credentials(at: Location, side: str) -> Location:
+    """The location with the credentials of its ``side``, SRC or DST, if it has none yet.
+
+    The first of: the named account; ``ADSMIG_SIDE_...`` in the environment; the variables of the
+    provider, then of AWS.  An account that is not in the file of :func:`accounts_file` stays to be
+    looked up in the shared files of AWS; where there is nothing at all, so does the rest of boto3's
+    chain (storage.aws).  Raises UsageError for half of a pair, and for a file that others can read.
+    """
+    if at.scheme == "file" or at.anonymous or at.credentials:
+        return at
+    if at.account:
+        return replace(at, credentials=_of_account(at))
+    given = _of_side(side)
+    if (found := given and given.of_scheme(at.scheme)) or at.scheme == "sftp":
+        return replace(at, credentials=found)
+    return replace(at, credentials=_of_provider(at.scheme))
+
+
+def _of_side(side: str) -> Credentials | None:
+    """The keys and the password of one side."""
+    names = [f"ADSMIG_{side}_{what}" for what in ("ACCESS_KEY", "SECRET_KEY", "TOKEN", "PASSWORD")]
+    access_key, secret_key, token, password = map(os.environ.get, names)
+    if bool(access_key) != bool(secret_key):
+        raise UsageError(f"set both {names[0]} and {names[1]}")
+    if access_key and secret_key:
+        return Credentials(access_key, secret_key, token or None, password)
+    return None if password is None else Credentials("", "", None, password)
+
+
+def _of_provider(scheme: str) -> Credentials | None:
+    for names in (ENVIRONMENT.get(scheme, AWS), AWS):
+        access_key, secret_key, token = (os.environ.get(name, "") for name in names)
+        if names == AWS and os.environ.get("AWS_CREDENTIAL_EXPIRATION"):
+            return None  # boto3 knows how to refresh them
+        if access_key and secret_key:
+            return Credentials(access_key, secret_key, token or None)
+    return None
+
+
+def accounts_file() -> Path:
+    """Named accounts, in sections as those of AWS's shared files; need not exist."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "adsmig" / "credentials"
+
+
+def _accounts(path: Path) -> configparser.RawConfigParser | None:
+    """What the file holds, nothing if it is not there; None if it cannot be understood."""
+    parser = configparser.RawConfigParser()  # in which a '%' in a secret means itself
+    try:
+        with open(path, encoding="utf-8") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise UsageError(f"others can read the secrets in {path}: chmod 600 {path}")
+            parser.read_file(file)
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        raise UsageError(f"cannot read {path}: {exc.strerror}") from exc
+    except (configparser.Error, UnicodeDecodeError):
+        return None  # the error, which shows a line, and so a secret, ends here
+    return parser
+
+
+def _of_account(at: Location) -> Credentials | None:
+    """What the file says of the account; None if nothing, and it may be one of AWS's."""
+    path = accounts_file()
+    parser = _accounts(path)
+    if parser is None:
+        raise UsageError(f"{path} is no file of sections [NAME] with lines NAME = VALUE")
+    if at.account not in parser:
+        if at.scheme == "sftp":
+            raise UsageError(f"no section [{at.account}] in {path}, for {at}")
+        return None
+    section = parser[at.account]
+    found = {
+        name: next((section[one] for one in spellings if one in section), None)
+        for name, spellings in _SPELLINGS.items()
+    }
+    access_key, secret_key = found["access_key"] or "", found["secret_key"] or ""
+    if bool(access_key) != bool(secret_key):
+        raise UsageError(f"[{at.account}] in {path} has one of access_key and secret_key: add both")
+    given = Credentials(access_key, secret_key, found["token"], found["password"])
+    if not (kept := given.of_scheme(at.scheme)):
+        needed = "password" if at.scheme == "sftp" else "access_key and secret_key"
+        raise UsageError(f"[{at.account}] in {path} has no {needed}, for {at}")
+    return kept

@@ -1,0 +1,140 @@
+"""Where the keys of an address come from: nothing, the environment, files, in that order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from adsmig.credentials import ENVIRONMENT, accounts_file, with_credentials
+from adsmig.errors import AdsmigError, UsageError
+from adsmig.location import Credentials, parse
+from adsmig.storage.aws import credentials_for, default_region
+
+SECRET = "wJalrXUtnFEMI"
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ:
+        if name.startswith(("AWS_", "ADSMIG_")) or name in sum(ENVIRONMENT.values(), ()):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+
+
+def accounts(text: str, mode: int = 0o600) -> Path:
+    path = accounts_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def of(text: str, account: str = "", side: str = "SRC") -> Credentials | None:
+    from dataclasses import replace
+
+    return with_credentials(replace(parse(text), account=account), side).credentials
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "names"),
+    [
+        ("s3", "", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")),
+        *(
+            (scheme, {"minio": "h:9000/"}.get(scheme, ".example.com"), names)
+            for scheme, names in ENVIRONMENT.items()
+        ),
+    ],
+)
+def test_each_provider_has_its_own_variables(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, host: str, names: tuple[str, str, str]
+) -> None:
+    text = f"{scheme}://{host}bucket/" if host.endswith("/") else f"{scheme}://bucket{host}/"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "aws")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws-secret")
+    assert of(text) == Credentials("aws", "aws-secret")
+    monkeypatch.setenv(names[0], "own")
+    monkeypatch.setenv(names[1], SECRET)
+    if names[2]:
+        monkeypatch.setenv(names[2], "token")
+    assert of(text) == Credentials("own", SECRET, "token" if names[2] else None)
+    monkeypatch.setenv("ADSMIG_SRC_ACCESS_KEY", "side")
+    monkeypatch.setenv("ADSMIG_SRC_SECRET_KEY", SECRET)
+    assert of(text) == Credentials("side", SECRET)
+    assert of(text, side="DST") != of(text)
+    assert of(text.replace("://", "://ak:sk@")) == Credentials("ak", "sk")
+
+
+def test_credentials_that_expire_are_left_to_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2126-01-01T00:00:00Z")
+    assert of("s3://bucket/") is None
+
+
+def test_an_account_is_a_section_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    accounts(
+        f"[old]\naccess_key = a%b\nsecret_key = {SECRET}\ntoken = t\n"
+        "[aws]\naws_access_key_id = c\naws_secret_access_key = d\n"
+        "[nas]\npassword = p w\n"
+    )
+    monkeypatch.setenv("ADSMIG_SRC_ACCESS_KEY", "side")
+    monkeypatch.setenv("ADSMIG_SRC_SECRET_KEY", "side")
+    assert of("s3://bucket/", "old") == Credentials("a%b", SECRET, "t")
+    assert of("oss://bucket.oss-cn-x.aliyuncs.com/", "aws") == Credentials("c", "d")
+    assert of("sftp://u@h/p", "nas") == Credentials("", "", None, "p w")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/nowhere")
+    assert of("s3://bucket/", "old") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "account", "address", "message"),
+    [
+        (f"[a]\naccess_key = x\nsecret_key = {SECRET}\n", 0o644, "a", "s3://b/", "chmod 600"),
+        (f"[a]\nsecret_key = {SECRET}\n", 0o600, "a", "s3://b/", "add both"),
+        (f"{SECRET}\n", 0o600, "a", "s3://b/", "no file of sections"),
+        (f"[a]\n{SECRET}\n", 0o600, "a", "s3://b/", "no file of sections"),
+        (f"[a]\npassword = {SECRET}\n", 0o600, "a", "s3://b/", "has no access_key"),
+        (f"[a]\naccess_key=x\nsecret_key={SECRET}\n", 0o600, "a", "sftp://u@h/p", "no password"),
+        ("", 0o600, "a", "sftp://u@h/p", "no section [a]"),
+    ],
+)
+def test_a_file_that_is_of_no_use_is_refused_without_its_secrets(
+    text: str, mode: int, account: str, address: str, message: str
+) -> None:
+    path = accounts(text, mode)
+    with pytest.raises(UsageError) as caught:
+        of(address, account)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    seen: BaseException | None = caught.value
+    while seen:
+        assert SECRET not in str(seen)
+        seen = seen.__context__
+
+
+def test_an_account_may_be_a_profile_of_aws(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text(
+        f"[old]\naws_access_key_id = k\naws_secret_access_key = {SECRET}\n"
+    )
+    (tmp_path / ".aws" / "config").write_text("[profile old]\nregion = eu-west-3\n")
+    at = with_credentials(replace(parse("s3://bucket/"), account="old"), "SRC")
+    found = credentials_for(at)()
+    assert found == Credentials("k", SECRET)
+    assert default_region(at) == "eu-west-3"
+    with pytest.raises(AdsmigError, match="no profile new: neither a section"):
+        credentials_for(replace(at, account="new"))()
+
+
+def test_the_region_of_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = parse("s3://ak:sk@bucket/")
+    assert default_region(at) == "us-east-1"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
+    assert default_region(at) == "eu-north-1"
+    monkeypatch.setenv("AWS_REGION", "eu-south-1")
+    assert default_region(at) == "eu-south-1"
