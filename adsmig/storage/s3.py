@@ -390,7 +390,8 @@ class S3Storage:
 
     def uploads(self) -> Iterator[tuple[bytes, str]]:
         """See Storage.uploads."""
-        encoded = self.profile.url_encoding
+        # That one says that it encodes, and does not.
+        encoded = self.profile.url_encoding and not self._is("SeaweedFS")
         for full, upload_id in unfinished(self._wire, self._root, self.prefix, encoded):
             yield full[len(self.prefix) :], upload_id
 

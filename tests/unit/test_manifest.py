@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlite_utils import Database
 
+from adsmig import database as database_module
 from adsmig import record as record_module
-from adsmig.errors import ManifestError, StorageFull
+from adsmig.errors import DamagedManifest, ManifestError, StorageFull
 from adsmig.job import Job
 from adsmig.ledger import Run, default_path, jobs
 from adsmig.location import parse
@@ -644,6 +645,36 @@ def test_no_secret_is_in_any_file_of_the_manifest(path: Path, manifest: Manifest
     assert any(b"bucket.host" in content for content in written.values())
     for secret in SECRETS:
         assert not any(secret.encode() in content for content in written.values())
+
+
+# Damage
+
+
+@pytest.mark.parametrize("table", ["objects", "shards"])
+def test_of_a_large_manifest_the_vital_tables_are_looked_at(
+    path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    with Manifest(path, create=True) as manifest:
+        manifest.lock()
+        ranges = [KeyRange(b"%0200d" % number, None) for number in range(500)]
+        run = manifest.begin_run("cp", ranges)
+        outcomes = [copied(b"%0200d" % number) for number in range(500)]
+        manifest.commit_slice(run.id, 1, result(outcomes=outcomes))
+        query = f"SELECT pageno FROM dbstat WHERE name = '{table}' AND pagetype = 'leaf' LIMIT 1"
+        try:
+            (page,) = manifest._connection.execute(query).fetchone()
+        except sqlite3.Error:
+            pytest.skip("this SQLite tells no pages")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xaa" * 4096)
+    monkeypatch.setattr(database_module, "SMALL", 0)
+    with Manifest(path) as manifest:
+        manifest.lock()
+        if table == "objects":
+            manifest.check()
+        with pytest.raises(DamagedManifest, match="rebuild-manifest"):
+            manifest.check(thoroughly=table == "objects")
 
 
 # Files
