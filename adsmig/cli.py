@@ -26,13 +26,16 @@ from adsmig.options import (
     LOG,
     MANIFEST,
     PROGRESS,
+    REBUILD,
     REPORT,
+    SAMPLE,
     SELECTION,
     SPEED,
     STORING,
     TLS,
     YES,
     Command,
+    against,
     fields_of,
     job_of,
     logged_in,
@@ -49,7 +52,8 @@ NO_READER = 141
 SRC, DST = click.argument("src"), click.argument("dst")
 JOB = click.argument("job", required=False)
 MIGRATION = (
-    SELECTION, COMPARISON, DELETION, DRYRUN, REPORT, STORING, LINKS, ADDRESS, SPEED, PROGRESS, LOG
+    SELECTION, COMPARISON, DELETION, DRYRUN, REPORT, STORING, LINKS, ADDRESS, SPEED, PROGRESS,
+    REBUILD, LOG
 )  # fmt: skip
 
 EPILOG = """\b
@@ -186,16 +190,34 @@ def inventory_command(src: str, dst: str | None, **options: Any) -> int:
 
 
 @cli.command("verify", cls=Command, short_help="Compare SRC and DST, and change nothing.")
-@together(SRC, DST, SELECTION, LINKS, ADDRESS, SPEED, PROGRESS, LOG)
-def verify_command(src: str, dst: str, manifest: Path | None, **options: Any) -> int:
+@together(
+    click.argument("src", metavar="SRC|JOB"), click.argument("dst", metavar="DST", required=False),
+    SELECTION, SAMPLE, LINKS, ADDRESS, SPEED, PROGRESS, LOG,
+)  # fmt: skip
+def verify_command(src: str, dst: str | None, manifest: Path | None, **options: Any) -> int:
     """Compares SRC and DST by size and content, and reports every difference. Changes nothing.
 
     Content is read wherever both sides do not have the same MD5 on record.
+
+    With JOB (an id from `adsmig jobs`, or a manifest's file) alone, reads what that job has copied,
+    and compares it with the checksums that its manifest holds. The source is not needed.
     """
+    from dataclasses import replace
+
     from adsmig import session
 
     output = _begin(options)
-    return session.start(job_of("verify", src, dst, options), manifest, output)
+    if dst is None:
+        copied, record = session.open_job(src, None)
+        job = against(copied, record, options)
+    else:
+        job = job_of("verify", src, dst, options)
+    share = options["sample"]
+    if isinstance(share, int) and dst is not None:
+        raise UsageError("--sample N needs to know how many there are, as a JOB does: say N%")
+    if share is not None:
+        job = replace(job, sample=session.sample_of(job, share))
+    return session.start(job, manifest, output)
 
 
 @cli.command("rm", cls=Command, short_help="Delete what is at URI and selected; asks first.")
@@ -278,7 +300,9 @@ def _migrate(command: str, src: str, dst: str, options: dict[str, Any]) -> int:
             if options[name]:
                 option = {"as_csv": "csv"}.get(name, name)
                 raise UsageError(f"--{option} belongs to the report of --dryrun; add that")
-    return session.start(job_of(command, src, dst, options), manifest, output)
+    elif options["rebuild"]:
+        raise UsageError("--dryrun keeps no manifest: leave out --rebuild-manifest")
+    return session.start(job_of(command, src, dst, options), manifest, output, options["rebuild"])
 
 
 def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> tuple[Any, ...]:
@@ -289,7 +313,7 @@ def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> 
 
     output = _begin(options)
     job, path = session.open_job(name, manifest)
-    src = with_credentials(job.src, "SRC")
+    src = job.src if job.against else with_credentials(job.src, "SRC")
     dst = with_credentials(job.dst, "DST") if job.dst else None
     job = replace(job, src=src, dst=dst, **fields_of(options))
     return logged_in(job), path, output

@@ -24,8 +24,9 @@ from adsmig.interruption import answered
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.large import LargeObjects, abandon_uploads
+from adsmig.ledger import Run
 from adsmig.limits import SLOTS, Lease, Limits
-from adsmig.manifest import Manifest, Run
+from adsmig.manifest import Manifest
 from adsmig.model import (
     Budget,
     Counts,
@@ -36,6 +37,7 @@ from adsmig.model import (
 )
 from adsmig.place import refuse_one_place, same_place
 from adsmig.pool import close, kill, processes
+from adsmig.room import patiently
 from adsmig.scan import holds_objects, plan_of
 from adsmig.storage.base import Identity
 from adsmig.transfer import failure
@@ -175,7 +177,8 @@ class Coordinator:
         self._limits = self._new_limits(self._limits.path)
 
     def _new_limits(self, path: str | None) -> Limits:
-        return Limits.create(path, self.job.bwlimit_mbps, self._slots)
+        mbps, slots = self.job.bwlimit_mbps, self._slots
+        return patiently(lambda: Limits.create(path, mbps, slots), self.manifest.patience)
 
     def _prepare(self) -> None:
         try:

@@ -157,6 +157,10 @@ class Outcome(NamedTuple):
     """How long it took."""
 
 
+Known = tuple[bytes, int, int, "str | None"]
+"""What is on record of an object: key, and size, time and ETag of its source."""
+
+
 class Deletion(NamedTuple):
     """An object that is to be removed, as it was listed or copied."""
 
@@ -250,6 +254,8 @@ class SliceResult:
     started: float = 0.0
     """Unix time, seconds."""
     ended: float = 0.0
+    equal: list[Known] = field(default_factory=list)
+    """Found equal at the destination, and not on record as that."""
 
 
 class Part(NamedTuple):

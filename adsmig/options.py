@@ -59,6 +59,18 @@ def _pattern(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> tup
     return tuple(re.sub(r"^[“”„](.*)[“”]$", r"\1", text) for text in texts)
 
 
+def _share(_: click.Context, option: click.Parameter, text: str | None) -> float | int | None:
+    """A share, up to 1.0, or a number of objects; None for all."""
+    if text is None:
+        return None
+    if re.fullmatch(r"[1-9]\d{0,17}", text):
+        return int(text)
+    percent = re.fullmatch(r"(\d{1,3}(?:\.\d+)?) ?%", text)
+    if not percent or not 0 < float(percent[1]) <= 100:
+        raise UsageError(f"{option.opts[0]} {text!r}: write a share, as 1%, or a number of objects")
+    return float(percent[1]) / 100
+
+
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FILE_OR_DIRECTORY = click.Path()
 
@@ -159,6 +171,14 @@ SELECTION = together(
     under="What to look at",
 )  # fmt: skip
 
+SAMPLE = together(
+    click.option("--sample", metavar="SHARE", callback=_share,
+                 help="Only so many, chosen evenly by their keys: 1%, or 1000 with JOB."),
+    click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0,
+                 help="Another number chooses others [0]."),
+    under="What to look at",
+)  # fmt: skip
+
 LINKS = together(
     click.option("--links", "keep_links", is_flag=True,
                  help="Copy symbolic links as links, between file systems."),
@@ -213,6 +233,11 @@ REPORT = together(
     under="The report of a dry run",
 )  # fmt: skip
 
+REBUILD = click.option(
+    "--rebuild-manifest", "rebuild", is_flag=True,
+    help="If the manifest is lost or damaged, take what is equal at DST for copied.",
+)  # fmt: skip
+
 DRYRUN = click.option(
     "--dryrun", "--dry-run", is_flag=True, help="Change nothing anywhere; say what would be done."
 )
@@ -220,7 +245,7 @@ DRYRUN = click.option(
 _SAME_NAME = (
     "threads", "workers", "bwlimit_mbps", "connect_timeout_s", "read_timeout_s", "depth",
     "files_from", "existing", "ignore_existing", "update", "delete_src", "delete_dst",
-    "max_delete", "yes", "storage_class", "sse", "tags", "dryrun", "accept_new_host_key",
+    "max_delete", "yes", "seed", "storage_class", "sse", "tags", "dryrun", "accept_new_host_key",
     "verify_tls",
 )  # fmt: skip
 """Options that are fields of a Job."""
@@ -270,6 +295,46 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
     return replace(asked, src=found.src, dst=found.dst, single=found.single, check=True)
 
 
+_OF_PLACES = (
+    "path_style", "src_region", "dst_region", "src_endpoint", "dst_endpoint", "src_set", "dst_set",
+    "src_profile", "dst_profile", "resolve", "connect_to", "anonymous", "keep_links", "record",
+    "files_from",
+)  # fmt: skip
+
+
+def against(copied: Job, manifest: Path, options: dict[str, Any]) -> Job:
+    """The Job that holds what ``copied`` has copied against its manifest."""
+    from adsmig.credentials import with_credentials
+    from adsmig.filters import Filters
+    from adsmig.job import Job
+
+    if copied.command not in ("cp", "sync"):
+        raise UsageError(f"job {copied.id} is one of {copied.command}: name one that copied")
+    if options["https"] is not None or any(options[name] for name in _OF_PLACES):
+        raise UsageError(
+            "a JOB knows where it copied to, and what: leave out the options of addresses, of links"
+            " and --files-from"
+        )
+    names = ("include", "exclude", "include_dir", "exclude_dir",
+             "min_size", "max_size", "newer_than", "older_than")  # fmt: skip
+    return logged_in(
+        Job(
+            "verify",
+            copied.src,
+            with_credentials(copied.dst, "DST") if copied.dst else None,
+            single=copied.single,
+            start=_key(options["start"]),
+            end=_key(options["end"]),
+            filters=Filters(**{name: options[name] for name in names}),
+            links="copy" if copied.links == "copy" else "follow",
+            against=os.path.abspath(manifest),
+            routes=copied.routes,
+            by_directory=copied.by_directory,
+            **fields_of(options),
+        )
+    )
+
+
 def logged_in(job: Job) -> Job:
     """The job with passwords that its SFTP servers want, and that had to be asked for."""
     from dataclasses import replace
@@ -281,7 +346,7 @@ def logged_in(job: Job) -> Job:
 
         return sftp.ready(at, job)
 
-    src = ready(job.src)
+    src = job.src if job.against else ready(job.src)
     assert src
     return replace(job, src=src, dst=ready(job.dst))
 

@@ -34,9 +34,10 @@ class Output:
             with contextlib.suppress(OSError):
                 print(line, file=sys.stderr, flush=True)
 
-    def warning(self, line: str) -> None:
-        """Prints what must not be missed, however little was asked for."""
-        print(line, file=sys.stderr)
+    def warn(self, name: str, line: str) -> None:
+        """Prints what the user has to act on, whatever was asked for; ``name`` is for machines."""
+        print(f"adsmig: {line}", file=sys.stderr, flush=True)
+        self.event(name, message=line)
 
     def event(self, name: str, **values: Any) -> None:
         """Prints a JSON line, if the user asked for such."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,6 +36,8 @@ LONG_READ_S = 1.0
 """An object that took longer to read is looked at again afterwards."""
 
 
+READINGS = 2
+"""Of an object that seems to be damaged: it may have been on the way here."""
 PERMISSIONS = ("mode", "uid", "gid")
 """The names under which objects keep a file's."""
 
@@ -245,13 +248,42 @@ def prove_parts(
         return
     there = dst.stat(key)
     for part in doubtful:
-        start, size = upload.span(part.number)
-        with dst.read(there, start, size) as body:
-            reader = Reader(body, size, False, limits)
-            for _ in reader.chunks():
-                pass
-        if reader.xxh3 != part.checksum:
+        if _read_back(dst, there, limits, *upload.span(part.number)) != part.checksum:
             raise ObjectError("damaged", "what the destination has is not what was sent")
+
+
+def _read_back(dst: Storage, there: Entry, limits: Limits | None, start: int, size: int) -> str:
+    """The xxh3 of a span of an object, hexadecimal."""
+    with dst.read(there, start, size) as body:
+        body.md5 = None  # what the store says of it, is not what it is to be held against
+        reader = Reader(body, size, False, limits)
+        for _ in reader.chunks():
+            pass
+    return reader.xxh3
+
+
+def holds(dst: Storage, there: Entry, checksum: str, limits: Limits | None) -> bool:
+    """Whether an object still has the checksum of an Outcome.  It is read again before that is
+    denied.  Tries again; raises what reading raises, SourceChanged for one that is being written.
+    """
+    form = re.fullmatch(r"xxh3:[0-9a-f]{16}(?:-(\d{1,5})x(\d{1,15}))?", checksum)
+    if not form:
+        raise ObjectError("checksum", f"{checksum!r} is no checksum that this adsmig knows")
+    upload = Upload(there, "", max(1, int(form[2] or there.size)))
+
+    def unit() -> str | None:
+        numbers = range(1, upload.parts + 1)
+        spans = (_read_back(dst, there, limits, *upload.span(number)) for number in numbers)
+        if not form[1]:
+            return f"xxh3:{next(spans)}"
+        parts = zip(numbers, spans, strict=True)
+        return combined_checksum(upload, [Part(number, "", xxh3, None) for number, xxh3 in parts])
+
+    what, stopping = f"reading {there.key!r}", limits.stopping if limits else never
+    final = (SourceChanged,)
+    return any(
+        retry(unit, what, stopping=stopping, final=final) == checksum for _ in range(READINGS)
+    )
 
 
 def combined_checksum(upload: Upload, parts: list[Part]) -> str | None:

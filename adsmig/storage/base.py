@@ -188,6 +188,13 @@ class Storage(Protocol):
         """Removes an unfinished upload; one that is not there is no error.  Tries again."""
         ...
 
+    def uploads(self) -> Iterator[tuple[bytes, str]]:
+        """Key and id of every upload below the Location that was neither completed nor aborted, by
+        whomever it was opened; none where they cannot be listed, and none of a file system, where
+        :meth:`tidy` finds what they left.
+        """
+        ...
+
     def prepare(self) -> None:
         """Makes sure, once before a run, that it can be read, or written to; raises if not."""
         ...

@@ -306,6 +306,10 @@ class LocalStorage:
         with self._translated(), contextlib.suppress(FileNotFoundError):
             self._staging.remove(bytes.fromhex(upload_id))
 
+    def uploads(self) -> Iterator[tuple[bytes, str]]:
+        """None: they lie in the staging directory."""
+        return iter(())
+
     def prepare(self) -> None:
         """Makes the root and the staging directory of a destination, and locks that for as long
         as this storage lives; looks into a source, which has to be the one that it was.

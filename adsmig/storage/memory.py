@@ -205,6 +205,12 @@ class MemoryStorage:
             if self._bucket.uploads.get(self.prefix + key, ("",))[0] == upload_id:
                 del self._bucket.uploads[self.prefix + key]
 
+    def uploads(self) -> Iterator[tuple[bytes, str]]:
+        """See Storage.uploads."""
+        for full, (upload_id, _) in list(self._bucket.uploads.items()):
+            if full.startswith(self.prefix):
+                yield full[len(self.prefix) :], upload_id
+
     def prepare(self) -> None:
         """Nothing to do, here and in the methods below."""
 

@@ -44,7 +44,7 @@ from adsmig.storage.s3object import (
 )
 from adsmig.storage.s3pages import Pages
 from adsmig.storage.s3tags import Tags
-from adsmig.storage.s3upload import completed, opened, strays
+from adsmig.storage.s3upload import completed, opened, unfinished
 from adsmig.storage.signing import encode_path
 from adsmig.storage.tls import context_for
 from adsmig.storage.wire import Response, Wire
@@ -378,8 +378,9 @@ class S3Storage:
             )
         headers = self._headers(key, meta)
         encoded = self.profile.url_encoding
-        for stray in strays(self._wire, self._root, self.prefix + key, encoded):
-            self.abort(key, stray)
+        for full, stray in unfinished(self._wire, self._root, self.prefix + key, encoded):
+            if full == self.prefix + key:
+                self.abort(key, stray)
         upload_id = opened(self._wire, self._path(key), headers)
         wanted = max(part_size_for(entry.size), -(-entry.size // self.profile.max_parts))
         part_size = min(max(wanted, self.profile.min_part), self.profile.max_part)
@@ -435,6 +436,13 @@ class S3Storage:
                 lambda: self._wire.request("DELETE", self._path(key), {"uploadId": upload_id}),
                 "aborting a multipart upload",
             )
+
+    def uploads(self) -> Iterator[tuple[bytes, str]]:
+        """See Storage.uploads."""
+        # That one says that it encodes, and does not.
+        encoded = self.profile.url_encoding and not self._is("SeaweedFS")
+        for full, upload_id in unfinished(self._wire, self._root, self.prefix, encoded):
+            yield full[len(self.prefix) :], upload_id
 
     def prepare(self) -> None:
         """Makes sure that the bucket is there and may be listed; says so soon if not."""

@@ -304,6 +304,10 @@ class SftpStorage:
                 "removing a staged file",
             )
 
+    def uploads(self) -> Iterator[tuple[bytes, str]]:
+        """None: they lie in the staging directory."""
+        return iter(())
+
     # The place
 
     def prepare(self) -> None:
