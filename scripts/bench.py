@@ -233,18 +233,21 @@ class Bench:
         if dst.local or dst.key:
             return None
         bucket, _, prefix = dst.path.partition("/")
-        server = next(one for one in self._servers.values() if bucket in self._buckets(one))
-        pages = (
-            server.client()
-            .get_paginator("list_objects_v2")
-            .paginate(Bucket=bucket, Prefix=f"{prefix}/")
-        )
         return {
             item["Key"].removeprefix(f"{prefix}/"): (item["Size"], item["ETag"].strip('"'))
-            for page in pages
-            for item in page.get("Contents", ())
+            for page in self._pages(bucket, f"{prefix}/")
+            for item in page
             if not item["Key"].endswith("/")
         }
+
+    def _pages(self, bucket: str, prefix: str) -> Iterator[list[dict[str, Any]]]:
+        """What a bucket of one of the servers holds; asked of that, not of a proxy before it."""
+        client = self._client(bucket)
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return (page.get("Contents", []) for page in pages)
+
+    def _client(self, bucket: str) -> Any:
+        return next(one.client() for one in self._servers.values() if bucket in self._buckets(one))
 
     def _buckets(self, server: Server) -> set[str]:
         return {one["Name"] for one in server.client().list_buckets()["Buckets"]}
@@ -253,16 +256,12 @@ class Bench:
         if dst.local or dst.key:
             shutil.rmtree(dst.path)
         else:
-            keys = {
-                "AWS_ACCESS_KEY_ID": Server.access_key,
-                "AWS_SECRET_ACCESS_KEY": Server.secret_key,
-            }
-            command = [program("s5cmd"), "--log", "error", "rm", f"s3://{dst.path}/*"]
-            # What went through a delaying proxy is at the server behind it.
-            hosts = [one.host for one in self._servers.values()
-                     if dst.path.partition("/")[0] in self._buckets(one)]  # fmt: skip
-            command[1:1] = ["--endpoint-url", f"http://{hosts[0]}"]
-            quietly(command, **keys)
+            bucket = dst.path.partition("/")[0]
+            client = self._client(bucket)
+            for page in self._pages(bucket, ""):
+                keys = [{"Key": item["Key"]} for item in page]
+                if keys:
+                    client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
 
 
 def environment() -> dict[str, str]:
@@ -298,9 +297,9 @@ def measure(command: Sequence[str], scratch: Path, key: str = "") -> dict[str, f
     return figures
 
 
-def quietly(command: Sequence[str], **more: str) -> None:
+def quietly(command: Sequence[str]) -> None:
     """Runs a command that is not measured; BenchError if it fails."""
-    done = subprocess.run(command, env={**environment(), **more}, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise BenchError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr[-500:]}")
 
