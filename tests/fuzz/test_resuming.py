@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from adsmig.manifest import Manifest, known_objects
+from adsmig.manifest import Manifest
 from adsmig.model import (
     EVERYTHING,
     Counts,
@@ -27,6 +27,7 @@ from adsmig.model import (
     SliceResult,
     Upload,
 )
+from adsmig.record import known_objects
 
 KEYS = sorted({
     b"a", b"a-", b"a/", b"a/b", b"a//b", b"b", b"b\x00", b"\xff", b"\xff\xfe", b"\xc3\xa9", b"~",
