@@ -768,8 +768,8 @@ def test_each_commit_is_durable_before_it_returns(tmp_path: Path, new: bool) -> 
         # before a checkpoint.
         assert database.connection.execute("PRAGMA synchronous").fetchone() == (full,)
         assert database.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        with database.transaction() as execute:
-            assert execute("PRAGMA synchronous").fetchone() == (full,)
+        with database.transaction():
+            assert database.connection.execute("PRAGMA synchronous").fetchone() == (full,)
     finally:
         database.close()
 
