@@ -12,39 +12,45 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from adsmig.errors import ManifestError, StorageFull
-from adsmig.schema import APPLICATION, SCHEMA, VERSION
+from adsmig.errors import ManifestBusy, ManifestError, StorageFull
+from adsmig.schema import MANIFEST, Schema
 
 ALONE_TRIES = 50
 """A tenth of a second each: to make the tables takes far less."""
 
 
 class Database:
-    """An open manifest's file.  Close it.
+    """An open manifest's file, or that of another ``schema``.  Close it.
 
     Raises ManifestError for a file that is damaged, of a newer schema, or no manifest; StorageFull
     when its file system is.  ``path`` None: in memory, forgotten at the end.
     """
 
-    def __init__(self, path: Path | None, *, create: bool = False) -> None:
+    def __init__(
+        self, path: Path | None, *, create: bool = False, schema: Schema = MANIFEST
+    ) -> None:
         self.path = path
+        self._schema = schema
+        self._name = f"the {schema.name}"
         self._lock_file: IO[str] | None = None
         if path and create:
             self._make_file(path)
         elif path and not path.exists():
-            raise ManifestError(f"no manifest at {path}")
+            raise ManifestError(f"no {schema.name} at {path}")
         with self.errors():
             self.connection = sqlite3.connect(
                 path or ":memory:", isolation_level=None, check_same_thread=False
             )
             self.tables = _sqlite_utils().Database(self.connection, execute_plugins=False)
             version = self._pragma("user_version")
-            if version > VERSION:
+            if version > schema.version:
+                other = ", or name another --manifest" if schema is MANIFEST else ""
                 raise ManifestError(
                     f"{path} was written by a newer adsmig (schema {version}, this one knows"
-                    f" {VERSION}): upgrade adsmig, or name another --manifest"
+                    f" {schema.version}): upgrade adsmig{other}"
                 )
-            if version != VERSION or self._pragma("application_id") != APPLICATION:
+            current = schema.version, schema.application
+            if (version, self._pragma("application_id")) != current:
                 self._bring_up_to_date()
             self.connection.execute("PRAGMA synchronous=FULL")
             self.connection.execute("PRAGMA busy_timeout=10000")
@@ -54,7 +60,7 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as exc:
-            raise ManifestError(f"cannot write the manifest {path}: {exc.strerror}") from exc
+            raise ManifestError(f"cannot write {self._name} {path}: {exc.strerror}") from exc
 
     def _pragma(self, name: str) -> int:
         value: int = self.connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -89,12 +95,12 @@ class Database:
 
     def _make_tables(self, version: int) -> None:
         there = set(self.tables.table_names())
-        ours = 0 < version <= VERSION and there >= {"job", "runs", "shards", "objects"}
+        ours = 0 < version <= self._schema.version and there >= self._schema.first
         if there and not ours:
             raise ManifestError(f"{self.path} is a database of something else than adsmig")
         self.connection.execute("PRAGMA journal_mode=WAL")
         with self.transaction():
-            for name, (columns, key) in SCHEMA.items():
+            for name, (columns, key) in self._schema.tables.items():
                 table = self.tables.table(name)
                 if name not in there:
                     table.create(columns, pk=key)
@@ -102,8 +108,8 @@ class Database:
                 for column in columns.keys() - table.columns_dict.keys():
                     kind = columns[column]
                     table.add_column(column, kind, not_null_default=0 if kind is int else None)
-            self.connection.execute(f"PRAGMA application_id={APPLICATION}")
-            self.connection.execute(f"PRAGMA user_version={VERSION}")
+            self.connection.execute(f"PRAGMA application_id={self._schema.application}")
+            self.connection.execute(f"PRAGMA user_version={self._schema.version}")
 
     def __repr__(self) -> str:
         return f"Database({self.path})"
@@ -122,7 +128,7 @@ class Database:
     def lock(self) -> None:
         """Takes the manifest for this process, until it is closed or the process ends.
 
-        Raises ManifestError naming who holds it.  A file beside the manifest is locked, with
+        Raises ManifestBusy naming who holds it.  A file beside the manifest is locked, with
         flock, which a dead process cannot keep.
         """
         if not self.path:
@@ -130,16 +136,15 @@ class Database:
         try:
             file = open(f"{self.path}.lock", "a+", opener=_private)  # noqa: SIM115
         except OSError as exc:
-            raise ManifestError(f"cannot lock the manifest {self.path}: {exc.strerror}") from exc
+            raise ManifestError(f"cannot lock {self._name} {self.path}: {exc.strerror}") from exc
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             file.seek(0)
             holder = file.read(200).strip() or "another process"
             file.close()
-            raise ManifestError(
-                f"{self.path} is in use by {holder}; wait for it, or end it"
-            ) from exc
+            message = f"{self.path} is in use by {holder}; wait for it, or end it"
+            raise ManifestBusy(message) from exc
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime())
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename} since {since}\n")
@@ -167,11 +172,11 @@ class Database:
             text = " ".join(repr(str(exc))[1:-1].split())[:200]
             if "full" in text or "disk I/O" in text:
                 raise StorageFull(
-                    f"no room for the manifest {self.path} ({text}); free some room"
+                    f"no room for {self._name} {self.path} ({text}); free some room"
                 ) from exc
             raise ManifestError(
-                f"the manifest {self.path} cannot be used ({text}): if it is damaged, restore it"
-                " or move it away and start the job anew"
+                f"{self._name} {self.path} cannot be used ({text}): if it is damaged, restore it"
+                " or move it away and begin anew"
             ) from exc
 
 

@@ -25,6 +25,10 @@ class ManifestError(AdsmigError):
     """The manifest is locked, damaged, of a newer schema, or of another job."""
 
 
+class ManifestBusy(ManifestError):
+    """Another process has the manifest's lock."""
+
+
 class ListingError(AdsmigError):
     """A listing that is not provably complete and ordered; it settles nothing."""
 
