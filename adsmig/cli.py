@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from adsmig import __version__
-from adsmig.errors import AdsmigError, UsageError
-from adsmig.log import begin_log, redacted
+from adsmig.commandline import INVENTORY, MIGRATION, VERIFICATION, Commands, check_report
+from adsmig.errors import AdsmigError
+from adsmig.log import redacted
 from adsmig.options import (
     ADDRESS,
-    COMPARISON,
-    DELETION,
     DRYRUN,
-    LINKS,
     LOG,
     MANIFEST,
     PROGRESS,
-    REPORT,
     SELECTION,
     SPEED,
-    STORING,
     YES,
     Command,
     fields_of,
@@ -35,17 +30,12 @@ from adsmig.options import (
     logged_in,
     together,
 )
-
-if TYPE_CHECKING:
-    from adsmig.output import Output
+from adsmig.output import begin, print_lines
+from adsmig.scheduling import schedule_group, scheduler_command
 
 INTERNAL_ERROR = 3
 
-SRC, DST = click.argument("src"), click.argument("dst")
 JOB = click.argument("job", required=False)
-MIGRATION = (
-    SELECTION, COMPARISON, DELETION, DRYRUN, REPORT, STORING, LINKS, ADDRESS, SPEED, PROGRESS, LOG
-)  # fmt: skip
 
 EPILOG = """\b
 Examples:
@@ -66,41 +56,6 @@ Exit: 0 all good, 1 some objects failed, 2 wrong usage, 3 could not run,
 130 interrupted. The same command again goes on where it ended."""
 
 
-class Commands(click.Group):
-    """A group that takes the options of its commands in front of them as well, as ads-cli does."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Moves what stands before the command behind it.
-
-        ``--end==ff``, as ads-cli's manual has it, means ``--end=ff``.
-        """
-        args = [re.sub(r"^(--(?:start|end))==", r"\1=", one) for one in args]
-        takes_value = {
-            name
-            for command in self.commands.values()
-            for option in command.params
-            if isinstance(option, click.Option) and not option.is_flag and not option.count
-            for name in option.opts
-        }
-        own = {name for option in self.get_params(ctx) for name in option.opts}
-        at = 0
-        while at < len(args) and args[at].startswith("-") and args[at] not in own:
-            at += 2 if args[at] in takes_value else 1
-        if at < len(args) and args[at] in self.commands:
-            args = [args[at], *args[:at], *args[at + 1 :]]
-        return super().parse_args(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the commands in the order of their use, each once."""
-        rows = [
-            (name, command.get_short_help_str(60))
-            for name, command in self.commands.items()
-            if name == command.name
-        ]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
-
-
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(
     __version__, "-V", "--version", prog_name="adsmig", message="%(prog)s %(version)s"
@@ -110,7 +65,7 @@ def cli() -> None:
 
 
 @cli.command("cp", cls=Command, short_help="Copy everything from SRC to DST.")
-@together(SRC, DST, *MIGRATION)
+@MIGRATION
 def copy_command(src: str, dst: str, **options: Any) -> int:
     """Copies everything from SRC to DST.
 
@@ -121,7 +76,7 @@ def copy_command(src: str, dst: str, **options: Any) -> int:
 
 
 @cli.command("sync", cls=Command, short_help="Copy what is new or changed at SRC to DST.")
-@together(SRC, DST, *MIGRATION)
+@MIGRATION
 def sync_command(src: str, dst: str, **options: Any) -> int:
     """Copies what is new or changed at SRC to DST.
 
@@ -162,11 +117,7 @@ def retry_command(job: str | None, manifest: Path | None, **options: Any) -> int
 @cli.command(
     "inventory", cls=Command, short_help="Say what is there, and what a migration would cost."
 )
-@together(
-    SRC,
-    click.option("--for", "dst", metavar="DST", help="What a sync to DST would do."),
-    REPORT, SELECTION, ADDRESS, SPEED, LOG,
-)  # fmt: skip
+@INVENTORY
 def inventory_command(src: str, dst: str | None, **options: Any) -> int:
     """Says what is at SRC: how much, where, of which sizes and ages.
 
@@ -175,13 +126,13 @@ def inventory_command(src: str, dst: str | None, **options: Any) -> int:
     """
     from adsmig import session
 
-    output = _begin(options)
+    output = begin(options)
     job = job_of("inventory", src, dst, {**options, "dryrun": True})
     return session.start(job, None, output)
 
 
 @cli.command("verify", cls=Command, short_help="Compare SRC and DST, and change nothing.")
-@together(SRC, DST, SELECTION, LINKS, ADDRESS, SPEED, PROGRESS, LOG)
+@VERIFICATION
 def verify_command(src: str, dst: str, manifest: Path | None, **options: Any) -> int:
     """Compares SRC and DST by size and content, and reports every difference. Changes nothing.
 
@@ -189,7 +140,7 @@ def verify_command(src: str, dst: str, manifest: Path | None, **options: Any) ->
     """
     from adsmig import session
 
-    output = _begin(options)
+    output = begin(options)
     return session.start(job_of("verify", src, dst, options), manifest, output)
 
 
@@ -204,7 +155,7 @@ def remove_command(src: str, manifest: Path | None, **options: Any) -> int:
     """
     from adsmig import session
 
-    output = _begin(options)
+    output = begin(options)
     job = job_of("rm", src, None, {**options, "keep_links": True})
     return session.remove(job, manifest, output)
 
@@ -215,7 +166,7 @@ def jobs_command(**options: Any) -> int:
     """Lists the jobs of the state directory."""
     from adsmig import session
 
-    return _print(session.job_lines(_begin(options)))
+    return print_lines(session.job_lines(begin(options)))
 
 
 @cli.command("status", cls=Command, short_help="Show a job, its runs and what is left.")
@@ -231,7 +182,7 @@ def status_command(
     """Shows JOB: its runs, what is left to do, what failed."""
     from adsmig import session
 
-    return _print(session.status_lines(job, manifest, html, _begin(options)))
+    return print_lines(session.status_lines(job, manifest, html, begin(options)))
 
 
 @cli.command("failures", cls=Command, short_help="List the objects that failed, with reasons.")
@@ -240,7 +191,7 @@ def failures_command(job: str | None, manifest: Path | None, **options: Any) -> 
     """Lists the objects of JOB that failed and have not been copied since: kind, key, reason."""
     from adsmig import session
 
-    return _print(session.failure_lines(job, manifest, _begin(options)))
+    return print_lines(session.failure_lines(job, manifest, begin(options)))
 
 
 @cli.command("providers", cls=Command, short_help="Show what is known of each kind of store.")
@@ -252,7 +203,11 @@ def providers_command(**options: Any) -> int:
     """
     from adsmig import catalogue
 
-    return _print(catalogue.provider_lines(bool(_begin(options).as_json)))
+    return print_lines(catalogue.provider_lines(bool(begin(options).as_json)))
+
+
+cli.add_command(schedule_group)
+cli.add_command(scheduler_command)
 
 
 def _migrate(command: str, src: str, dst: str, options: dict[str, Any]) -> int:
@@ -261,18 +216,14 @@ def _migrate(command: str, src: str, dst: str, options: dict[str, Any]) -> int:
     manifest = options["manifest"]
     if options["dryrun"] and options["delete_src"]:
         # As in ads-cli: the source is deleted, and nothing is copied.
-        output = _begin(options)
+        output = begin(options)
         chosen = {**options, "dryrun": False, "delete_src": False, "keep_links": True}
         for name in ("record", "storage_class", "sse", "tags", "compare", "max_delete",
                      "delete_dst", "size_only", "checksum"):  # fmt: skip
             chosen[name] = None
         return session.remove(job_of("rm", src, None, chosen), manifest, output)
-    output = _begin(options)
-    if not options["dryrun"]:
-        for name in ("info", "depth", "rate", "prices", "html", "as_csv"):
-            if options[name]:
-                option = {"as_csv": "csv"}.get(name, name)
-                raise UsageError(f"--{option} belongs to the report of --dryrun; add that")
+    output = begin(options)
+    check_report(options)
     return session.start(job_of(command, src, dst, options), manifest, output)
 
 
@@ -282,31 +233,12 @@ def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> 
     from adsmig import session
     from adsmig.credentials import with_credentials
 
-    output = _begin(options)
+    output = begin(options)
     job, path = session.open_job(name, manifest)
     src = with_credentials(job.src, "SRC")
     dst = with_credentials(job.dst, "DST") if job.dst else None
     job = replace(job, src=src, dst=dst, **fields_of(options))
     return logged_in(job), path, output
-
-
-def _begin(options: dict[str, Any]) -> Output:
-    """Begins the log; how results are to be printed."""
-    from adsmig.output import Output
-
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(options["verbose"], 2)]
-    if options["quiet"]:
-        level = logging.ERROR
-    file = options["log_file"]
-    begin_log(min(level, logging.INFO) if file else level, str(file) if file else None)
-    names = ("as_json", "as_csv", "info", "html", "prices", "rate")
-    return Output(bool(options["quiet"]), **{name: options.get(name) for name in names})
-
-
-def _print(lines: Iterable[str]) -> int:
-    for line in lines:
-        click.echo(line)
-    return 0
 
 
 def run(arguments: Sequence[str]) -> int:

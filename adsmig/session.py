@@ -15,11 +15,12 @@ from pathlib import Path
 
 from adsmig import report, scan
 from adsmig.coordinator import Coordinator
-from adsmig.errors import AdsmigError, ManifestError, UsageError
+from adsmig.errors import AdsmigError, ManifestBusy, ManifestError, UsageError
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.keylist import sort_keys
 from adsmig.large import abandon_uploads
+from adsmig.launch import tell
 from adsmig.manifest import Manifest, Run, default_path, jobs, state_directory
 from adsmig.model import Counts, KeyRange, Outcome
 from adsmig.output import Output, text_of
@@ -241,7 +242,13 @@ def _readied(job: Job, run: Run, path: Path | None) -> Iterator[Job]:
 
 def _run(job: Job, path: Path | None, output: Output, begin: Begin) -> int:
     with Manifest(path, create=True) as manifest:
-        manifest.lock()
+        facts = {"job": job.id, "manifest": str(path or "")}
+        try:
+            manifest.lock()
+        except ManifestBusy:
+            tell(**facts, busy=True)
+            raise
+        tell(**facts, busy=False)
         text = manifest.job_json()
         if text and Job.from_json(text).by_directory:
             job = job.sorted_by_directory()
