@@ -4,49 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from adsmig import hooks
-
-
-class Receiver:
-    """An HTTP server that gives its ``answers`` in turn, and keeps what it was sent."""
-
-    def __init__(self) -> None:
-        self.answers: list[int] = []
-        self.received: list[Any] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.received.append((self.path, self.headers["Content-Type"], body))
-                self.send_response(receiver.answers.pop(0) if receiver.answers else 204)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/services/SECRET"
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    one = Receiver()
-    thread = threading.Thread(target=one.server.serve_forever)
-    thread.start()
-    yield one
-    one.server.shutdown()
-    thread.join()
-    one.server.server_close()
+from tests.receiver import Receiver
 
 
 @pytest.fixture(autouse=True)
@@ -56,9 +19,9 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_webhook_gets_json(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     hooks.post(receiver.url, {"schedule": "monthly", "exit_code": 3, "message": "größer"})
-    (path, kind, body), *others = receiver.received
-    assert (path, kind, others) == ("/services/SECRET", "application/json", [])
-    assert json.loads(body) == {"schedule": "monthly", "exit_code": 3, "message": "größer"}
+    assert receiver.paths == ["/services/SECRET"]
+    (body,) = map(json.loads, receiver.bodies)
+    assert body == {"schedule": "monthly", "exit_code": 3, "message": "größer"}
     assert not caplog.records
 
 
@@ -79,7 +42,7 @@ def test_it_is_tried_a_few_times_where_that_can_help(
 ) -> None:
     receiver.answers = answers
     hooks.post(receiver.url, {})
-    assert len(receiver.received) == requests
+    assert len(receiver.bodies) == requests
     assert trouble in caplog.text
     assert bool(trouble) == bool(caplog.text)
     assert "SECRET" not in caplog.text
