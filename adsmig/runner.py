@@ -10,14 +10,22 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
+from adsmig.errors import AdsmigError
 from adsmig.hooks import post, run_command
 from adsmig.launch import WORD, launch, told
 from adsmig.schedule import Schedule, ScheduledRun
 from adsmig.schedules import Schedules
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
+PAUSE_S = 5.0
+"""Between tries at what may be possible later: there may be room on a disk again."""
 _COULD_NOT_RUN = 3
 _MESSAGE_SIZE = 1000
 """Bytes of the end of what a run printed, in which its last line is looked for."""
@@ -28,14 +36,14 @@ def perform(schedules: Schedules, run: str, lock: int | None) -> None:
 
     With ``lock`` None it is over, lost, and only the hooks are called.
     """
-    found = schedules.find(run)
+    found = _insist(partial(schedules.find, run))
     if not found:
         return  # removed meanwhile
     if lock is not None:
         state, code, job = _job(schedules, *found, lock)
-        schedules.end(run, state, code, job)
+        _insist(partial(schedules.end, run, state, code, job))
         os.close(lock)  # the hooks keep no run waiting
-        found = schedules.find(run)
+        found = _insist(partial(schedules.find, run))
     if found and found[1].failed:
         _call_hooks(*found)
 
@@ -46,19 +54,35 @@ def _job(
     """Runs the job, once no other process has its manifest: state, exit code, id."""
     while True:
         process = launch(schedule.arguments, run.output, {WORD: str(run.word)}, [lock])
-        schedules.note(run.id, "running", process.pid)
+        _insist(partial(schedules.note, run.id, "running", process.pid))
         code = process.wait()
         word = told(run.word)
         job = word.get("job", "")
         if code != _COULD_NOT_RUN or not word.get("busy"):
             return "ended", 128 - code if code < 0 else code, job
-        schedules.note(run.id, "waiting", None)
-        with open(f"{word['manifest']}.lock", "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-        found = schedules.find(run.id)
-        if not found or found[0].paused:
+        _insist(partial(schedules.note, run.id, "waiting", None))
+        try:
+            with open(f"{word['manifest']}.lock", "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+        except OSError:
+            time.sleep(PAUSE_S)
+        found = _insist(partial(schedules.find, run.id))
+        if not found or (found[0].paused and run.due is not None):
             return "skipped", None, job
         run.word.unlink(missing_ok=True)
+
+
+def _insist(action: Callable[[], T]) -> T:
+    """What ``action`` comes to, however long the schedules cannot be read or written."""
+    said = ""
+    while True:
+        try:
+            return action()
+        except AdsmigError as exc:
+            if str(exc) != said:
+                said = str(exc)
+                log.error("%s", exc)
+            time.sleep(PAUSE_S)
 
 
 def _call_hooks(schedule: Schedule, run: ScheduledRun) -> None:

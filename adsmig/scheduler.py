@@ -36,9 +36,12 @@ class Scheduler:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns once nothing is begun any more, after no more than a moment."""
+        """Returns once nothing is begun any more, after no more than a moment.
+
+        A run that is just being begun is either whole by then, or is lost, and begun again later.
+        """
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(LONGEST_SLEEP_S)
 
     def tick(self) -> float:
         """Begins what is due; how many seconds later to look again, at the latest."""

@@ -279,15 +279,16 @@ def test_a_run_that_was_lost_is_begun_again_once(
     assert [one.state for one in schedules.runs("nightly")] == ["lost", "lost"]
 
 
-def test_a_run_waits_for_one_begun_on_the_command_line(place: Place, schedules: Schedules) -> None:
+def test_a_run_waits_for_one_begun_on_the_command_line(
+    place: Place, missed: Schedules, schedules: Schedules
+) -> None:
     place.close()
     command = [sys.executable, "-m", "adsmig", *place.arguments]
-    schedules.add(place.arguments, "0 2 1 * *", name="nightly")
-    schedules.add(place.arguments, "0 2 1 * *", name="paused")
     with subprocess.Popen(command) as other:
         wait_for(lambda: list(schedules.path.parent.glob("jobs/*.db.lock")))
         for name in ("nightly", "paused"):
-            schedules.run_now(name)
+            missed.add(place.arguments, "0 2 * * *", name=name)
+            assert schedules.begin(name)
             wait_for(lambda name=name: last(schedules, name).state == "waiting")  # type: ignore[misc]
         schedules.pause("paused")
         place.open()
@@ -298,6 +299,20 @@ def test_a_run_waits_for_one_begun_on_the_command_line(place: Place, schedules: 
     assert (run.state, run.exit_code) == ("ended", 0)
     assert f"in use by process {other.pid}" in run.output.read_text()
     assert last(schedules, "paused").state == "skipped"
+
+
+def test_a_result_is_noted_once_that_is_possible_again(place: Place, schedules: Schedules) -> None:
+    place.close()
+    schedules.add(place.arguments, "0 2 1 * *", name="nightly")
+    schedules.run_now("nightly")
+    wait_for(under_way(schedules))
+    run, content = last(schedules), schedules.path.read_bytes()
+    schedules.path.write_bytes(b"no database" * 1000)
+    place.open()
+    wait_for(lambda: "cannot be used" in run.output.read_text())
+    schedules.path.write_bytes(content)
+    wait_for(ended(schedules))
+    assert (last(schedules).id, last(schedules).exit_code) == (run.id, 0)
 
 
 def test_only_failures_are_told_of(
@@ -335,10 +350,8 @@ def test_only_failures_are_told_of(
         f"bad 1 {bad.job} {bad.output}",
         f"missing 3  {missing.output}",
     ]
-    bodies = sorted(
-        (json.loads(body) for _, _, body in receiver.received), key=lambda b: b["exit_code"]
-    )
-    assert bodies[0] == {
+    bodies = {body["schedule"]: body for body in map(json.loads, receiver.bodies)}
+    assert bodies["bad"] == {
         "event": "failure",
         "schedule": "bad",
         "job": bad.job,
