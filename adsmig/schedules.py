@@ -127,7 +127,7 @@ class Schedules:
             _row(database, name)
             execute("DELETE FROM schedules WHERE name = ?", (name,))
             execute("DELETE FROM runs WHERE schedule = ?", (name,))
-        if lock := self._lock(name):
+        if (lock := self._lock(name)) is not None:
             shutil.rmtree(self._folder(name), ignore_errors=True)
             os.close(lock)
 
@@ -266,7 +266,10 @@ class Schedules:
         folder = self._folder(name)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # It may have become 0, if that was closed, which is something else in the run.
+            lock = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.close(file)
         except OSError as exc:
             raise AdsmigError(f"cannot write into {folder}: {exc.strerror}") from exc
         for left in reversed(range(LOCK_TRIES if kind == fcntl.LOCK_EX else 1)):
@@ -308,8 +311,8 @@ class Schedules:
         )
 
     def _runs(self, database: Database, name: str, most: int = -1) -> list[ScheduledRun]:
-        """The last one first."""
-        query = "SELECT * FROM runs WHERE schedule = ? ORDER BY started DESC, rowid DESC LIMIT ?"
+        """The last one first, whatever was done to the clock."""
+        query = "SELECT * FROM runs WHERE schedule = ? ORDER BY rowid DESC LIMIT ?"
         return [self._run(row) for row in database.tables.query(query, [name, most])]
 
     def _run(self, row: dict[str, Any]) -> ScheduledRun:

@@ -19,7 +19,13 @@ def schedule_group() -> None:
     """Keeps the list of jobs that run again and again, while `adsmig scheduler` runs."""
 
 
-@schedule_group.command("add", cls=Command, short_help="Add a schedule.")
+@schedule_group.command(
+    "add",
+    cls=Command,
+    short_help="Add a schedule.",
+    # What follows COMMAND is COMMAND's, with or without the "--".
+    context_settings={"allow_interspersed_args": False},
+)
 @together(
     click.option("--cron", required=True, metavar="FIELDS",
                  help="When: minute, hour, day, month, weekday, as in '0 2 1 * *'."),

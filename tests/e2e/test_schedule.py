@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def scheduler() -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "adsmig", "scheduler", "-q"]
+        # Without a standard input, as some daemons are started.
+        command = ["sh", "-c", 'exec "$0" -m adsmig scheduler -q <&-', sys.executable]
         started.append(subprocess.Popen(command, start_new_session=True))
         return started[-1]
 
@@ -136,7 +138,15 @@ def test_the_commands(adsmig: Adsmig, place: Place, schedules: Schedules) -> Non
     arguments = place.arguments
     adsmig("schedule", "add", "--cron", "0 2 1 * *", "--", *arguments[:1], code=2)
     refused = adsmig(
-        "schedule", "add", "--cron", "0 2 1 * *", "--", "sync", "s3://AK:s3cr3t@b/", "/x/", code=2
+        "schedule",
+        "add",
+        "--cron",
+        "0 2 1 * *",
+        "sync",
+        "s3://AK:s3cr3t@b/",
+        "/x/",
+        "--tags",
+        code=2,
     )
     assert "--src-profile" in refused.stderr
     assert "s3cr3t" not in refused.stderr
@@ -175,7 +185,7 @@ def test_the_commands(adsmig: Adsmig, place: Place, schedules: Schedules) -> Non
     )
 
 
-def test_a_missed_run_is_made_up_for_once_by_two_schedulers(
+def test_a_missed_run_is_made_up_for_once_by_two_schedulers_and_outlives_them(
     place: Place,
     missed: Schedules,
     schedules: Schedules,
@@ -185,11 +195,12 @@ def test_a_missed_run_is_made_up_for_once_by_two_schedulers(
     missed.add(place.arguments, "0 2 * * *", name="nightly", timezone="Europe/Berlin")
     schedulers = scheduler(), scheduler()
     wait_for(under_way(schedules))
+    for one, number in zip(schedulers, (signal.SIGTERM, signal.SIGINT), strict=True):
+        one.send_signal(number)
+        assert one.wait(PATIENCE_S) == 0
+    assert last(schedules).state == "running"
     place.open()
     wait_for(ended(schedules))
-    for one in schedulers:
-        one.send_signal(signal.SIGTERM)
-        assert one.wait(60) == 0
     Scheduler(schedules).tick()
     (run,) = schedules.runs("nightly")
     assert run.due
@@ -373,8 +384,9 @@ def test_only_the_last_runs_are_kept(
     monkeypatch.setattr("adsmig.schedules.KEPT", 1)
     schedules.add(("sync", "/nowhere/", f"{place.dst}/"), "0 2 1 * *", name="nightly")
     runs = []
-    for _ in range(3):
-        runs.append(schedules.run_now("nightly"))
+    for hours in (0, 0, -2):  # the clock is put back before the last one
+        clock = partial(float.__add__, time.time(), 3600.0 * hours)
+        runs.append(Schedules(clock=clock).run_now("nightly"))
         wait_for(ended(schedules))
     assert [run.id for run in schedules.runs("nightly")] == [runs[2].id, runs[1].id]
     assert [run.output.exists() for run in runs] == [False, True, True]
