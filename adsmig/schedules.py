@@ -266,10 +266,7 @@ class Schedules:
         folder = self._folder(name)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            # It may have become 0, if that was closed, which is something else in the run.
-            lock = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3)
-            os.close(file)
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise AdsmigError(f"cannot write into {folder}: {exc.strerror}") from exc
         for left in reversed(range(LOCK_TRIES if kind == fcntl.LOCK_EX else 1)):

@@ -93,8 +93,7 @@ def scheduler() -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        # Without a standard input, as some daemons are started.
-        command = ["sh", "-c", 'exec "$0" -m adsmig scheduler -q <&-', sys.executable]
+        command = [sys.executable, "-m", "adsmig", "scheduler", "-q"]
         started.append(subprocess.Popen(command, start_new_session=True))
         return started[-1]
 
@@ -278,6 +277,7 @@ def test_a_run_that_was_lost_is_begun_again_once(
         assert run.pid
         runner = psutil.Process(run.pid).ppid()
         kill_session(runner)
+        wait_for(lambda runner=runner: not psutil.pid_exists(runner))  # type: ignore[misc]
         tick()
         assert last(schedules).id == run.id, "its job is still there"
         kill_session(run.pid)
