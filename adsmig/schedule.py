@@ -108,7 +108,9 @@ class Schedule:
     paused: bool
     created: float
     next_run: float | None
-    """Unix time, in the past if it has been missed; None while it is paused."""
+    """Unix time, in the past if it has been missed; None while it is paused, or in ``trouble``."""
+    trouble: str
+    """Why nobody can say when it is due: a time zone that this machine does not know any more."""
     last_run: ScheduledRun | None
 
     @property

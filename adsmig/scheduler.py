@@ -50,9 +50,11 @@ class Scheduler:
             schedules = self._schedules.all()
             self._trouble.pop("", None)
         except AdsmigError as exc:
-            self._complain("", exc)
+            self._complain("", str(exc))
             return LONGEST_SLEEP_S
         for one in schedules:
+            if one.trouble:
+                self._complain(one.name, f"{one.name} is not run: {one.trouble}")
             if one.calls(now) and not self._stopping.is_set():
                 self._begin(one, now)
         times = [one.next_run - now for one in schedules if one.next_run and one.next_run > now]
@@ -62,7 +64,7 @@ class Scheduler:
         try:
             run = self._schedules.begin(schedule.name)
         except AdsmigError as exc:
-            self._complain(schedule.name, exc)
+            self._complain(schedule.name, str(exc))
             return
         self._trouble.pop(schedule.name, None)
         if run:
@@ -70,10 +72,10 @@ class Scheduler:
             again = ", again, for it was cut off" if run.again else ""
             log.info("%s begins%s%s; it prints to %s", schedule.name, late, again, run.output)
 
-    def _complain(self, name: str, error: AdsmigError) -> None:
+    def _complain(self, name: str, error: str) -> None:
         """Says what is wrong, once for as long as it is."""
-        if self._trouble.get(name) != str(error):
-            self._trouble[name] = str(error)
+        if self._trouble.get(name) != error:
+            self._trouble[name] = error
             log.error("%s", error)
 
     def _serve(self) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import secrets
 import shutil
@@ -32,8 +31,6 @@ from adsmig.launch import launch, told
 from adsmig.manifest import state_directory
 from adsmig.schedule import SCHEDULES, Schedule, ScheduledRun, check_name, check_webhook
 from adsmig.triggers import local_timezone, next_time
-
-log = logging.getLogger(__name__)
 
 KEPT = 20
 """Ended runs of a schedule that are kept, with what they printed."""
@@ -287,12 +284,12 @@ class Schedules:
         return run
 
     def _schedule(self, database: Database, row: dict[str, Any]) -> Schedule:
-        next_run = None
+        next_run, trouble = None, ""
         if not row["paused"]:
             try:
                 next_run = next_time(row["cron"], row["timezone"], _since(row, self.clock()))
-            except UsageError as exc:  # a time zone that this machine does not know any more
-                log.warning("schedule %s: %s", row["name"], exc)
+            except UsageError as exc:
+                trouble = str(exc)
         runs = self._runs(database, row["name"], 1)
         return Schedule(
             row["name"],
@@ -304,6 +301,7 @@ class Schedules:
             bool(row["paused"]),
             row["created"],
             next_run,
+            trouble,
             self._seen(runs[0]) if runs else None,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from adsmig.output import Output
+from adsmig.output import Output, text_of
 from adsmig.progress import duration
 from adsmig.report import clock
 from adsmig.schedule import Schedule, ScheduledRun
@@ -37,12 +38,13 @@ def schedule_event(one: Schedule) -> dict[str, Any]:
         "name": one.name,
         "cron": one.cron,
         "timezone": one.timezone,
-        "arguments": list(one.arguments),
+        "arguments": [text_of(os.fsencode(text)) for text in one.arguments],
         "on_failure": one.on_failure,
         "webhook": urlsplit(one.webhook).hostname or "",
         "paused": one.paused,
         "created": one.created,
         "next_run": one.next_run,
+        "trouble": one.trouble,
         "last_run": run_event(one.last_run) if one.last_run else None,
     }
 
@@ -65,7 +67,7 @@ def run_event(run: ScheduledRun) -> dict[str, Any]:
 def next_run(one: Schedule, now: float) -> str:
     """When a schedule is due, or since when it has been, on the clocks of its time zone."""
     if one.next_run is None:
-        return "paused" if one.paused else "unknown"
+        return "paused" if one.paused else one.trouble
     at = datetime.fromtimestamp(one.next_run, ZoneInfo(one.timezone))
     since = "due since " if one.next_run <= now else ""
     return f"{since}{at:%Y-%m-%d %H:%M} {one.timezone}"
