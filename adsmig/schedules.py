@@ -262,7 +262,8 @@ class Schedules:
         """The lock of a schedule, an open file; None if a run has it."""
         folder = self._folder(name)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in (folder.parent, folder):
+                directory.mkdir(mode=0o700, exist_ok=True)
             lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise AdsmigError(f"cannot write into {folder}: {exc.strerror}") from exc
