@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -12,8 +13,16 @@ from typing import Any
 import click
 
 from adsmig import __version__
-from adsmig.commandline import INVENTORY, MIGRATION, VERIFICATION, Commands, check_report
+from adsmig.commandline import (
+    INVENTORY,
+    MIGRATION,
+    VERIFICATION,
+    Commands,
+    check_migration,
+    check_sample,
+)
 from adsmig.errors import AdsmigError
+from adsmig.interruption import INTERRUPTED
 from adsmig.log import redacted
 from adsmig.options import (
     ADDRESS,
@@ -23,8 +32,10 @@ from adsmig.options import (
     PROGRESS,
     SELECTION,
     SPEED,
+    TLS,
     YES,
     Command,
+    against,
     fields_of,
     job_of,
     logged_in,
@@ -34,6 +45,8 @@ from adsmig.output import begin, print_lines
 from adsmig.scheduling import schedule_group, scheduler_command
 
 INTERNAL_ERROR = 3
+NO_READER = 141
+"""As of a command that SIGPIPE ended."""
 
 JOB = click.argument("job", required=False)
 
@@ -91,7 +104,7 @@ cli.add_command(copy_command, "pcopy")
 
 
 @cli.command("resume", cls=Command, short_help="Go on with an unfinished run.")
-@together(JOB, YES, SPEED, PROGRESS, LOG)
+@together(JOB, YES, TLS, SPEED, PROGRESS, LOG)
 def resume_command(job: str | None, manifest: Path | None, **options: Any) -> int:
     """Goes on with an unfinished run of JOB (an id from `adsmig jobs`; default: the last used).
 
@@ -105,7 +118,7 @@ def resume_command(job: str | None, manifest: Path | None, **options: Any) -> in
 
 
 @cli.command("retry", cls=Command, short_help="Try again the objects that failed.")
-@together(JOB, YES, SPEED, PROGRESS, LOG)
+@together(JOB, YES, TLS, SPEED, PROGRESS, LOG)
 def retry_command(job: str | None, manifest: Path | None, **options: Any) -> int:
     """Tries again the objects of JOB that failed, and no others."""
     from adsmig import session
@@ -133,15 +146,28 @@ def inventory_command(src: str, dst: str | None, **options: Any) -> int:
 
 @cli.command("verify", cls=Command, short_help="Compare SRC and DST, and change nothing.")
 @VERIFICATION
-def verify_command(src: str, dst: str, manifest: Path | None, **options: Any) -> int:
+def verify_command(src: str, dst: str | None, manifest: Path | None, **options: Any) -> int:
     """Compares SRC and DST by size and content, and reports every difference. Changes nothing.
 
     Content is read wherever both sides do not have the same MD5 on record.
+
+    With JOB (an id from `adsmig jobs`, or a manifest's file) alone, reads what that job has copied,
+    and compares it with the checksums that its manifest holds. The source is not needed.
     """
+    from dataclasses import replace
+
     from adsmig import session
 
     output = begin(options)
-    return session.start(job_of("verify", src, dst, options), manifest, output)
+    check_sample(dst, options)
+    if dst is None:
+        copied, record = session.open_job(src, None)
+        job = logged_in(against(copied, record, options))
+    else:
+        job = job_of("verify", src, dst, options)
+    if (share := options["sample"]) is not None:
+        job = replace(job, sample=session.sample_of(job, share))
+    return session.start(job, manifest, output)
 
 
 @cli.command("rm", cls=Command, short_help="Delete what is at URI and selected; asks first.")
@@ -223,8 +249,8 @@ def _migrate(command: str, src: str, dst: str, options: dict[str, Any]) -> int:
             chosen[name] = None
         return session.remove(job_of("rm", src, None, chosen), manifest, output)
     output = begin(options)
-    check_report(options)
-    return session.start(job_of(command, src, dst, options), manifest, output)
+    check_migration(options)
+    return session.start(job_of(command, src, dst, options), manifest, output, options["rebuild"])
 
 
 def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> tuple[Any, ...]:
@@ -235,7 +261,7 @@ def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> 
 
     output = begin(options)
     job, path = session.open_job(name, manifest)
-    src = with_credentials(job.src, "SRC")
+    src = job.src if job.against else with_credentials(job.src, "SRC")
     dst = with_credentials(job.dst, "DST") if job.dst else None
     job = replace(job, src=src, dst=dst, **fields_of(options))
     return logged_in(job), path, output
@@ -248,6 +274,7 @@ def run(arguments: Sequence[str]) -> int:
     verbose = any(one in ("-v", "-vv", "--verbose") for one in arguments)
     try:
         code = cli.main(list(arguments), prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message())
@@ -261,10 +288,10 @@ def run(arguments: Sequence[str]) -> int:
             logging.getLogger(__name__).info("this is where it came from", exc_info=exc)
         return exc.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return 130
-    except BrokenPipeError:
+        return INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # which is what click makes of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return NO_READER
     except Exception as exc:
         if verbose:
             logging.getLogger(__name__).exception("internal error")
@@ -277,4 +304,5 @@ def run(arguments: Sequence[str]) -> int:
 
 def _tell(message: str) -> None:
     """Prints an error, which may quote an address that stood where none is expected."""
-    click.echo(redacted(message), err=True)
+    with contextlib.suppress(OSError):  # of a terminal that is gone
+        click.echo(redacted(message), err=True)

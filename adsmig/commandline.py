@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,11 +20,14 @@ from adsmig.options import (
     LINKS,
     LOG,
     PROGRESS,
+    REBUILD,
     REPORT,
+    SAMPLE,
     SELECTION,
     SPEED,
     STORING,
     Command,
+    against,
     job_asked,
     together,
 )
@@ -35,16 +39,20 @@ _SRC, _DST = click.argument("src"), click.argument("dst")
 
 MIGRATION = together(
     _SRC, _DST,
-    SELECTION, COMPARISON, DELETION, DRYRUN, REPORT, STORING, LINKS, ADDRESS, SPEED, PROGRESS, LOG,
+    SELECTION, COMPARISON, DELETION, DRYRUN, REPORT, STORING, LINKS, ADDRESS, SPEED, PROGRESS,
+    REBUILD, LOG,
 )  # fmt: skip
 INVENTORY = together(
     _SRC,
     click.option("--for", "dst", metavar="DST", help="What a sync to DST would do."),
     REPORT, SELECTION, ADDRESS, SPEED, LOG,
 )  # fmt: skip
-VERIFICATION = together(_SRC, _DST, SELECTION, LINKS, ADDRESS, SPEED, PROGRESS, LOG)
+VERIFICATION = together(
+    click.argument("src", metavar="SRC|JOB"), click.argument("dst", metavar="DST", required=False),
+    SELECTION, SAMPLE, LINKS, ADDRESS, SPEED, PROGRESS, LOG,
+)  # fmt: skip
 
-_FILES = ("files_from", "manifest", "log_file", "record", "html", "prices")
+_FILES = ("files_from", "manifest", "log_file", "record", "html", "prices", "ca_bundle")
 """Options that name files."""
 
 
@@ -83,9 +91,11 @@ class Commands(click.Group):
             formatter.write_dl(rows)
 
 
-def check_report(options: dict[str, Any]) -> None:
-    """Raises UsageError for options of a dry run's report without one."""
+def check_migration(options: dict[str, Any]) -> None:
+    """Raises UsageError for options that a dry run has and a real one has not, or the reverse."""
     if options["dryrun"]:
+        if options["rebuild"]:
+            raise UsageError("--dryrun keeps no manifest: leave out --rebuild-manifest")
         return
     for name in ("info", "depth", "rate", "prices", "html", "as_csv"):
         if options[name]:
@@ -93,8 +103,14 @@ def check_report(options: dict[str, Any]) -> None:
             raise UsageError(f"--{option} belongs to the report of --dryrun; add that")
 
 
+def check_sample(dst: str | None, options: dict[str, Any]) -> None:
+    """Raises UsageError for a number of objects where nobody knows how many there are."""
+    if isinstance(options["sample"], int) and dst is not None:
+        raise UsageError("--sample N needs to know how many there are, as a JOB does: say N%")
+
+
 def job_later(arguments: Sequence[str]) -> Job:
-    """What ``adsmig ARGUMENTS...`` would do; neither place is looked at.
+    """What ``adsmig ARGUMENTS...`` would do; neither place is looked at, but a JOB's manifest is.
 
     Raises UsageError for a command line that is wrong, or means something else at another time and
     place: one with a relative path, or with a secret, which would have to be kept.
@@ -129,23 +145,32 @@ def _job(command: str, src: str, dst: str | None, options: dict[str, Any]) -> Jo
             )
         if at.scheme == "file" and not text.startswith(("/", "~", "file:")):
             raise UsageError(f"{text!r} depends on the current directory: write {at}")
-    for name in _FILES:
-        if (file := options.get(name)) and not os.path.isabs(file):
-            raise UsageError(f"{str(file)!r} depends on the current directory: write a whole path")
+    _check_files(options)
     return job_asked(command, src, dst, options)
+
+
+def _check_files(options: dict[str, Any]) -> None:
+    for name in _FILES:
+        if options.get(name):
+            _check_path(options[name])
+
+
+def _check_path(file: str | Path) -> None:
+    if not os.path.isabs(file):
+        raise UsageError(f"{str(file)!r} depends on the current directory: write a whole path")
 
 
 @_later.command("cp", cls=Command, add_help_option=False)
 @MIGRATION
 def _copy(src: str, dst: str, **options: Any) -> Job:
-    check_report(options)
+    check_migration(options)
     return _job("cp", src, dst, options)
 
 
 @_later.command("sync", cls=Command, add_help_option=False)
 @MIGRATION
 def _sync(src: str, dst: str, **options: Any) -> Job:
-    check_report(options)
+    check_migration(options)
     return _job("sync", src, dst, options)
 
 
@@ -157,8 +182,16 @@ def _inventory(src: str, dst: str | None, **options: Any) -> Job:
 
 @_later.command("verify", cls=Command, add_help_option=False)
 @VERIFICATION
-def _verify(src: str, dst: str, **options: Any) -> Job:
-    return _job("verify", src, dst, options)
+def _verify(src: str, dst: str | None, **options: Any) -> Job:
+    from adsmig import session
+
+    check_sample(dst, options)
+    if dst is not None:
+        return _job("verify", src, dst, options)
+    if os.path.isfile(src):
+        _check_path(src)
+    _check_files(options)
+    return against(*session.open_job(src, None), options)
 
 
 for _name in ("copy", "pcopy"):

@@ -10,7 +10,7 @@ import xxhash
 
 from adsmig.errors import SourceChanged, TransientError
 from adsmig.limits import Limits
-from adsmig.model import Entry, md5_in
+from adsmig.model import Entry, combined_etag, md5_in
 from adsmig.retry import never, retry
 from adsmig.storage.base import Body, Storage
 
@@ -33,28 +33,59 @@ class Reader:
     bytes damaged on the way here never make a whole object.
     """
 
-    def __init__(self, body: Body, size: int, want_md5: bool, limits: Limits | None) -> None:
+    def __init__(
+        self,
+        body: Body,
+        size: int,
+        want_md5: bool,
+        limits: Limits | None,
+        parts: PartsMd5 | None = None,
+    ) -> None:
+        """``parts``: what the source's ETag says instead, of an object put in parts."""
         self._body, self._size, self._limits = body, size, limits
+        self._parts = parts
+        self._left = size
+        self._held: memoryview | None = None
         self._xxh3 = xxhash.xxh3_64()
         self._md5 = hashlib.md5(usedforsecurity=False) if want_md5 or body.md5 else None
 
+    def md5_ahead(self) -> str | None:
+        """The MD5 of all of it, before any is given out: the source's own, or that of what the
+        buffer can hold, which is read therefore; None if neither is at hand.
+        """
+        if self._body.md5 or not self._md5 or self._size > CHUNK:
+            return self._body.md5
+        view, at = _buffer.view, 0
+        while self._left:
+            at += len(self._next(view[at:]))
+        self._held = view[:at]
+        return self.md5
+
     def chunks(self) -> Iterator[memoryview]:
         """Views of the calling thread's one buffer, each valid until the next is asked for."""
-        left, view = self._size, _buffer.view
-        while left:
-            count = self._body.readinto(view[:left] if left < CHUNK else view)
-            if not count:
-                raise SourceChanged(f"the content ended {left} bytes early")
-            left -= count
-            chunk = view[:count]
-            self._xxh3.update(chunk)
-            if self._md5:
-                self._md5.update(chunk)
-                if not left and self._body.md5 and self.md5 != self._body.md5:
-                    raise TransientError("what was read does not match the source's MD5")
-            if self._limits:
-                self._limits.take(count)
-            yield chunk
+        if self._held:
+            yield self._held
+        while self._left:
+            yield self._next(_buffer.view)
+
+    def _next(self, view: memoryview) -> memoryview:
+        count = self._body.readinto(view[: self._left] if self._left < len(view) else view)
+        if not count:
+            raise SourceChanged(f"the content ended {self._left} bytes early")
+        self._left -= count
+        chunk = view[:count]
+        self._xxh3.update(chunk)
+        if self._md5:
+            self._md5.update(chunk)
+            if not self._left and self._body.md5 and self.md5 != self._body.md5:
+                raise TransientError("what was read does not match the source's MD5")
+        if self._parts:
+            self._parts.update(chunk)
+            if not self._left:
+                self._parts.check(self.xxh3)
+        if self._limits:
+            self._limits.take(count)
+        return chunk
 
     @property
     def md5(self) -> str | None:
@@ -65,6 +96,42 @@ class Reader:
     def xxh3(self) -> str:
         """Of what was read so far, hexadecimal."""
         return self._xxh3.hexdigest()
+
+
+class PartsMd5:
+    """Holds bytes in passing against the ETag of an object put in parts, if all but the last were
+    of ``size`` bytes.  ``doubts``: hashes of what was read before, and did not match.
+    """
+
+    def __init__(self, size: int, etag: str, doubts: set[str]) -> None:
+        self._size, self._etag, self._doubts = size, etag, doubts
+        self._md5s: list[str] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._left = self._size
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    def update(self, chunk: memoryview) -> None:
+        """Takes the next bytes."""
+        while chunk:
+            piece = chunk[: self._left]
+            self._md5.update(piece)
+            self._left -= len(piece)
+            chunk = chunk[len(piece) :]
+            if not self._left:
+                self._md5s.append(self._md5.hexdigest())
+                self._begin()
+
+    def check(self, xxh3: str) -> None:
+        """At the end of content with this hash; TransientError if it is not what the ETag says.
+
+        If it was read as such before, it was not damaged on its way: the parts are of other sizes.
+        """
+        last = [] if self._left == self._size else [self._md5.hexdigest()]
+        if combined_etag([*self._md5s, *last]) != self._etag.lower() and xxh3 not in self._doubts:
+            self._doubts.add(xxh3)
+            raise TransientError("what was read does not match the source's ETag")
 
 
 def digest(storage: Storage, entry: Entry, limits: Limits | None, want_md5: bool = False) -> Reader:

@@ -8,25 +8,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from adsmig import worker
+from adsmig import failpoint, worker
 from adsmig.deletions import Deletions
 from adsmig.directories import Directories
 from adsmig.errors import AdsmigError
+from adsmig.interruption import answered
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.large import LargeObjects, abandon_uploads
+from adsmig.ledger import Run
 from adsmig.limits import SLOTS, Lease, Limits
-from adsmig.manifest import Manifest, Run
+from adsmig.manifest import Manifest
 from adsmig.model import (
     Budget,
     Counts,
@@ -36,7 +36,8 @@ from adsmig.model import (
     What,
 )
 from adsmig.place import refuse_one_place, same_place
-from adsmig.pool import kill, processes
+from adsmig.pool import close, kill, processes
+from adsmig.room import patiently
 from adsmig.scan import holds_objects, plan_of
 from adsmig.storage.base import Identity
 from adsmig.transfer import failure
@@ -103,6 +104,7 @@ class Coordinator:
         self.refused = ""
         """Why what only the destination has was not removed."""
         self.interrupted = False
+        self._driving = False
         self.inventory = Inventory(job.began_ns, job.depth) if job.dryrun else None
         self._watch = watch
         self._given = executor
@@ -132,20 +134,13 @@ class Coordinator:
         Raises AdsmigError when it cannot even begin, and what a broken manifest raises.
         """
         try:
-            with self._signals():
-                self._prepare()
-                self._drive()
-                while self.stop and self.stop.kind == "OrderError" and not self.job.by_directory:
-                    log.warning("%s; listing it one directory at a time", self.stop.message)
-                    self.job = self.job.sorted_by_directory()
-                    self._begin_again()
-                    self.stop = None
-                    if self.inventory:
-                        self.inventory = Inventory(self.job.began_ns, self.job.depth)
-                    self._close_executor()
-                    self._limits.remove()
-                    self._limits = self._new_limits(self._limits.path)
+            with answered(self.interrupt, self._leave):
+                with contextlib.suppress(KeyboardInterrupt):
+                    self._prepare()
                     self._drive()
+                    while self._is_out_of_order():
+                        self._begin_by_directory()
+                        self._drive()
                 self._finish()
         finally:
             self._limits.stop()
@@ -153,8 +148,37 @@ class Coordinator:
             self._limits.remove()
             worker.forget()
 
+    def interrupt(self) -> bool:
+        """Has nothing more begun; tells whether there was anything, which is to be settled."""
+        self.interrupted = True
+        self._limits.stop()
+        return self._driving
+
+    def _leave(self) -> None:
+        """Removes what this process alone would remove."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._limits.path)
+
+    def _is_out_of_order(self) -> bool:
+        kind = self.stop.kind if self.stop else ""
+        return kind == "OrderError" and not self.job.by_directory
+
+    def _begin_by_directory(self) -> None:
+        """Begins anew, for a listing that was in no order is in order within each directory."""
+        assert self.stop
+        log.warning("%s; listing it one directory at a time", self.stop.message)
+        self.job = self.job.sorted_by_directory()
+        self._begin_again()
+        self.stop = None
+        if self.inventory:
+            self.inventory = Inventory(self.job.began_ns, self.job.depth)
+        self._close_executor()
+        self._limits.remove()
+        self._limits = self._new_limits(self._limits.path)
+
     def _new_limits(self, path: str | None) -> Limits:
-        return Limits.create(path, self.job.bwlimit_mbps, self._slots)
+        mbps, slots = self.job.bwlimit_mbps, self._slots
+        return patiently(lambda: Limits.create(path, mbps, slots), self.manifest.patience)
 
     def _prepare(self) -> None:
         try:
@@ -216,8 +240,10 @@ class Coordinator:
         else:
             if self.manifest.open_shards(self.run_id) or self.manifest.pending_uploads():
                 raise AdsmigError("internal error: the run ended before all was settled; resume it")
+            failpoint.reach("run.settled")
             if self._writes:
                 worker.storages(self.job)[1].tidy()
+            failpoint.reach("run.tidied")
             job = self.job
             partly = job.existing or job.ignore_existing or job.update or job.files_from
             self.manifest.end_run(self.run_id, "finished", complete=not partly)
@@ -232,6 +258,7 @@ class Coordinator:
 
     def _drive(self) -> None:
         """Lends, waits and commits until nothing is left, or nothing more may be begun."""
+        self._driving = True
         self._ranges = deque(
             _Range(shard, keys) for shard, keys in self.manifest.open_shards(self.run_id)
         )
@@ -507,7 +534,7 @@ class Coordinator:
         )
         self._slice_done(left, result)
 
-    # Processes and signals
+    # Processes
 
     def _start_ahead(self) -> None:
         """The first slice takes its time: there will be need of processes, which take theirs."""
@@ -525,33 +552,15 @@ class Coordinator:
     def _close_executors(self) -> None:
         self._close_executor()
         if self._ahead is not None:
-            self._ahead.shutdown(wait=False, cancel_futures=True)
+            close(self._ahead)
             self._ahead = None
 
     def _close_executor(self) -> None:
         if self._executor is not None and self._given is None:
-            self._executor.shutdown(wait=not self._in_hand, cancel_futures=True)
+            if self.interrupted or self.stop:  # threads may still wait for a server
+                kill(self._executor)
+            if self._in_hand:
+                self._executor.shutdown(wait=False, cancel_futures=True)
+            else:
+                close(self._executor)
             self._executor = None
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM settles what is in hand; the second ends at once."""
-
-        def handle(number: int, frame: object) -> None:
-            if self.interrupted:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._limits.path)
-                os._exit(130)  # the workers notice that they are alone, and end too
-            self.interrupted = True
-            self._limits.stop()
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {one: signal.signal(one, handle) for one in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            if not self.interrupted:  # else a second one still ends at once
-                for one, handler in before.items():
-                    signal.signal(one, handler)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from adsmig import retry
 
@@ -30,6 +30,10 @@ BETTER, SAME = 1.15, 0.97
 not to have been."""
 HOLD_S, LONGEST_HOLD_S = 1.0, 16.0
 """How long a level that was found is kept, at first and at last."""
+PATIENCE_S = 6.0
+"""How long threads have to leave once the run is stopping; less than interruption.PATIENCE_S, so
+that what the others did is settled."""
+TICK_S = 0.5
 
 
 class Crew:
@@ -62,28 +66,39 @@ class Crew:
         self._rising, self._factor = True, 2.0
         self._hold_s, self._held_until = HOLD_S, 0.0
 
-    def run(self, work: Work) -> None:
-        """Has ``work`` called by the threads; returns when all have left, and raises what one did.
+    def run(self, work: Work, stopping: Callable[[], bool] = retry.never) -> bool:
+        """Has ``work`` called by the threads; True when all have left.  Raises what one did.
 
-        Not to be called again before.
+        False if, PATIENCE_S after ``stopping`` turned true, some have not: they wait for a server
+        that says nothing, and may still go on at any time.  The next call waits for them as well.
         """
         if self._fixed and self.level == 1:
             work(lambda size: True)
-            return
+            return True
         self._work, self._since = work, time.monotonic()
         with self._lock:
             self._enlist()
         error = None
+        patience_ends = 0.0
         while True:
             with self._lock:
                 if not self._futures:
                     break
                 future = self._futures.pop()
+            while not wait([future], TICK_S).done:
+                now = time.monotonic()
+                if stopping() and not patience_ends:
+                    patience_ends = now + PATIENCE_S
+                elif patience_ends and now > patience_ends:
+                    with self._lock:
+                        self._futures.append(future)
+                    return False
             error = future.exception() or error
         self._elapsed += time.monotonic() - self._since
         self._work = None
         if error:
             raise error
+        return True
 
     def _enlist(self) -> None:
         """Starts as many as are lacking."""

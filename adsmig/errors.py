@@ -25,8 +25,24 @@ class ManifestError(AdsmigError):
     """The manifest is locked, damaged, of a newer schema, or of another job."""
 
 
-class ManifestBusy(ManifestError):
-    """Another process has the manifest's lock."""
+class ManifestInUse(ManifestError):
+    """Another process has it."""
+
+
+class DamagedManifest(ManifestError):
+    """A manifest that was torn, overwritten or lost in part."""
+
+    def __init__(self, path: object, why: str) -> None:
+        super().__init__(
+            f"the manifest {path} is damaged ({why}): restore it, or have cp or sync go on without"
+            " it, with --rebuild-manifest"
+        )
+
+
+class Interrupted(AdsmigError):
+    """The user asked for an end at a time when there was nothing to settle (exit code 130)."""
+
+    exit_code = 130
 
 
 class ListingError(AdsmigError):

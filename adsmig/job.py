@@ -23,7 +23,8 @@ LARGE_SIZE = 64 << 20
 
 COMPARISONS = ("", "size", "checksum", "manifest")
 LINKS = ("follow", "copy", "record")
-_SELECTION = ("single", "start", "end", "filters", "files_from", "links")
+_SELECTION = ("single", "start", "end", "filters", "files_from", "links", "against", "sample",
+              "seed")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ class Job:
     filters: Filters = Filters()  # noqa: RUF009 - it is immutable
     files_from: str = ""
     """A file that names the keys to look at, one a line."""
+    against: str = ""
+    """For ``verify``: the manifest whose checksums the destination is held against, in place of the
+    source."""
+    sample: int = 0
+    """For ``verify``: only keys whose hash is below this, of 2 ** 64; 0: all."""
+    seed: int = 0
+    """Of that hash."""
     compare: str = ""
     """When an object at the destination counts as equal: by ``size``, by ``checksum``, by what the
     ``manifest`` says was copied; by default as :func:`adsmig.plan.changed` says, or for ``cp``
@@ -85,6 +93,9 @@ class Job:
     read_timeout_s: float = 60
     routes: tuple[Route, ...] = ()
     """Where to connect to instead of what an address says."""
+    ca_bundle: str = ""
+    verify_tls: bool = True
+    """See storage.base.Settings."""
     dryrun: bool = False
     depth: int = 1
     """Of the directories that the inventory of a dry run tells apart."""
@@ -96,8 +107,13 @@ class Job:
     """When the run began, which ages are measured from; Unix time."""
     known: str = ""
     """The manifest to compare with, if ``compare`` says so."""
+    doubts: bool = False
+    """That manifest has failures: what the destination has of these may be damaged."""
     keys_file: str = ""
     """What ``files_from`` names, sorted; see keylist."""
+    rebuild: bool = False
+    """The manifest was lost: what is equal at the destination is taken for copied, also by ``cp``
+    and where the manifest was to tell."""
     check: bool = True
     """Whether it is known which of SRC and DST are directories, and they can be compared."""
 
@@ -219,7 +235,12 @@ class Job:
         if self.dst is None:
             return False
         asks = self.existing or self.ignore_existing or self.update or self.delete_dst
-        return self.command != "cp" or bool(self.compare) or asks
+        return self.command != "cp" or bool(self.compare) or asks or self.rebuild
+
+    @property
+    def by_record(self) -> bool:
+        """Whether the manifest tells what is at the destination."""
+        return self.compare == "manifest" and not self.rebuild
 
     @property
     def max_put(self) -> int:
@@ -235,6 +256,11 @@ class Job:
     def staging(self) -> str:
         """The name of the job's own directory at the destination."""
         return f".adsmig-{self.id}"
+
+    @property
+    def origin(self) -> str:
+        """What the destination is held against, as a person is told."""
+        return f"the manifest {self.against}" if self.against else str(self.src)
 
     @property
     def keys(self) -> KeyRange:
@@ -266,8 +292,8 @@ class Job:
 
     def to_json(self) -> str:
         """All but the secrets, for the manifest; :meth:`from_json` reads it."""
-        left_out = {"src", "dst", "check", "identities", "began_ns", "known", "keys_file", "dryrun",
-                    "yes"}  # fmt: skip
+        left_out = {"src", "dst", "check", "identities", "began_ns", "known", "doubts",
+                    "keys_file", "dryrun", "yes"}  # fmt: skip
         names = [one.name for one in fields(self) if one.name not in left_out]
         places = {"src": _plain(self.src), "dst": _plain(self.dst) if self.dst else None}
         return json.dumps({**places, **{name: _json(getattr(self, name)) for name in names}})
@@ -293,7 +319,10 @@ class Job:
             }
             return cls(**{**kept, "filters": Filters(**chosen)})
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
-            raise ManifestError("the manifest holds no job that this adsmig can read") from exc
+            raise ManifestError(
+                "the manifest holds no job that this adsmig can read: restore it, or have cp or"
+                " sync go on without it, with --rebuild-manifest"
+            ) from exc
 
     def sorted_by_directory(self) -> Job:
         """The same job, distrusting the order in which object stores list."""

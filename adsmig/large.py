@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adsmig import worker
-from adsmig.errors import AdsmigError
+from adsmig.errors import AdsmigError, NotFound
 from adsmig.job import Job
 from adsmig.manifest import Manifest
 from adsmig.model import (
@@ -24,8 +25,11 @@ from adsmig.model import (
     Upload,
     UploadResult,
 )
+from adsmig.scan import selection_of
 from adsmig.slice import deletion_of
 from adsmig.transfer import failure
+
+log = logging.getLogger(__name__)
 
 FEW_PARTS = 8
 """That are lent together, where it is open how many threads there will be."""
@@ -85,6 +89,23 @@ def abandon_uploads(job: Job, manifest: Manifest) -> None:
     for pending in manifest.pending_uploads():
         if pending.upload:
             worker.abort_upload(job, pending.entry.key, pending.upload.upload_id)
+
+
+def abandon_lost_uploads(job: Job) -> None:
+    """Aborts the uploads that a lost manifest may have known of: those of keys that the job selects
+    and the source has, to which nobody else has any business to upload.
+
+    Raises if the destination cannot be reached.
+    """
+    src, dst = worker.storages(job)
+    selection = selection_of(job)
+    for key, upload_id in dst.uploads():
+        here = job.single[0] if job.single else key
+        ours = key == job.dst_key(here) and here in job.keys and selection.keeps_key(here)
+        with contextlib.suppress(NotFound):
+            if ours and src.stat(here):
+                dst.abort(key, upload_id)
+                log.info("aborted an upload of %r that the lost manifest may have known of", key)
 
 
 class LargeObjects:
@@ -210,7 +231,8 @@ class LargeObjects:
         """Gives up an upload that failed, or makes ready to begin it anew."""
         upload, large.upload = large.upload, None
         if large.tries >= TRIES and not large.failed:
-            large.failed = failure(large.entry, "changed", "the object keeps changing")
+            why = "it keeps changing, or what is read does not match its ETag; see --src-set etag"
+            large.failed = failure(large.entry, "changed", why)
         large.again = False
         if upload:
             with contextlib.suppress(AdsmigError):  # the next upload of the key aborts it as well

@@ -43,7 +43,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")  # ':' is Ceph's TENANT:BUC
 _AWS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 # AK:SK@BUCKET, USER@HOST:PATH and rclone's s3:BUCKET
 _LIKE_STORE = re.compile(
-    rf"[^/]+:.*@|[^/\s]+@[^/\s:]+:|(?:{'|'.join(PROVIDERS)}|file):", re.DOTALL | re.IGNORECASE
+    rf"[^/]*:.*@|[^/\s]+@[^/\s:]+:|(?:{'|'.join(PROVIDERS)}|file):", re.DOTALL | re.IGNORECASE
 )
 # With sftp://, a path may follow a '/', and then it is absolute; else it follows a ':'.
 _LOGIN = r"(?:(?P<user>[^:@/]+)(?P<colon>:(?P<password>[^:@/]*))?@)"
@@ -109,17 +109,17 @@ class Location:
 
     def __repr__(self) -> str:
         if self.scheme == "file":
-            return _one_line(self.path)
+            return one_line(self.path)
         if self.scheme == "sftp":
-            who = "***" if self.credentials else _one_line(self.user.encode())
+            who = "***" if self.credentials else one_line(self.user.encode())
             path = self.path if self.path.startswith(b"/") else b"/~/" + self.path
-            return f"sftp://{who}@{self.host}{_one_line(path)}"
+            return f"sftp://{who}@{self.host}{one_line(path)}"
         secret = "***@" if self.credentials else ""
         if self.path_style:
             authority = f"{self.host}/{self.bucket}"
         else:
             authority = f"{self.bucket}.{self.host}" if self.host else self.bucket
-        return f"{self.scheme}://{secret}{authority}/{_one_line(self.path)}"
+        return f"{self.scheme}://{secret}{authority}/{one_line(self.path)}"
 
     @property
     def profile(self) -> Profile:
@@ -224,10 +224,10 @@ def _is_private(name: str) -> bool:
 
 def _parse_path(text: str) -> Location:
     """A local path; ``..`` is looked up, for the parent of what a link names is another place."""
+    if "\0" in text:
+        raise UsageError("a local path cannot hold a NUL byte; check the address")
     try:
-        path = os.path.expanduser(os.fsencode(text))
-        if b"\0" in path:
-            raise UsageError("a local path cannot hold a NUL byte; check the address")
+        path = os.fsencode(os.path.expanduser(text))
         parts = path.split(b"/")
         if b".." in parts:
             below = parts[::-1].index(b"..")
@@ -247,7 +247,8 @@ def _parse_sftp(rest: str) -> Location:
     if not match or _may_hide(match, rest):
         raise UsageError(
             "sftp://...: not [USER[:PASSWORD]@]HOST[:PORT]/PATH, nor with :PATH, which is relative"
-            f" to the login directory; in names and passwords write {_ESCAPES}"
+            f" to the login directory; in names and passwords write {_ESCAPES}; for a path with an"
+            " '@', give the password in ADSMIG_SRC_PASSWORD or ADSMIG_DST_PASSWORD"
         )
     return _sftp_of(match, bare=False)
 
@@ -256,6 +257,8 @@ def _may_hide(match: re.Match[str], text: str) -> bool:
     """Whether a password with a '/' or an '@' in it may have been taken for a path."""
     if not match["user"]:
         return bool(re.search(":.*@", text, re.DOTALL))
+    if match["colon"]:
+        return "@" in (match["path"] or "")
     return match["mark"] == ":" and "@" in match["path"].partition("/")[0]
 
 
@@ -306,7 +309,7 @@ def _parse_store(scheme: str, rest: str, *, https: bool | None, path_style: bool
     if data is None:  # not raised above, where it would carry an error that holds the address
         raise UsageError(f"{scheme}:// address that is not UTF-8; object keys are, so write it so")
     # Where a key or a secret could be, whole or cut off at a '/', nothing is shown.
-    where = f"{scheme}://{'...' if '@' in rest or ':' in rest else _one_line(data)}"
+    where = f"{scheme}://{'...' if '@' in rest or ':' in rest else one_line(data)}"
 
     authority, _, path = rest.partition("/")
     userinfo, at, address = authority.rpartition("@")
@@ -402,7 +405,8 @@ def _decode(where: str, part: str) -> str:
     return text
 
 
-def _one_line(data: bytes) -> str:
-    """Text that stays on its line and can be encoded."""
-    text = data.decode("utf-8", "backslashreplace")
+def one_line(text: str | bytes) -> str:
+    """Text that stays on its line, can be encoded, and does nothing to a terminal."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -15,11 +15,14 @@ _SECRET = re.compile(
 )
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
 def redacted(text: str) -> str:
     """The text without what may be keys or passwords of an address: all that stands before an
-    ``@``, behind a ``NAME://`` or around a colon.
+    ``@``, behind a ``NAME://`` or around a colon; and without what a terminal would act upon.
     """
-    return _SECRET.sub(r"\1***@", text)
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], _SECRET.sub(r"\1***@", text))
 
 
 class _Formatter(logging.Formatter):

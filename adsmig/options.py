@@ -59,7 +59,20 @@ def _pattern(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> tup
     return tuple(re.sub(r"^[“”„](.*)[“”]$", r"\1", text) for text in texts)
 
 
+def _share(_: click.Context, option: click.Parameter, text: str | None) -> float | int | None:
+    """A share, up to 1.0, or a number of objects; None for all."""
+    if text is None:
+        return None
+    if re.fullmatch(r"[1-9]\d{0,17}", text):
+        return int(text)
+    percent = re.fullmatch(r"(\d{1,3}(?:\.\d+)?) ?%", text)
+    if not percent or not 0 < float(percent[1]) <= 100:
+        raise UsageError(f"{option.opts[0]} {text!r}: write a share, as 1%, or a number of objects")
+    return float(percent[1]) / 100
+
+
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE_OR_DIRECTORY = click.Path()
 
 LOG = together(
     click.option("-v", "--verbose", count=True, help="Log what happens; -vv logs more."),
@@ -91,6 +104,14 @@ SPEED = together(
     under="How fast",
 )  # fmt: skip
 
+TLS = together(
+    click.option("--ca-bundle", type=_FILE_OR_DIRECTORY, metavar="FILE", envvar="AWS_CA_BUNDLE",
+                 help="Authorities that servers' certificates may be of, as PEM [the system's]."),
+    click.option("--verify-tls/--no-verify-tls", default=None,
+                 help="Check certificates, or believe anybody [check them]."),
+    under="The way there",
+)  # fmt: skip
+
 PROGRESS = click.option(
     "--manifest", type=_FILE, metavar="FILE", help="Where progress is kept [the state directory]."
 )
@@ -98,6 +119,7 @@ PROGRESS = click.option(
 YES = click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 
 ADDRESS = together(
+    TLS,
     click.option("--https/--no-https", default=None,
                  help="Force https, or http [https for public clouds]."),
     click.option("--path-style", is_flag=True, help="HOST/BUCKET in requests, not BUCKET.HOST."),
@@ -146,6 +168,14 @@ SELECTION = together(
                  help="Only what changed within 12h, 30d, or since 2026-01-31."),
     click.option("--older-than", "--min-age", metavar="AGE", default="",
                  help="Only what has not changed since."),
+    under="What to look at",
+)  # fmt: skip
+
+SAMPLE = together(
+    click.option("--sample", metavar="SHARE", callback=_share,
+                 help="Only so many, chosen evenly by their keys: 1%, or 1000 with JOB."),
+    click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0,
+                 help="Another number chooses others [0]."),
     under="What to look at",
 )  # fmt: skip
 
@@ -203,6 +233,11 @@ REPORT = together(
     under="The report of a dry run",
 )  # fmt: skip
 
+REBUILD = click.option(
+    "--rebuild-manifest", "rebuild", is_flag=True,
+    help="If the manifest is lost or damaged, take what is equal at DST for copied.",
+)  # fmt: skip
+
 DRYRUN = click.option(
     "--dryrun", "--dry-run", is_flag=True, help="Change nothing anywhere; say what would be done."
 )
@@ -210,7 +245,8 @@ DRYRUN = click.option(
 _SAME_NAME = (
     "threads", "workers", "bwlimit_mbps", "connect_timeout_s", "read_timeout_s", "depth",
     "files_from", "existing", "ignore_existing", "update", "delete_src", "delete_dst",
-    "max_delete", "yes", "storage_class", "sse", "tags", "dryrun", "accept_new_host_key",
+    "max_delete", "yes", "seed", "storage_class", "sse", "tags", "dryrun", "accept_new_host_key",
+    "verify_tls",
 )  # fmt: skip
 """Options that are fields of a Job."""
 
@@ -265,6 +301,44 @@ def job_asked(command: str, src: str, dst: str | None, options: dict[str, Any]) 
     )
 
 
+_OF_PLACES = (
+    "path_style", "src_region", "dst_region", "src_endpoint", "dst_endpoint", "src_set", "dst_set",
+    "src_profile", "dst_profile", "resolve", "connect_to", "anonymous", "keep_links", "record",
+    "files_from",
+)  # fmt: skip
+
+
+def against(copied: Job, manifest: Path, options: dict[str, Any]) -> Job:
+    """The Job that holds what ``copied`` has copied against its manifest."""
+    from adsmig.credentials import with_credentials
+    from adsmig.filters import Filters
+    from adsmig.job import Job
+
+    if copied.command not in ("cp", "sync"):
+        raise UsageError(f"job {copied.id} is one of {copied.command}: name one that copied")
+    if options["https"] is not None or any(options[name] for name in _OF_PLACES):
+        raise UsageError(
+            "a JOB knows where it copied to, and what: leave out the options of addresses, of links"
+            " and --files-from"
+        )
+    names = ("include", "exclude", "include_dir", "exclude_dir",
+             "min_size", "max_size", "newer_than", "older_than")  # fmt: skip
+    return Job(
+        "verify",
+        copied.src,
+        with_credentials(copied.dst, "DST") if copied.dst else None,
+        single=copied.single,
+        start=_key(options["start"]),
+        end=_key(options["end"]),
+        filters=Filters(**{name: options[name] for name in names}),
+        links="copy" if copied.links == "copy" else "follow",
+        against=os.path.abspath(manifest),
+        routes=copied.routes,
+        by_directory=copied.by_directory,
+        **fields_of(options),
+    )
+
+
 def logged_in(job: Job) -> Job:
     """The job with passwords that its SFTP servers want, and that had to be asked for."""
     from dataclasses import replace
@@ -276,14 +350,17 @@ def logged_in(job: Job) -> Job:
 
         return sftp.ready(at, job)
 
-    src = ready(job.src)
+    src = job.src if job.against else ready(job.src)
     assert src
     return replace(job, src=src, dst=ready(job.dst))
 
 
 def fields_of(options: dict[str, Any]) -> dict[str, Any]:
     """Those options that are fields of a Job, if they were given."""
-    return {name: options[name] for name in _SAME_NAME if options.get(name) is not None}
+    chosen = {name: options[name] for name in _SAME_NAME if options.get(name) is not None}
+    if options.get("ca_bundle"):
+        chosen["ca_bundle"] = os.path.abspath(options["ca_bundle"])
+    return chosen
 
 
 def _comparison(options: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -34,9 +35,15 @@ class Output:
             print(line)
 
     def note(self, line: str) -> None:
-        """Prints what is no result, and may be left out."""
+        """Prints what is no result, and may be left out, as it is where a terminal is gone."""
         if not self.as_json:
-            print(line, file=sys.stderr)
+            with contextlib.suppress(OSError):
+                print(line, file=sys.stderr, flush=True)
+
+    def warn(self, name: str, line: str) -> None:
+        """Prints what the user has to act on, whatever was asked for; ``name`` is for machines."""
+        print(f"adsmig: {line}", file=sys.stderr, flush=True)
+        self.event(name, message=line)
 
     def event(self, name: str, /, **values: Any) -> None:
         """Prints a JSON line, if the user asked for such."""

@@ -13,7 +13,8 @@ from adsmig import report, tables
 from adsmig.estimate import Estimate
 from adsmig.inventory import Inventory, Tally
 from adsmig.job import Job
-from adsmig.manifest import Manifest, Run
+from adsmig.ledger import Run
+from adsmig.manifest import Manifest
 from adsmig.plots import Plots, compact, short_size
 from adsmig.progress import duration, size
 from adsmig.style import STYLE
@@ -135,12 +136,12 @@ def run_page(job: Job, manifest: Manifest) -> str:
     Raises AdsmigError without matplotlib.
     """
     runs = manifest.runs()
-    facts = [("Job", job.id), ("Command", job.command), ("From", str(job.src))]
+    facts = [("Job", job.id), ("Command", job.command), ("From", job.origin)]
     if job.dst:
         facts.append(("To", str(job.dst)))
     facts.append(("Manifest", str(manifest.path or "in memory")))
     facts.append(("Made", report.clock(time.time())))
-    title = f"{job.command} {job.src}" + (f" to {job.dst}" if job.dst else "")
+    title = f"{job.command} {job.origin}" + (f" to {job.dst}" if job.dst else "")
     if not runs:
         empty = '<section class="card wide"><h2>It has not been run yet</h2></section>'
         return _page(title, facts, (), [empty])

@@ -45,13 +45,15 @@ class Rules(NamedTuple):
 def rules_of(job: Job, keeps: Callable[[Entry], bool] = lambda entry: True) -> Rules:
     """The rules that a job's options come to."""
     compare: Compare
+    if job.against:
+        return Rules(by_checksum, keeps)
     if job.compare == "size":
         compare = by_size
     elif job.compare == "checksum" or job.command == "verify":
         compare = by_content
-    elif job.compare == "manifest":
+    elif job.by_record:
         compare = by_record
-    elif job.command == "cp":
+    elif job.command == "cp" and not job.rebuild:
         compare = never
     else:
         seconds = any(at and at.tells_seconds for at in (job.src, job.dst))
@@ -211,6 +213,14 @@ def by_record(src: Entry, dst: Entry) -> Verdict:
         or bool(src.etag and dst.etag and src.etag != dst.etag)
     )
     return Verdict.CHANGED if differ else Verdict.SAME
+
+
+def by_checksum(src: Entry, dst: Entry) -> Verdict:
+    """For ``verify JOB``: what is on record, with a checksum for an ETag, and what is there."""
+    if src.size != dst.size:
+        return Verdict.CHANGED
+    directory = src.key.endswith(b"/") and not src.size
+    return Verdict.SAME if directory or not src.etag else Verdict.UNSURE
 
 
 def changed(src: Entry, dst: Entry) -> bool:

@@ -8,12 +8,18 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 
 from adsmig import log
+from adsmig.interruption import SIGNALS
+
+PATIENCE_S = 5.0
+"""How long idle processes have to end by themselves."""
 
 
 def processes(count: int) -> ProcessPoolExecutor:
@@ -27,32 +33,53 @@ def processes(count: int) -> ProcessPoolExecutor:
 
 
 def kill(pool: Executor) -> None:
-    """Ends a broken pool's processes, which ignore the SIGTERM that Python 3.12 would send."""
-    for process in list((getattr(pool, "_processes", None) or {}).values()):
+    """Ends a broken pool's processes, which ignore the SIGTERM that Python would send."""
+    for process in _members(pool):
         process.kill()
+
+
+def close(pool: Executor) -> None:
+    """Ends a pool that has nothing to do.
+
+    Were one of its processes killed, Python would send SIGTERM to the others, and wait for ever for
+    them to end.
+    """
+    members = _members(pool)
+    pool.shutdown(wait=not members, cancel_futures=True)
+    until = time.monotonic() + PATIENCE_S
+    for process in members:
+        if not wait_for([process.sentinel], max(until - time.monotonic(), 0)):
+            process.kill()
+
+
+def _members(pool: Executor) -> list[BaseProcess]:
+    return list((getattr(pool, "_processes", None) or {}).values())
 
 
 def _clean_processes() -> BaseContext:
     """Forks workers from a small process without threads or open files, as this one is not.
 
-    They and that process have SIGINT and SIGTERM blocked, from before their first instruction: a
-    signal to the whole group is for this one to answer.  Nor need the one that counts semaphores
-    complain when all of us were killed.  Nothing is imported from the current directory, as
-    ``python -c``, by which both are started, would: it may be full of other people's files.
+    They and that process have the signals that ask for the end blocked, from before their first
+    instruction: one to the whole group is for this one to answer.  Nor need the one that counts
+    semaphores complain when all of us were killed.  Nothing is imported from the current directory,
+    as ``python -c``, by which both are started, would: it may be full of other people's files.
     """
     context = multiprocessing.get_context("forkserver")
     modules = ["adsmig.worker", "adsmig.storage.s3", "adsmig.storage.local"]
     if "adsmig.storage.sftp" in sys.modules:  # costs more than the others together
         modules.append("adsmig.storage.sftp")
+    if threading.current_thread() is threading.main_thread():  # which ends with the process
+        modules.append("adsmig.tied")
     context.set_forkserver_preload(modules)
     silent = "ignore:resource_tracker"
     if silent not in (given := os.environ.get("PYTHONWARNINGS", "")):
         os.environ["PYTHONWARNINGS"] = f"{given},{silent}".lstrip(",")
     # Unknown to Python 3.10, where only what workers import later is safe; see _begin_worker.
     os.environ["PYTHONSAFEPATH"] = "1"
-    resource_tracker.ensure_running()  # first, for starting it unblocks both signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # starting that unblocked two of them
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -74,3 +101,6 @@ def _begin_worker(level: int, log_file: str | None) -> None:
         os._exit(1)
 
     threading.Thread(target=leave, name="parent watch", daemon=True).start()
+    from adsmig.tied import tie  # not before: to import it is to be tied
+
+    tie()  # to the process that it was forked from, which is tied to the parent

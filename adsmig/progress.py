@@ -53,8 +53,7 @@ class Progress:
             self._samples.append((now, counts))
         if last:
             if self._live and self._shown:
-                self._stream.write("\r\x1b[K")
-                self._stream.flush()
+                self._write("\r\x1b[K")
             return
         if now - self._printed_at < (LIVE_S if self._live else PLAIN_S):
             return
@@ -65,11 +64,18 @@ class Progress:
         line = self.line(counts, listed)
         if self._live:
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r{line[:width]}\x1b[K")
+            self._write(f"\r{line[:width]}\x1b[K")
         else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            self._write(line + "\n")
         self._shown = True
+
+    def _write(self, text: str) -> None:
+        """Prints it; falls silent for good once there is nobody to print to, as after a hang-up."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            self._silent = True
 
     def due(self, last: bool) -> bool:
         """Whether it is time for one more JSON line: about every second, and at the end."""

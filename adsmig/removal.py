@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from adsmig import failpoint
 from adsmig.crew import Crew, Stay
 from adsmig.errors import NotFound, ObjectError
 from adsmig.model import Deletion
@@ -32,7 +33,9 @@ def remove(
         src.prepare()
     wanted = set(sure)
     keys = [deletion.key for deletion in deletions if deletion.key in wanted]
+    failpoint.reach("delete.before")
     errors = side.delete([key_at(key) for key in keys]) if keys else {}
+    failpoint.reach("delete.after")
     for key in keys:
         if why := errors.get(key_at(key)):
             problems[key] = why

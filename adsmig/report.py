@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from adsmig.job import Job
-from adsmig.manifest import Manifest, Run, default_path
+from adsmig.ledger import Ledger, Run, default_path
+from adsmig.location import one_line
 from adsmig.model import Counts, Outcome
 from adsmig.progress import duration, size
 from adsmig.tables import printable as printable
@@ -21,7 +22,7 @@ def summary(job: Job, run: Run, seconds: float) -> str:
     """A run's result in one line."""
     counts = run.counts
     if not counts.found and not counts.deleted:
-        return f"found nothing to {_VERBS[job.command]}: {job.src} was listed to its end"
+        return f"found nothing to {_VERBS[job.command]}: {job.origin} was listed to its end"
 
     def verb(done: str) -> str:
         return _WOULD[done] if job.dryrun else done
@@ -35,7 +36,7 @@ def summary(job: Job, run: Run, seconds: float) -> str:
         word = "equal" if job.command == "verify" else "unchanged"
         parts.append(f"{counts.unchanged:,} {word}")
     if counts.left:
-        parts.append(f"{counts.left:,} left alone")
+        parts.append(f"{counts.left:,} {'of equal size' if job.against else 'left alone'}")
     if counts.deleted or job.command == "rm" or job.delete_dst or job.delete_src:
         what = "only at the destination" if job.command == "inventory" else verb("deleted")
         parts.append(f"{what} {counts.deleted:,} ({size(counts.deleted_bytes)})")
@@ -79,7 +80,7 @@ def nothing_found(
         yield f"{option} dropped {count:,} of {listed:,} objects, such as {printable(first)}"
 
 
-def failure_lines(manifest: Manifest, most: int) -> Iterator[str]:
+def failure_lines(manifest: Ledger, most: int) -> Iterator[str]:
     """A line for each failed key, at most ``most``, and one that tells of the others."""
     for shown, outcome in enumerate(manifest.failures()):
         if shown == most:
@@ -91,7 +92,7 @@ def failure_lines(manifest: Manifest, most: int) -> Iterator[str]:
 
 def failure_line(outcome: Outcome) -> str:
     """``kind  key  reason``; the key printable, whatever it holds."""
-    return f"{outcome.kind:<10} {printable(outcome.key)}  {outcome.error}"
+    return f"{one_line(outcome.kind):<10} {printable(outcome.key)}  {one_line(outcome.error)}"
 
 
 def program() -> str:
@@ -100,14 +101,14 @@ def program() -> str:
     return name if name in ("adsmig", "ads-cli") else "adsmig"
 
 
-def which(job: Job, manifest: Manifest) -> str:
+def which(job: Job, manifest: Ledger) -> str:
     """How the user names a job to a command: its id, or its manifest's place."""
     return job.id if manifest.path == default_path(job) else f"--manifest {manifest.path}"
 
 
-def status(manifest: Manifest, job: Job) -> Iterator[str]:
+def status(manifest: Ledger, job: Job) -> Iterator[str]:
     """What ``adsmig status`` prints: the job, its runs, what is left, what failed."""
-    yield f"job       {job.id}: {job.command} {job.src} {job.dst or ''}".rstrip()
+    yield f"job       {job.id}: {job.command} {job.origin} {job.dst or ''}".rstrip()
     yield f"manifest  {manifest.path}"
     runs = manifest.runs()
     if not runs:
@@ -134,7 +135,7 @@ def status(manifest: Manifest, job: Job) -> Iterator[str]:
         yield ""
         yield "failed:"
         for kind, count, example in kinds:
-            yield f"  {count:>8,}  {kind}: {example}"
+            yield f"  {count:>8,}  {one_line(kind)}: {one_line(example)}"
         name = which(job, manifest)
         yield f"see them: {program()} failures {name}; try again: {program()} retry {name}"
 
@@ -169,9 +170,9 @@ JOB_COLUMNS: tuple[str, ...] = (
 def job_row(job: Job, runs: list[Run]) -> tuple[str, ...]:
     """A job's line in ``adsmig jobs``."""
     if not runs:
-        return (job.id, job.command, "new", "", "", "", str(job.src), str(job.dst or ""))
+        return (job.id, job.command, "new", "", "", "", job.origin, str(job.dst or ""))
     run = runs[-1]
     return (
         job.id, job.command, run.state, clock(run.started), f"{run.counts.copied:,}",
-        f"{run.counts.failed:,}", str(job.src), str(job.dst or ""),
+        f"{run.counts.failed:,}", job.origin, str(job.dst or ""),
     )  # fmt: skip

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
+
+import xxhash
 
 from adsmig.errors import BLAMELESS, NotFound, ObjectError, TransientError
 from adsmig.filters import Selection
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.keylist import KeyList
-from adsmig.manifest import known_objects
 from adsmig.model import Action, Entry, KeyRange, What
 from adsmig.plan import merge, rules_of
+from adsmig.record import Lookup, failed_keys, known_checksums, known_objects
 from adsmig.storage import open_storage
 from adsmig.storage.base import Storage
 
@@ -26,7 +27,11 @@ NOT_THERE = "it is not there"
 
 @lru_cache(maxsize=8)
 def storages(job: Job) -> tuple[Storage, Storage]:
-    """The job's two storages, opened once a process; twice the source, if it has no destination."""
+    """The job's two storages, opened once a process; or twice the only one."""
+    if job.against:
+        assert job.dst
+        dst = open_storage(job.dst, job)
+        return dst, dst
     src = open_storage(job.src, job)
     return src, open_storage(job.dst, job, destination=True) if job.dst else src
 
@@ -35,6 +40,19 @@ def storages(job: Job) -> tuple[Storage, Storage]:
 def selection_of(job: Job) -> Selection:
     """The job's filters at work."""
     return Selection(job.filters, job.began_ns)
+
+
+def keeps_of(job: Job) -> Callable[[Entry], bool]:
+    """Whether an entry that is selected by name is of interest: by its size, its age, its luck."""
+    keeps = selection_of(job).keeps
+    if not job.sample:
+        return keeps
+    return lambda entry: rank(job, entry.key) < job.sample and keeps(entry)
+
+
+def rank(job: Job, key: bytes) -> int:
+    """Where a key stands in the order in which a sample is drawn, of 2 ** 64; evenly spread."""
+    return xxhash.xxh3_64_intdigest(key, job.seed)
 
 
 @lru_cache(maxsize=1)
@@ -51,30 +69,43 @@ def forget() -> None:
 def plan_of(job: Job, keys: KeyRange) -> Iterator[Action]:
     """What there is to do about each key of a range, in order."""
     _, dst = storages(job)
-    keeps = selection_of(job).keeps
+    keeps = keeps_of(job)
     if job.command == "rm":
         return _within(keys, _removals(source_entries(job, keys), job))
     there: Iterator[Entry] | None = None
-    if job.compare == "manifest":
-        there = known_objects(job.known, keys) if job.known else iter(())
+    if job.by_record:
+        there = known_objects(job.known, keys)
+    elif job.against and job.sample and not job.single:
+        chosen = (entry.key for entry in source_entries(job, keys) if keeps(entry))
+        there = _looked_up(dst, chosen, missing=False)
     elif job.lists_destination:
         there = _alone(dst, *job.single) if job.single else _entries(job, dst, keys, missing=False)
         if job.dryrun or job.command == "verify":
             there = _empty_if_missing(there)
         if job.command == "sync" and job.known and job.dst and job.dst.is_path > job.src.is_path:
-            there = _remembered(there, known_objects(job.known, keys))
+            there = _remembered(there, Lookup(job.known, keys))
+    if there and job.doubts and job.command == "sync":
+        there = _doubted(there, failed_keys(job.known, keys))
     large_size = min(LARGE_SIZE, job.max_put)
     return _within(keys, merge(source_entries(job, keys), there, rules_of(job, keeps), large_size))
 
 
-def _remembered(files: Iterator[Entry], known: Iterator[Entry]) -> Iterator[Entry]:
+def _remembered(files: Iterator[Entry], known: Lookup) -> Iterator[Entry]:
     """The files, each with the ETag of the object that it is a copy of, if that is on record."""
-    record = next(known, None)
     for file in files:
-        while record is not None and record.key < file.key:
-            record = next(known, None)
-        same = record is not None and record.key == file.key and record.size == file.size
-        yield file._replace(etag=record.etag) if record is not None and same else file
+        record = known.find(file.key)
+        yield file._replace(etag=record.etag) if record and record.size == file.size else file
+
+
+def _doubted(there: Iterator[Entry], failed: Iterator[bytes]) -> Iterator[Entry]:
+    """The destination's entries, with a problem where the last try to copy one failed: whatever
+    its size and its time say, it may be what that try left.
+    """
+    doubtful = next(failed, None)
+    for entry in there:
+        while doubtful is not None and doubtful < entry.key:
+            doubtful = next(failed, None)
+        yield entry._replace(problem="not copied well") if doubtful == entry.key else entry
 
 
 def _within(keys: KeyRange, actions: Iterator[Action]) -> Iterator[Action]:
@@ -89,7 +120,9 @@ def _within(keys: KeyRange, actions: Iterator[Action]) -> Iterator[Action]:
 
 
 def source_entries(job: Job, keys: KeyRange) -> Iterator[Entry]:
-    """What the source has in a range, of the keys that are selected by name."""
+    """What the source has in a range, of the keys selected by name; or what is on record."""
+    if job.against:
+        return _selected(job, known_checksums(job.against, keys))
     return _entries(job, storages(job)[0], keys, missing=True)
 
 
@@ -102,7 +135,9 @@ def holds_objects(job: Job) -> bool:
 
 
 def next_source_key(job: Job, after: bytes) -> bytes | None:
-    """The first key past ``after`` at the source, selected or not."""
+    """The first key past ``after`` at the source, selected or not; or on record."""
+    if job.against:
+        return next((entry.key for entry in known_objects(job.against, KeyRange(after))), None)
     if job.keys_file:
         return next(_key_list(job.keys_file).keys(KeyRange(after)), None)
     return storages(job)[0].probe(after)
@@ -119,7 +154,8 @@ def explain(job: Job) -> tuple[int, list[tuple[str, int, bytes]]]:
     selection = selection_of(job)
     dropped: dict[str, tuple[int, bytes]] = {}
     listed = 0
-    found = (entry for entry in src.list(job.keys) if not entry.implied)
+    there = known_objects(job.against, job.keys) if job.against else src.list(job.keys)
+    found = (entry for entry in there if not entry.implied)
     for entry in islice(found, 0 if job.keys_file else LOOKED_AT):
         listed += 1
         if reason := selection.reason(entry):
@@ -134,6 +170,12 @@ def _entries(job: Job, storage: Storage, keys: KeyRange, missing: bool) -> Itera
         found = _named(storage, _key_list(job.keys_file), keys, missing)
     else:
         found = storage.list(keys, selection.prune)
+    return _selected(job, found)
+
+
+def _selected(job: Job, found: Iterator[Entry]) -> Iterator[Entry]:
+    """Those entries whose names are selected."""
+    selection = selection_of(job)
     if not job.filters:
         return found
 
@@ -153,6 +195,40 @@ def _named(storage: Storage, names: KeyList, keys: KeyRange, missing: bool) -> I
     A name that ends in ``/`` stands for everything below it.
     """
 
+    # The range may begin below a name that stands before it.
+    covering = (keys.after[: at + 1] for at, byte in enumerate(keys.after) if byte == ord("/"))
+    directory = next((name for name in covering if name in names), None)
+    wanted = names.keys(keys)
+    while True:
+        if directory is not None:
+            last = directory + b"\xff" * 256
+            upto = last if keys.upto is None else min(last, keys.upto)
+            empty = missing and directory in keys
+            for entry in storage.list(KeyRange(max(keys.after, directory), upto, True)):
+                if entry.key in keys:
+                    empty = False
+                    yield entry
+            if empty and not (storage.probe(directory) or b"").startswith(directory):
+                yield _unknown(directory, NOT_THERE)
+            wanted = names.keys(KeyRange(directory + b"\xff" * 256, keys.upto))
+            directory = None
+
+        def files(wanted: Iterator[bytes] = wanted) -> Iterator[bytes]:
+            nonlocal directory
+            for name in wanted:
+                if name.endswith(b"/"):
+                    directory = name
+                    return
+                yield name
+
+        yield from _looked_up(storage, files(), missing)
+        if directory is None:
+            return
+
+
+def _looked_up(storage: Storage, keys: Iterator[bytes], missing: bool) -> Iterator[Entry]:
+    """The entries of single keys, several looked up at once; ``missing`` as in :func:`_named`."""
+
     def look_up(key: bytes) -> Entry | None:
         try:
             return storage.stat(key)
@@ -163,34 +239,9 @@ def _named(storage: Storage, names: KeyList, keys: KeyRange, missing: bool) -> I
         except (ObjectError, TransientError) as exc:
             return _unknown(key, str(exc))
 
-    # The range may begin below a name that stands before it.
-    covering = (keys.after[: at + 1] for at, byte in enumerate(keys.after) if byte == ord("/"))
-    directory = next((name for name in covering if name in names), None)
-    wanted = names.keys(keys)
-    with contextlib.ExitStack() as stack:
-        threads = stack.enter_context(ThreadPoolExecutor(LOOKUPS, "look up"))
-        while True:
-            if directory is not None:
-                last = directory + b"\xff" * 256
-                upto = last if keys.upto is None else min(last, keys.upto)
-                empty = missing and directory in keys
-                for entry in storage.list(KeyRange(max(keys.after, directory), upto, True)):
-                    if entry.key in keys:
-                        empty = False
-                        yield entry
-                if empty and not (storage.probe(directory) or b"").startswith(directory):
-                    yield _unknown(directory, NOT_THERE)
-                below, directory = directory, None
-                wanted = (name for name in names.keys(KeyRange(below + b"\xff" * 256, keys.upto)))
-            batch = []
-            for name in islice(wanted, 10 * LOOKUPS):
-                if name.endswith(b"/"):
-                    directory = name
-                    break
-                batch.append(name)
+    with ThreadPoolExecutor(LOOKUPS, "look up") as threads:
+        while batch := list(islice(keys, 10 * LOOKUPS)):
             yield from filter(None, threads.map(look_up, batch))
-            if not batch and directory is None:
-                return
 
 
 def _unknown(key: bytes, problem: str) -> Entry:

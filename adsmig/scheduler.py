@@ -7,6 +7,7 @@ import signal
 import threading
 
 from adsmig.errors import AdsmigError
+from adsmig.interruption import SIGNALS
 from adsmig.progress import duration
 from adsmig.schedule import Schedule
 from adsmig.schedules import Schedules
@@ -89,12 +90,13 @@ class Scheduler:
 
 
 def serve() -> None:
-    """Serves the user's schedules until Ctrl-C or SIGTERM; of the main thread."""
+    """Serves the user's schedules until a signal asks for the end; of the main thread."""
     schedules = Schedules()
     scheduler = Scheduler(schedules)
     ended = threading.Event()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, lambda *_: ended.set())
+    for one in SIGNALS:
+        if signal.getsignal(one) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(one, lambda *_: ended.set())
     scheduler.start()
     log.info("serving %s", schedules.path)
     ended.wait()

@@ -28,7 +28,7 @@ from adsmig.commandline import job_later
 from adsmig.database import Database
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.launch import launch, told
-from adsmig.manifest import state_directory
+from adsmig.ledger import state_directory
 from adsmig.schedule import SCHEDULES, Schedule, ScheduledRun, check_name, check_webhook
 from adsmig.triggers import local_timezone, next_time
 

@@ -108,8 +108,9 @@ SCHEMA: dict[str, tuple[dict[str, Any], Any]] = {
         {"key": str, "run": int, "kind": str, "error": str, "size": int, "at": float},
         "key",
     ),
-    # Every object copied, as its source was then.  checksum: xxh3:HEX, of a large object
-    # xxh3:HEX-PARTSxSIZE (the hash of its parts' hashes), NULL after a server-side copy.
+    # Every object copied, or found equal, as its source was then.  checksum: xxh3:HEX, of a large
+    # object xxh3:HEX-PARTSxSIZE (the hash of its parts' hashes), NULL after a server-side copy and
+    # where nothing was copied.  seconds: how long it took to copy, NULL where nothing was.
     "objects": (
         {
             "key": str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import logging
 import os
@@ -11,39 +12,48 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
-from adsmig import report, scan
+from adsmig import failpoint, report, scan
 from adsmig.coordinator import Coordinator
-from adsmig.errors import AdsmigError, ManifestBusy, ManifestError, UsageError
+from adsmig.errors import AdsmigError, DamagedManifest, ManifestError, ManifestInUse, UsageError
+from adsmig.interruption import INTERRUPTED
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.keylist import sort_keys
-from adsmig.large import abandon_uploads
+from adsmig.large import abandon_lost_uploads, abandon_uploads
 from adsmig.launch import tell
-from adsmig.manifest import Manifest, Run, default_path, jobs, state_directory
+from adsmig.ledger import Run, default_path, jobs, state_directory
+from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange, Outcome
 from adsmig.output import Output, text_of
 from adsmig.progress import Progress, progress_event
+from adsmig.rebuild import salvage, set_aside
+from adsmig.room import Pause
 
 log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 20
-INTERRUPTED = 130
+ALL = 2**64
+"""The sample that leaves out none."""
+SALVAGED = 10_000
+"""Objects of a lost manifest that are taken over at once."""
 
 Begin = Callable[[Manifest, Job], Run]
 
 
-def start(job: Job, path: Path | None, output: Output) -> int:
+def start(job: Job, path: Path | None, output: Output, rebuild: bool = False) -> int:
     """Goes on with the job's unfinished run, or begins a new one.  The exit code.
 
-    ``path`` None: the manifest's usual place.  A dry run keeps none.
+    ``path`` None: the manifest's usual place.  A dry run keeps none.  ``rebuild``: a manifest that
+    is damaged is set aside, and, without one, what is equal at the destination is taken for copied.
     """
     if job.dryrun:
         known = path or default_path(job)
         job = replace(job, known=str(known) if known.exists() else "")
         return _run(job, None, output, _resume_or_begin)
-    return _run(job, path or default_path(job), output, _resume_or_begin)
+    return _run(job, path or default_path(job), output, _resume_or_begin, rebuild)
 
 
 def remove(job: Job, path: Path | None, output: Output) -> int:
@@ -85,11 +95,24 @@ def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
     """The job of an id (or the beginning of one), or of a manifest, without credentials; by default
     the last used.
 
-    Raises UsageError if there is no such job, or more than one.
+    ``name`` may also be a manifest's.  Raises UsageError if there is no such job, or more than one.
     """
+    if name and os.path.isfile(name):
+        path = Path(name)
     path = path or _find(name)
     with Manifest(path) as manifest:
         return Job.from_json(_job_json(manifest)), path
+
+
+def sample_of(job: Job, share: float | int) -> int:
+    """The ``Job.sample`` that comes to a share, up to 1.0, or to so many objects on record."""
+    if isinstance(share, float):
+        return int(share * ALL)
+    job = replace(job, began_ns=time.time_ns())
+    keeps = scan.keeps_of(job)
+    ranks = (scan.rank(job, one.key) for one in scan.source_entries(job, job.keys) if keeps(one))
+    lowest = heapq.nsmallest(share, ranks)
+    return lowest[-1] + 1 if len(lowest) == share else ALL
 
 
 def job_lines(output: Output) -> Iterator[str]:
@@ -193,6 +216,8 @@ def _resume_or_begin(manifest: Manifest, job: Job) -> Run:
     if run and run.kind != "retry":  # which looked at a few keys only
         log.warning("the unfinished run %d had other options; beginning a new one", run.id)
     abandon_uploads(job, manifest)
+    if job.rebuild:
+        abandon_lost_uploads(job)
     return manifest.begin_run(job.command, [job.keys], job.manner)
 
 
@@ -221,9 +246,14 @@ def _ranges_of(failures: Iterable[Outcome]) -> Iterator[KeyRange]:
 
 
 @contextlib.contextmanager
-def _readied(job: Job, run: Run, path: Path | None) -> Iterator[Job]:
+def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Iterator[Job]:
     """The job with what its workers need to know of the run and of files."""
-    job = replace(job, began_ns=int(run.started * 1e9), known=str(path) if path else job.known)
+    job = replace(
+        job,
+        began_ns=int(run.started * 1e9),
+        known=str(path) if path else job.known,
+        doubts=bool(path and manifest.failure_kinds()),
+    )
     if not job.files_from:
         yield job
         return
@@ -240,20 +270,45 @@ def _readied(job: Job, run: Run, path: Path | None) -> Iterator[Job]:
             os.unlink(keys_file)
 
 
-def _run(job: Job, path: Path | None, output: Output, begin: Begin) -> int:
-    with Manifest(path, create=True) as manifest:
-        facts = {"job": job.id, "manifest": str(path or "")}
-        try:
+@contextlib.contextmanager
+def _word_of(job: Job, path: Path | None) -> Iterator[None]:
+    """Leaves word of whether another process has the manifest that is taken meanwhile."""
+    facts = {"job": job.id, "manifest": str(path or "")}
+    try:
+        yield
+    except ManifestInUse:
+        tell(**facts, busy=True)
+        raise
+    tell(**facts, busy=False)
+
+
+def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: bool = False) -> int:
+    which = job.id if path == default_path(job) else f"--manifest {path}"
+    pause = Pause(output.warn, f"{report.program()} resume {which}")
+    with contextlib.ExitStack() as stack:
+        with _word_of(job, path):
+            aside = set_aside(path) if rebuild and path else None
+            if aside:
+                output.note(f"{aside[1].partition(':')[0]}: it is kept as {aside[0]}")
+            manifest = stack.enter_context(Manifest(path, create=True, patience=pause))
             manifest.lock()
-        except ManifestBusy:
-            tell(**facts, busy=True)
-            raise
-        tell(**facts, busy=False)
+        failpoint.reach("run.locked")
+        manifest.check()
         text = manifest.job_json()
-        if text and Job.from_json(text).by_directory:
+        stored = Job.from_json(text) if text else None
+        if stored and stored.by_directory:
             job = job.sorted_by_directory()
-        manifest.set_job(job)
         finished = [run for run in manifest.runs() if run.state == "finished"]
+        if not job.verify_tls and any(at.https for at in (job.src, job.dst) if at):
+            output.warn(
+                "unverified", "with --no-verify-tls, anybody on the way can pretend to be the store"
+            )
+        lost = not finished and (stored.rebuild if stored else rebuild)
+        job = replace(job, rebuild=lost)
+        manifest.set_job(job)
+        saved = salvage(aside[0]) if aside else iter(())
+        while batch := list(islice(saved, SALVAGED)):
+            manifest.adopt(batch)
         run = begin(manifest, job)
         if run.resumed and run.counts.found and not output.quiet:
             output.note(f"resuming run {run.id} of job {job.id}")
@@ -261,15 +316,26 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin) -> int:
         expected = finished[-1].counts if finished else None
         progress = Progress(expected, silent=output.as_json, dryrun=job.dryrun)
         began = time.monotonic()
+        asked_to_wait = False
 
         def watch(counts: Counts, last: bool) -> None:
-            if not output.quiet:
-                progress(counts, last, listed=not coordinator.listing)
-                if output.as_json and progress.due(last):
+            nonlocal asked_to_wait
+            if output.quiet:
+                return
+            if coordinator.interrupted and not (last or asked_to_wait):
+                asked_to_wait = True
+                progress(counts, True)
+                output.note("settling what is in hand; Ctrl-C again ends at once")
+            progress(counts, last, listed=not coordinator.listing)
+            if output.as_json and progress.due(last):
+                try:
                     output.event("progress", **progress_event(counts, coordinator.listing))
+                except BrokenPipeError:  # nobody reads any more
+                    coordinator.interrupt()
 
-        with _readied(job, run, path) as ready:
+        with _readied(job, manifest, run, path) as ready:
             coordinator = Coordinator(ready, manifest, run, watch)
+            pause.stopping = lambda: coordinator.interrupted
             coordinator.run()
             run = manifest.runs()[-1]
             if run.kind != "retry":
@@ -370,8 +436,10 @@ def _exit_code(
     if coordinator.refused:
         raise AdsmigError(coordinator.refused)
     if coordinator.stop:
-        hint = "" if job.dryrun else f"; then go on with: {program} resume {which}"
-        raise AdsmigError(coordinator.stop.message + hint)
+        stop = coordinator.stop
+        told = job.dryrun or stop.kind == DamagedManifest.__name__
+        hint = "" if told else f"; then go on with: {program} resume {which}"
+        raise AdsmigError(stop.message + hint)
     if run.state != "finished":
         hint = "" if job.dryrun else f"; go on with: {program} resume {which}"
         output.note(f"interrupted{hint}")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from adsmig import failpoint
 from adsmig.content import same_content, same_time
 from adsmig.crew import Crew, Stay
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
@@ -21,17 +22,18 @@ from adsmig.model import (
     Deletion,
     Entry,
     KeyRange,
+    Known,
     Outcome,
     SliceResult,
     Stop,
     What,
 )
-from adsmig.plan import time_of
-from adsmig.progress import size
+from adsmig.plan import Verdict, by_content, by_record, rules_of, time_of
+from adsmig.record import Lookup
 from adsmig.retry import never
 from adsmig.scan import plan_of, storages
 from adsmig.survey import Survey
-from adsmig.transfer import Manner, copy, failure, settled
+from adsmig.transfer import Manner, copy, failure, holds, settled
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,10 @@ MOST_LARGE = 50
 """A slice ends after so many large objects, lest a listing run far ahead of the copying."""
 MOST_DELETIONS = 20_000
 """Or after so many deletions."""
+CLOSE_S = 1.0
+"""How long to wait for threads to let go of what they share; all but a listing takes far less."""
+MOST_EQUAL = 50_000
+"""Or after so many that were found equal, and are to be put on record."""
 
 _WORK = (What.COPY, What.CHECK)
 """What threads carry out; all else is settled as it is listed."""
@@ -87,12 +93,17 @@ class Slice:
         self._actions: Iterator[Action] | None = None
         self._cursor: bytes | None = None
         self._dispatched = 0
-        self._ended = self._done = False
+        self._ended = self._done = self._closed = False
         self._stop: AdsmigError | None = None
         self._listed = _Listed()
         self._outcomes: list[Outcome] = []
         self._equal: list[Outcome] = []
         """Of those that had to be read to find out."""
+        self._found_equal: list[Known] = []
+        """Of the others, those that are not on record as that."""
+        self._records = job.command in ("cp", "sync") and not job.by_record
+        self._known: Lookup | None = None
+        self._by_content = rules_of(job).compare is by_content
         self._large: list[Entry] = []
         self._deletions: list[Deletion] = []
         self._links: list[bytes] = []
@@ -104,13 +115,21 @@ class Slice:
 
     def run(self, crew: Crew) -> SliceResult:
         """Settles keys in order until all are or the budget is used up; see worker.run_slice."""
+        failpoint.reach("slice.begun")
         if self._job.dryrun:
             self._work(lambda size: True)  # which only lists
         else:
-            crew.run(self._work)
+            left = crew.run(self._work, self._stopping)
+            if not left and not self._close():
+                return SliceResult(
+                    None, False, Counts(), [],
+                    worker=os.getpid(), started=self._started, ended=time.time(),
+                )  # fmt: skip
         try:
             if self._copied and not self._job.dryrun and self._job.dst:
+                failpoint.reach("flush.before")
                 self._dst.sync()
+                failpoint.reach("flush.after")
         except AdsmigError as exc:
             return self._result(None, Counts(), False, exc)
         cursor, counts, done = self._cursor, self._counts(), self._done
@@ -122,6 +141,16 @@ class Slice:
             counts += self._settled_counts()
         return self._result(cursor, counts, done, self._stop)
 
+    def _close(self) -> bool:
+        """Keeps threads that are late from changing anything more; False if one of them is just at
+        it, waiting for a listing.
+        """
+        if not self._lock.acquire(timeout=CLOSE_S):
+            return False
+        self._ended = self._closed = True
+        self._lock.release()
+        return True
+
     def _forget_past(self, cursor: bytes | None) -> None:
         """Drops what is known about keys past the cursor; they are looked at again."""
 
@@ -130,6 +159,7 @@ class Slice:
 
         self._outcomes = [one for one in self._outcomes if kept(one.key)]
         self._equal = [one for one in self._equal if kept(one.key)]
+        self._found_equal = [one for one in self._found_equal if kept(one[0])]
         self._large = [one for one in self._large if kept(one.key)]
         self._deletions = [one for one in self._deletions if kept(one.key)]
         self._links = [key for key in self._links if kept(key)]
@@ -152,6 +182,7 @@ class Slice:
         nothing = cursor is None and not done
         if nothing:
             self._forget_past(None)
+        read = self._equal if self._records else []
         return SliceResult(
             cursor,
             done,
@@ -166,6 +197,7 @@ class Slice:
             os.getpid(),
             self._started,
             time.time(),
+            self._found_equal + [(one.key, one.size, one.mtime_ns, one.etag) for one in read],
         )
 
     def _counts(self) -> Counts:
@@ -191,6 +223,8 @@ class Slice:
             while action := self._next():
                 equal, outcome = self._carry_out(action)
                 with self._lock:
+                    if self._closed:
+                        return
                     del self._in_hand[action.src.key]
                     if outcome is None:
                         self._large.append(action.src)
@@ -210,7 +244,7 @@ class Slice:
                 exc = AdsmigError(f"internal error: {type(exc).__name__}: {exc}")
             with self._lock:
                 self._ended = True
-                if not (isinstance(exc, TransientError) and self._stopping()):
+                if not self._closed and not (isinstance(exc, TransientError) and self._stopping()):
                     self._stop = self._stop or exc
 
     def _carry_out(self, action: Action) -> tuple[bool, Outcome | None]:
@@ -231,7 +265,8 @@ class Slice:
             if found.kind != "differs":
                 return not found.error, found
             if job.command == "verify":
-                return False, failure(entry, "differs", "the content is not the same")
+                what = "what was copied" if job.against else "the same"
+                return False, failure(entry, "differs", f"the content is not {what}")
             if entry.size > min(LARGE_SIZE, job.max_put):
                 return False, None
         return False, copy(self._src, self._dst, entry, key, self._limits, self._manner)
@@ -239,7 +274,9 @@ class Slice:
     def _same(self, entry: Entry, there: Entry) -> bool:
         """Whether what could not be told from the listings is equal."""
         job = self._job
-        if job.command == "sync" and not job.compare and not job.delete_src:
+        if job.against:
+            return holds(self._dst, there, entry.etag or "", self._limits)
+        if job.command != "verify" and job.compare in ("", "manifest") and not job.delete_src:
             return same_time(self._src, entry, there)
         return same_content(self._src, entry, self._dst, there, self._limits)
 
@@ -304,8 +341,13 @@ class Slice:
         if what == What.SKIP:  # mostly, and by the million
             listed.found += 1
             listed.found_bytes += entry.size
+            if job.against and entry.size and not entry.etag:
+                listed.left += 1  # nobody knows its checksum
+                return False
             listed.unchanged += 1
             listed.unchanged_bytes += entry.size
+            if self._records:
+                self._record_equal(entry)
             if job.delete_src:
                 self._deletions.append(_deletion(entry, at_source=True, checked=True))
             return False
@@ -339,12 +381,41 @@ class Slice:
         elif what == What.DELETE:
             self._deletions.append(_deletion(entry, at_source=True, checked=False))
         elif job.command == "verify":
-            missing = "it is not at the destination"
-            sizes = there and f"{size(entry.size)} at the source, {size(there.size)} at the other"
-            self._settle(failure(entry, "differs" if there else "missing", sizes or missing))
+            self._settle(self._difference(entry, there))
         else:
             self._large.append(entry)
         return False
+
+    def _difference(self, entry: Entry, there: Entry | None) -> Outcome:
+        """What ``verify`` found without reading it."""
+        if there is None:
+            return failure(entry, "missing", "it is not at the destination")
+        if there.problem:
+            return failure(entry, "unreadable", there.problem)
+        now, other = (
+            ("when it was copied", "now")
+            if self._job.against
+            else ("at the source", "at the other")
+        )
+        sizes = f"{entry.size:,} bytes {now}, {there.size:,} {other}"
+        return failure(entry, "differs", sizes)
+
+    def _record_equal(self, entry: Entry) -> None:
+        """Has an object that was found equal put on record, if it is not there yet.
+
+        A record that only tells another time stays, unless the content was compared: an object that
+        was replaced by an older one is not noticed otherwise, neither now nor by who goes by it.
+        """
+        if self._known is None:
+            path = self._job.known if os.path.exists(self._job.known) else ""
+            self._known = Lookup(path, KeyRange(entry.key, self._keys.upto, True))
+        record = self._known.find(entry.key)
+        if (
+            record is None
+            or record.size != entry.size
+            or (self._by_content and by_record(entry, record) != Verdict.SAME)
+        ):
+            self._found_equal.append((entry.key, entry.size, time_of(entry), entry.etag))
 
     def _foresee(self, action: Action) -> None:
         """Counts what a run would do about one key; for a dry run, which is in one thread."""
@@ -397,6 +468,7 @@ class Slice:
             or time.monotonic() > self._deadline
             or self._stopping()
             or len(self._deletions) >= MOST_DELETIONS
+            or len(self._found_equal) >= MOST_EQUAL
         )
 
 

@@ -303,6 +303,8 @@ def _width(text: str) -> int:
 
 # For a spreadsheet
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 CSV_COLUMNS = ("section", "name", "objects", "bytes", "min", "max", "average", "count", "cost",
                "note")  # fmt: skip
 """Sizes in bytes, exact; ``count``: requests, or parts; empty where a column has no meaning."""
@@ -311,7 +313,8 @@ CSV_COLUMNS = ("section", "name", "objects", "bytes", "min", "max", "average", "
 def inventory_csv(inventory: Inventory, estimate: Estimate | None) -> Iterator[str]:
     """All figures in long form, with a header: records of RFC 4180, each with its CRLF.
 
-    Keys are as :func:`adsmig.inventory.text` has them.
+    Keys are as :func:`adsmig.inventory.text` has them, but for a ``'`` before what a spreadsheet
+    would take for a formula, and carry out (owasp.org/www-community/attacks/CSV_Injection).
     """
     line = io.StringIO(newline="")
     writer = csv.DictWriter(line, CSV_COLUMNS, restval="")
@@ -320,7 +323,8 @@ def inventory_csv(inventory: Inventory, estimate: Estimate | None) -> Iterator[s
     for row in _records(inventory, estimate):
         line.seek(0)
         line.truncate()
-        writer.writerow(row)
+        name = str(row["name"])
+        writer.writerow({**row, "name": f"'{name}" if name.startswith(_FORMULA) else name})
         yield line.getvalue()
 
 

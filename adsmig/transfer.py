@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,10 +11,18 @@ from typing import NamedTuple
 
 import xxhash
 
-from adsmig.content import Reader, digest
-from adsmig.errors import BLAMELESS, NotFound, ObjectError, SourceChanged, TransientError
+from adsmig import failpoint
+from adsmig.content import PartsMd5, Reader, digest
+from adsmig.errors import (
+    BLAMELESS,
+    AdsmigError,
+    NotFound,
+    ObjectError,
+    SourceChanged,
+    TransientError,
+)
 from adsmig.limits import Limits
-from adsmig.model import Entry, Meta, Outcome, Part, Upload, md5_in
+from adsmig.model import Entry, Meta, Outcome, Part, Upload, combined_etag, md5_in, parts_in
 from adsmig.retry import never, retry, wait
 from adsmig.storage.base import Storage, Stored
 
@@ -26,6 +36,8 @@ LONG_READ_S = 1.0
 """An object that took longer to read is looked at again afterwards."""
 
 
+READINGS = 2
+"""Of an object that seems to be damaged: it may have been on the way here."""
 PERMISSIONS = ("mode", "uid", "gid")
 """The names under which objects keep a file's."""
 
@@ -57,7 +69,7 @@ def copy(
     before the object was settled.
     """
     stopping = limits.stopping if limits else never
-    changes = 0
+    changes, doubts = 0, set[str]()
     began = time.monotonic()
 
     def unit() -> Outcome:
@@ -67,7 +79,7 @@ def copy(
                 meta = meta_for(dst, entry, src.meta(entry), manner.perms)
                 dst.write_link(key, entry.link, meta)
                 return Outcome(entry.key, entry.size, _time_of(entry), None, None)
-            return _copy_once(src, dst, entry, key, limits, manner)
+            return _copy_once(src, dst, entry, key, limits, manner, doubts)
         except SourceChanged as exc:
             changes += 1
             if changes == MAX_CHANGES:
@@ -130,8 +142,17 @@ def meta_for(dst: Storage, entry: Entry, meta: Meta, perms: bool = True) -> Meta
 
 
 def _copy_once(
-    src: Storage, dst: Storage, entry: Entry, key: bytes, limits: Limits | None, manner: Manner
+    src: Storage,
+    dst: Storage,
+    entry: Entry,
+    key: bytes,
+    limits: Limits | None,
+    manner: Manner,
+    doubts: set[str],
 ) -> Outcome:
+    """One try.  ``doubts`` has the hashes of what was read, and does not match the source's ETag:
+    read twice, it was not damaged on its way, but its parts are of several sizes.
+    """
     checksum = None
     await_settled(src, dst, entry, limits.stopping if limits else never)
     stored = dst.copy_from(src, entry, key) if _may_keep_all(src, entry, manner) else None
@@ -142,14 +163,26 @@ def _copy_once(
         elif stored.md5 != md5:
             raise SourceChanged("another version was copied")  # by a store without if-match
     else:
+        parts = _parts_of(src, entry, doubts)
         with src.read(entry) as body:
-            reader = Reader(body, entry.size, dst.etag_is_md5, limits)
+            reader = Reader(body, entry.size, dst.etag_is_md5, limits, parts)
             began = time.monotonic()
             meta = meta_for(dst, entry, body.meta, manner.perms)
-            stored = dst.write(key, reader.chunks(), entry.size, meta)
-        if not src.keeps_files and time.monotonic() - began > LONG_READ_S:
-            src.meta(entry)  # raises if it was replaced meanwhile: no later sync would notice
-        _check_md5(stored, reader.md5)
+            md5 = None if dst.keeps_files else reader.md5_ahead()
+            failpoint.reach("object.begun")
+            stored = dst.write(key, reader.chunks(), entry.size, meta, md5)
+        failpoint.reach("object.stored")
+        try:
+            _check_md5(stored, reader.md5)
+        except TransientError:
+            # It has the size and, from now on, the time of a good copy: a sync would believe it.
+            with contextlib.suppress(AdsmigError):
+                dst.delete([key])
+            raise
+        # Raises if it was replaced meanwhile.  No later sync would notice, for the copy was stored
+        # after that.
+        if time.monotonic() - began > LONG_READ_S or (src.keeps_files and not dst.keeps_files):
+            src.meta(entry)
         if not stored.md5 and not dst.is_local:
             if stored.size != entry.size:
                 _check_size(dst, key, entry)
@@ -157,6 +190,25 @@ def _copy_once(
                 raise TransientError("what the destination has is not what was sent")
         checksum = "xxh3:" + reader.xxh3
     return Outcome(entry.key, entry.size, _time_of(entry), entry.etag, checksum)
+
+
+def _parts_of(src: Storage, entry: Entry, doubts: set[str]) -> PartsMd5 | None:
+    """What the ETag of an object that was put in parts tells, if anything."""
+    size = src.part_size(entry) if parts_in(entry.etag) else None
+    return PartsMd5(size, entry.etag or "", doubts) if size else None
+
+
+def prove_source(src: Storage, upload: Upload, parts: list[Part]) -> None:
+    """Holds the parts that were read against the ETag of a source that was put in such parts.
+
+    Raises SourceChanged if they are not what it says.
+    """
+    entry = upload.entry
+    if parts_in(entry.etag) != upload.parts or src.part_size(entry) != upload.part_size:
+        return
+    ours = combined_etag(part.md5 or md5_in(part.etag) for part in parts)
+    if ours and ours != (entry.etag or "").lower() and src.part_size(entry, sure=True):
+        raise SourceChanged("what was read does not match the source's ETag")
 
 
 def _may_keep_all(src: Storage, entry: Entry, manner: Manner) -> bool:
@@ -172,9 +224,12 @@ def put_part(
     if stored:
         return Part(number, stored.etag or "", None, None)
     start, size = upload.span(number)
+    # Perhaps the parts are the source's own, and its ETag tells what they are.
+    want_md5 = dst.etag_is_md5 or parts_in(upload.entry.etag) == upload.parts
     with src.read(upload.entry, start, size) as body:
-        reader = Reader(body, size, dst.etag_is_md5, limits)
+        reader = Reader(body, size, want_md5, limits)
         stored = dst.put_part(key, upload, number, reader.chunks())
+    failpoint.reach("part.stored")
     _check_md5(stored, reader.md5)
     return Part(number, stored.etag or "", reader.xxh3, reader.md5)
 
@@ -193,13 +248,42 @@ def prove_parts(
         return
     there = dst.stat(key)
     for part in doubtful:
-        start, size = upload.span(part.number)
-        with dst.read(there, start, size) as body:
-            reader = Reader(body, size, False, limits)
-            for _ in reader.chunks():
-                pass
-        if reader.xxh3 != part.checksum:
+        if _read_back(dst, there, limits, *upload.span(part.number)) != part.checksum:
             raise ObjectError("damaged", "what the destination has is not what was sent")
+
+
+def _read_back(dst: Storage, there: Entry, limits: Limits | None, start: int, size: int) -> str:
+    """The xxh3 of a span of an object, hexadecimal."""
+    with dst.read(there, start, size) as body:
+        body.md5 = None  # what the store says of it, is not what it is to be held against
+        reader = Reader(body, size, False, limits)
+        for _ in reader.chunks():
+            pass
+    return reader.xxh3
+
+
+def holds(dst: Storage, there: Entry, checksum: str, limits: Limits | None) -> bool:
+    """Whether an object still has the checksum of an Outcome.  It is read again before that is
+    denied.  Tries again; raises what reading raises, SourceChanged for one that is being written.
+    """
+    form = re.fullmatch(r"xxh3:[0-9a-f]{16}(?:-(\d{1,5})x(\d{1,15}))?", checksum)
+    if not form:
+        raise ObjectError("checksum", f"{checksum!r} is no checksum that this adsmig knows")
+    upload = Upload(there, "", max(1, int(form[2] or there.size)))
+
+    def unit() -> str | None:
+        numbers = range(1, upload.parts + 1)
+        spans = (_read_back(dst, there, limits, *upload.span(number)) for number in numbers)
+        if not form[1]:
+            return f"xxh3:{next(spans)}"
+        parts = zip(numbers, spans, strict=True)
+        return combined_checksum(upload, [Part(number, "", xxh3, None) for number, xxh3 in parts])
+
+    what, stopping = f"reading {there.key!r}", limits.stopping if limits else never
+    final = (SourceChanged,)
+    return any(
+        retry(unit, what, stopping=stopping, final=final) == checksum for _ in range(READINGS)
+    )
 
 
 def combined_checksum(upload: Upload, parts: list[Part]) -> str | None:

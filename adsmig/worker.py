@@ -11,9 +11,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 
-from adsmig import scan
+from adsmig import failpoint, scan
 from adsmig.crew import Crew, Stay
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.job import Job
@@ -32,6 +33,7 @@ from adsmig.model import (
     Stop,
     Upload,
     UploadResult,
+    parts_in,
 )
 from adsmig.removal import remove
 from adsmig.retry import never, retry
@@ -45,6 +47,7 @@ from adsmig.transfer import (
     failure,
     meta_for,
     prove_parts,
+    prove_source,
     put_part,
     settled,
 )
@@ -52,6 +55,8 @@ from adsmig.transfer import (
 log = logging.getLogger(__name__)
 
 CHANGED = (SourceChanged,)
+MOST_ALIGNED = 128 << 20
+"""Bytes of a part that one thread copies; of larger ones, too few would be in flight."""
 UNDELETED = "not deleted"
 """The kind of failure of an object that could not be removed."""
 
@@ -87,7 +92,9 @@ def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResu
         await_settled(src, dst, entry, stopping)
         at = src.stat(entry.key) if again else entry
         meta = meta_for(dst, at, src.meta(at), job.perms)
-        return dst.begin_upload(job.dst_key(entry.key), at, meta)
+        upload = dst.begin_upload(job.dst_key(entry.key), at, meta)
+        failpoint.reach("upload.begun")
+        return _aligned(job, upload, src.part_size(at) if parts_in(at.etag) else None)
 
     try:
         return UploadResult(retry(unit, "opening an upload", stopping=stopping, final=CHANGED))
@@ -97,6 +104,16 @@ def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResu
         return UploadResult(outcome=failure(entry, "changed", str(exc)))
     except AdsmigError as exc:
         return UploadResult(*_verdict(entry, exc, stopping))
+
+
+def _aligned(job: Job, upload: Upload, size: int | None) -> Upload:
+    """The same in parts of the source's own size, if that can be: then its ETag tells whether they
+    are what they were there.
+    """
+    profile = (job.dst or job.src).profile
+    if size and profile.min_part <= size <= min(profile.max_part, MOST_ALIGNED):
+        return replace(upload, part_size=size)
+    return upload
 
 
 def run_parts(
@@ -138,7 +155,9 @@ def run_parts(
             if not stay(upload.span(number)[1]):
                 return
 
-    _crew(job.threads_per_worker).run(work)
+    _crew(job.threads_per_worker).run(work, stopping)
+    with lock:
+        parts, errors = parts.copy(), errors.copy()  # some threads may be late
     failed, stop = None, None
     for exc in errors:
         if not isinstance(exc, (SourceChanged, NotFound)):
@@ -147,7 +166,9 @@ def run_parts(
     again = any(isinstance(exc, (SourceChanged, NotFound)) for exc in errors)
     try:
         if parts:
+            failpoint.reach("flush.before")
             dst.sync()
+            failpoint.reach("flush.after")
     except AdsmigError as exc:
         parts, stop = [], stop_of(exc)
     return PartsResult(
@@ -163,7 +184,10 @@ def finish_upload(job: Job, upload: Upload, parts: list[Part], lease: Lease) -> 
     def unit() -> Outcome:
         # Raises if it is not the version of the parts.
         meta = meta_for(dst, entry, src.meta(entry), job.perms)
+        failpoint.reach("upload.completing")
+        prove_source(src, upload, parts)
         dst.complete(key, upload, parts, meta)
+        failpoint.reach("upload.completed")
         if job.delete_src:
             prove_parts(dst, key, upload, parts, opened(lease.path))
         time_ns = entry.stored_ns if entry.mtime_ns is None else entry.mtime_ns
@@ -207,7 +231,9 @@ def finish_directories(job: Job, keys: list[bytes], lease: Lease) -> list[Outcom
     for key in keys:
         try:
             entry = src.stat(key)
+            failpoint.reach("directory.before")
             dst.set_directory_meta(key, meta_for(dst, entry, src.meta(entry), job.perms))
+            failpoint.reach("directory.after")
         except (NotFound, SourceChanged):
             continue  # removed since it was listed
         except ObjectError as exc:

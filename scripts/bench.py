@@ -68,17 +68,20 @@ WORKLOADS = [
     Workload("huge-up", "huge", "local", "seaweedfs"),
     Workload("huge-down", "huge", "seaweedfs", "local"),
     Workload("mixed-up", "mixed", "local", "seaweedfs"),
+    Workload("mixed-down", "mixed", "seaweedfs", "local"),
     Workload("s3-s3-small", "small", "seaweedfs", "minio"),
     Workload("s3-s3-large", "large", "seaweedfs", "minio"),
     Workload("s3-s3-inside", "small", "seaweedfs", "seaweedfs"),
     Workload("noop-local-s3", "empty", "local", "synthetic", "sync"),
     Workload("noop-s3-s3", "empty", "synthetic", "synthetic", "sync"),
+    Workload("noop-manifest", "empty", "synthetic", "synthetic", "remembered"),
     Workload("list-flat", "flat", "synthetic", how="list"),
     Workload("list-dated", "dated", "synthetic", how="list"),
     Workload("list-nested", "nested", "synthetic", how="list"),
     Workload("local-small", "small", "local", "local"),
     Workload("local-large", "large", "local", "local"),
     Workload("latency-small-up", "small", "local", "seaweedfs", slow=True),
+    Workload("latency-noop", "empty", "synthetic", "synthetic", "sync", slow=True),
     Workload("latency-list", "flat", "synthetic", how="list", slow=True),
     Workload("sftp-small-up", "few", "local", "sftp"),
     Workload("sftp-small-down", "few", "sftp", "local"),
@@ -136,12 +139,12 @@ class Bench:
             dst = self._destination(workload, tree)
             with contextlib.ExitStack() as stack:
                 if workload.slow:
-                    proxied = next(at.host for at in (dst, src) if at.host)
-                    proxy = stack.enter_context(SlowProxy(proxied, DELAY_S))
-                    src, dst = (Place(at.path, proxy.host if at.host else "") for at in (src, dst))
+                    src, dst = (self._slowed(at, stack) for at in (src, dst))
                 command = tool.command(Task(workload.how, src, dst, Path(scratch)))
                 if command is None:
                     return None
+                if workload.how == "remembered" and tool is OURS:
+                    quietly(tool.command(Task("sync", src, dst, Path(scratch))) or ())
                 figures = measure(command, Path(scratch), src.key or dst.key)
             if workload.how == "copy":
                 self._check(tool, tree, dst)
@@ -194,6 +197,12 @@ class Bench:
             return self._through_sftp(path)
         server = self.server(workload.dst)
         return Place(f"{server.make_bucket(f'bench-dst-{self._count}')}/dst", server.host)
+
+    def _slowed(self, at: Place, stack: contextlib.ExitStack) -> Place:
+        """The same, at a distance; a directory here stays where it is."""
+        if at.local:
+            return at
+        return Place(at.path, stack.enter_context(SlowProxy(at.host, DELAY_S)).host)
 
     def _through_sftp(self, path: Path) -> Place:
         sshd = self.server("sftp")

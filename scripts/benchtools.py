@@ -34,7 +34,9 @@ class Task:
     """What a tool is asked to do."""
 
     how: str
-    """``copy``: to an empty place; ``sync``: to an equal one; ``list``: say how much there is."""
+    """``copy``: to an empty place; ``sync``: to an equal one; ``remembered``: the same, by who can
+    without looking there; ``list``: say how much there is.
+    """
     src: Place
     dst: Place
     scratch: Path
@@ -63,7 +65,9 @@ def adsmig(task: Task) -> list[str]:
     if task.how == "list":
         return [program("adsmig"), "inventory", place(task.src)]
     command = "cp" if task.how == "copy" else "sync"
-    return [*words, command, "--manifest", f"{task.scratch}/m.db", place(task.src), place(task.dst)]
+    remembered = ["--compare", "manifest"] if task.how == "remembered" else []
+    words += [command, *remembered, "--manifest", f"{task.scratch}/m.db"]
+    return [*words, place(task.src), place(task.dst)]
 
 
 def rclone(task: Task) -> list[str]:

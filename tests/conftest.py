@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
@@ -12,9 +13,16 @@ from hypothesis import settings
 from tests.receiver import Receiver
 from tests.servers import MinIOGateway, Moto, RcloneSftp, SeaweedFS, Server, Sshd
 
-# How long an example takes is the machine's business.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# The same examples each time, so that a change is not blamed for what it did not do.  To look for
+# new ones, ADSMIG_TEST_FUZZ says how many a test is to try.
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.register_profile(
+    "new",
+    deadline=None,
+    print_blob=True,
+    max_examples=int(os.environ.get("ADSMIG_TEST_FUZZ", "100")),
+)
+settings.load_profile("new" if "ADSMIG_TEST_FUZZ" in os.environ else "same")
 
 BucketFactory = Callable[[Server], str]
 
@@ -72,6 +80,16 @@ def s3_server(request: pytest.FixtureRequest) -> Server:
 def bucket() -> BucketFactory:
     """``bucket(server)`` makes an empty bucket there, and returns its name, used nowhere else."""
     return lambda server: server.make_bucket(f"test-{uuid4().hex[:16]}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_at_a_terminal() -> None:
+    """Shells have what they start in the background ignore Ctrl-C, and so would what a test starts.
+
+    A handler is not inherited by another program, which begins with the default.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,8 +15,6 @@ import ssl
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from botocore.auth import S3SigV4Auth
@@ -25,10 +23,10 @@ from botocore.credentials import Credentials as BotoCredentials
 
 from adsmig.location import Credentials
 from adsmig.storage.signing import encode_query, sign
+from tests.front import CHUNK, Exchange, Front
 from tests.quirks import Quirks
 from tests.servers import Server
 
-CHUNK = 1 << 16
 ACCESS_KEY, SECRET_KEY = "ak", "sk"
 _ETAG = re.compile(rb'(?<=<ETag>)(?:&quot;|&#34;|")?([0-9a-f]{32}(?:-[0-9]+)?)(?:&quot;|&#34;|")?')
 _AUTHORIZATION = re.compile(
@@ -75,7 +73,7 @@ class _Upload:
     sizes: dict[int, int] = field(default_factory=dict)
 
 
-class QuirkServer:
+class QuirkServer(Front):
     """Entering starts it, leaving stops it.
 
     ``places`` names, for each of the cloud's buckets, the one of ``server`` that it stands for.
@@ -90,6 +88,7 @@ class QuirkServer:
         tls: ssl.SSLContext | None = None,
         address: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
+        super().__init__(server.host, tls, address)
         self.quirks, self.server, self.places = quirks, server, places
         self.seen: list[Seen] = []
         self.fails_after: int | None = None
@@ -99,45 +98,10 @@ class QuirkServer:
         self._said: Counter[str] = Counter()
         self._real: dict[str, str] = {}
         self._uploads: dict[str, _Upload] = {}
-        cloud = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-            wbufsize = 1 << 16
-
-            def setup(self) -> None:
-                super().setup()
-                self.upstream = http.client.HTTPConnection(server.host, timeout=60)
-
-            def finish(self) -> None:
-                self.upstream.close()
-                super().finish()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-            def handle_it(self) -> None:
-                try:
-                    _Exchange(cloud, self).answer()
-                except (OSError, http.client.HTTPException):
-                    self.close_connection = True
-
-            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_it
-
-        self._httpd = ThreadingHTTPServer(address, Handler)
-        self._httpd.daemon_threads = True
-        if tls:
-            self._httpd.socket = tls.wrap_socket(self._httpd.socket, server_side=True)
-        self.address, self.port = address[0], self._httpd.server_address[1]
-
-    def __enter__(self) -> QuirkServer:
-        threading.Thread(target=self._httpd.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._httpd.shutdown()
-        self._httpd.server_close()
+    def answer(self, exchange: Exchange) -> None:
+        """Answers as the cloud would."""
+        _Exchange(self, exchange).answer()
 
     def clear(self) -> None:
         """Forgets what was seen so far."""
@@ -188,7 +152,7 @@ class QuirkServer:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, cloud: QuirkServer, handler: Any) -> None:
+    def __init__(self, cloud: QuirkServer, handler: Exchange) -> None:
         self.cloud, self.quirks, self.handler = cloud, cloud.quirks, handler
         self.headers = {name.lower(): value for name, value in handler.headers.items()}
         self.left = int(self.headers.get("content-length", "0"))
@@ -467,8 +431,6 @@ class _Exchange:
         return data
 
     def chunk(self) -> bytes:
-        data: bytes = self.handler.rfile.read(min(self.left, CHUNK))
-        if not data:
-            raise OSError("the client hung up")
+        data = self.handler.read(min(self.left, CHUNK))
         self.left -= len(data)
         return data

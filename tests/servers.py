@@ -12,6 +12,7 @@ worked, leaving stops it and everything it started. Nothing here needs pytest.
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import json
 import os
@@ -131,6 +132,12 @@ class Server:
     def url(self, bucket: str, prefix: str = "") -> str:
         """The address of `prefix` in `bucket` on the command line, with the credentials in it."""
         return f"s3://{self.access_key}:{self.secret_key}@{self.host}/{bucket}/{prefix}"
+
+    def elsewhere(self: S) -> S:
+        """A stand-in for another process: it gives addresses and clients, and cannot stop it."""
+        twin = copy.copy(self)
+        twin._process = twin._client = None
+        return twin
 
     # ------------------------------------------------------------------ its life
 

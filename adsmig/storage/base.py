@@ -96,15 +96,32 @@ class Storage(Protocol):
         """
         ...
 
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """Bytes of each part that an object was put in, but for the last, if its ETag is made of
+        their MD5s and that can be known; ``sure`` asks for each of them.
+
+        Raises SourceChanged as :meth:`read`.
+        """
+        ...
+
     def meta(self, entry: Entry) -> Meta:
         """What is kept beside the content; SourceChanged as :meth:`read`."""
         ...
 
-    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+    def write(
+        self,
+        key: bytes,
+        chunks: Iterator[memoryview],
+        size: int,
+        meta: Meta,
+        md5: str | None = None,
+    ) -> Stored:
         """Stores the ``size`` bytes of ``chunks`` as ``key``, whole or not at all.
 
-        Each chunk is valid until the next is asked for.  Raises ObjectError for a key that this
-        storage cannot hold, before it takes the first chunk.
+        ``md5`` of the content, hexadecimal, if it is known: what arrives with another is not
+        stored, where what is sent can be damaged on its way.  Each chunk is valid until the next
+        is asked for.  Raises ObjectError for a key that this storage cannot hold, before it takes
+        the first chunk.
         """
         ...
 
@@ -171,6 +188,13 @@ class Storage(Protocol):
         """Removes an unfinished upload; one that is not there is no error.  Tries again."""
         ...
 
+    def uploads(self) -> Iterator[tuple[bytes, str]]:
+        """Key and id of every upload below the Location that was neither completed nor aborted, by
+        whomever it was opened; none where they cannot be listed, and none of a file system, where
+        :meth:`tidy` finds what they left.
+        """
+        ...
+
     def prepare(self) -> None:
         """Makes sure, once before a run, that it can be read, or written to; raises if not."""
         ...
@@ -220,6 +244,14 @@ class Settings(Protocol):
     @property
     def routes(self) -> Sequence[Route]:
         """Where to connect to instead of what a Location says."""
+
+    @property
+    def ca_bundle(self) -> str:
+        """The file of the authorities that certificates are to be of; '' for the system's."""
+
+    @property
+    def verify_tls(self) -> bool:
+        """Whether a server's certificate is checked."""
 
     @property
     def staging(self) -> str:

@@ -7,8 +7,10 @@ byte (ISO 8859-1), so that they pass unchanged.
 
 from __future__ import annotations
 
+import math
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 
 Headers = dict[str, str]
@@ -19,6 +21,10 @@ _MOST_HEAD = 64 << 10
 _BUFFER = 64 << 10
 _TOGETHER = 64 << 10
 """Bytes of a body's beginning that go out in one system call with the head."""
+_MOST_LINES = 100
+"""Of what may come before an answer, and after the last chunk of one."""
+_SLOWEST = 100
+"""Bytes a second, on the average."""
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: |$)")
 _UNSAFE = re.compile(r"[\r\n\0]")
 
@@ -34,11 +40,15 @@ class HungUp(ConnectionError):
 class Connection:
     """A kept-alive connection; one request after the other, each answer read to its end.
 
-    Raises OSError, and BadAnswer.  The caller closes it, on any error too.
+    A server that lets us wait for more than ``patience_s`` within one answer has to have sent some
+    bytes for each second, however regularly one comes.  Raises OSError, and BadAnswer.  The caller
+    closes it, on any error too.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, patience_s: float = math.inf) -> None:
         self.sock = sock
+        self._patience_s = patience_s
+        self._waited_s, self._received = 0.0, 0
         self._buffer = memoryview(bytearray(_BUFFER))
         self._at = self._end = 0
 
@@ -80,12 +90,14 @@ class Connection:
 
     def answer(self, method: str) -> Answer:
         """The answer to the request that was sent, of which the head is read."""
-        while True:
+        self._waited_s, self._received = 0.0, 0
+        for _ in range(_MOST_LINES):
             version, status, headers = self._head()
             if status >= 200:
                 return Answer(self, method, version, status, headers)
             if status == 101:
                 raise BadAnswer("it wants to speak another protocol")
+        raise BadAnswer("it goes on saying that it will answer")
 
     def _head(self) -> tuple[int, int, Headers]:
         head = bytes(self._buffer[self._at : self._end])
@@ -95,7 +107,7 @@ class Connection:
                 raise BadAnswer("headers without an end")
             if head and not head.startswith(b"HTTP/"[: len(head)]):
                 raise BadAnswer("what answers there does not speak HTTP")
-            count = self.sock.recv_into(self._buffer)
+            count = self._receive(self._buffer)
             if not count:
                 raise BadAnswer("cut off in its headers") if head else HungUp("it hung up")
             head += self._buffer[:count]
@@ -127,14 +139,23 @@ class Connection:
             buffer[:count] = self._buffer[self._at : self._at + count]
             self._at += count
             return count
-        return self.sock.recv_into(buffer) if buffer else 0
+        return self._receive(buffer) if buffer else 0
+
+    def _receive(self, buffer: memoryview) -> int:
+        began = time.monotonic()
+        count = self.sock.recv_into(buffer)
+        self._waited_s += time.monotonic() - began
+        self._received += count
+        if self._waited_s > self._patience_s and self._received < self._waited_s * _SLOWEST:
+            raise TimeoutError
+        return count
 
     def read_line(self) -> bytes:
         """A line of a chunked body, without its end."""
         line = b""
         while not line.endswith(b"\r\n"):
             if self._at == self._end:
-                self._at, self._end = 0, self.sock.recv_into(self._buffer)
+                self._at, self._end = 0, self._receive(self._buffer)
                 if not self._end:
                     raise BadAnswer("cut off between chunks")
             at = bytes(self._buffer[self._at : self._end]).find(b"\n")
@@ -162,15 +183,16 @@ class Answer:
         """Whether all of the body was read."""
         tokens = headers.get("connection", "").lower()
         self.will_close = "close" in tokens or (not version and "keep-alive" not in tokens)
+        length = headers.get("content-length")
+        if length is not None and not re.fullmatch("[0-9]{1,18}", length):
+            raise BadAnswer("a length that is none")
         if method == "HEAD" or status in (204, 304):
             self.left, self.done = 0, True
         elif coding := headers.get("transfer-encoding"):
             if coding.lower() != "chunked":
                 raise BadAnswer("a transfer coding that is not known here")
             self._chunked, self.left = True, 0
-        elif (length := headers.get("content-length")) is not None:
-            if not (length.isascii() and length.isdigit()):
-                raise BadAnswer("a length that is none")
+        elif length is not None:
             self.left = int(length)
             self.done = not self.left
         else:
@@ -205,9 +227,12 @@ class Answer:
             raise BadAnswer("a chunk that is none")
         self.left = int(size, 16)
         if not self.left:
-            while self._connection.read_line():
-                pass
-            self.done = True
+            for _ in range(_MOST_LINES):
+                if not self._connection.read_line():
+                    self.done = True
+                    break
+            else:
+                raise BadAnswer("more and more after its end")
         return bool(self.left)
 
     def _end_chunk(self) -> None:
@@ -216,13 +241,9 @@ class Answer:
 
     def read(self, most: int) -> bytes:
         """The rest of the body, but no more than ``most`` bytes of it."""
-        parts = []
-        while most > 0:
-            size = _BUFFER if self.left is None or self._chunked else min(self.left, 1 << 20)
-            buffer = memoryview(bytearray(min(max(size, 1), most)))
-            count = self.readinto(buffer)
-            if not count:
-                break
-            parts.append(bytes(buffer[:count]))
-            most -= count
-        return b"".join(parts)
+        data = bytearray()
+        size = _BUFFER if self.left is None or self._chunked else min(self.left, 1 << 20)
+        buffer = memoryview(bytearray(min(size, most)))
+        while count := self.readinto(buffer[: most - len(data)]):
+            data += buffer[:count]
+        return bytes(data)

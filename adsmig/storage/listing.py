@@ -15,7 +15,6 @@ from typing import Protocol
 
 from adsmig.errors import ListingError, ObjectError, OrderError
 from adsmig.model import LAST, Entry, KeyRange
-from adsmig.providers import Profile
 from adsmig.storage.base import Prune
 from adsmig.storage.listpage import Page
 
@@ -31,27 +30,6 @@ class Fetch(Protocol):
     ) -> Page:
         """At most ``limit`` keys that begin with ``prefix``, past ``after`` or from ``token``."""
         ...
-
-
-def query_for(
-    profile: Profile, prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int
-) -> dict[str, str | bytes]:
-    """The query that asks a store of this profile for a page; see :class:`Fetch`."""
-    query: dict[str, str | bytes] = {
-        "max-keys": str(min(limit, profile.max_keys)),
-        "prefix": prefix,
-    }
-    if profile.list_version == 2:
-        query["list-type"] = "2"
-        if token or after:
-            query["continuation-token" if token else "start-after"] = token or after
-    elif token or after:
-        query["marker"] = token.encode("utf-8", "surrogateescape") or after
-    if profile.url_encoding:
-        query["encoding-type"] = "url"
-    if by_directory:
-        query["delimiter"] = "/"
-    return query
 
 
 PAGE = 1000
@@ -90,6 +68,20 @@ def pages(
         token = "" if "\ufffd" in page.token else page.token
         if (further := skip()) > after:
             after, token = further, ""
+
+
+def _insisting(fetch: Fetch, fits: Callable[[Page], bool]) -> Fetch:
+    """The same, but that a page which does not fit what came before is asked for once more: one
+    that a proxy gave in place of another must not decide how a store is listed from then on.
+    """
+
+    def fetch_again(
+        prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int
+    ) -> Page:
+        page = fetch(prefix, after, token, by_directory, limit)
+        return page if fits(page) else fetch(prefix, after, token, by_directory, limit)
+
+    return fetch_again
 
 
 class Pruned:
@@ -148,7 +140,10 @@ def flat(
     def skip() -> bytes:
         return prefix + pruned.end if pruned and pruned.directory else b""
 
-    for page in pages(fetch, prefix, start, False, limit, skip):
+    def fits(page: Page) -> bool:
+        return first or not page.entries or page.entries[0].key >= last
+
+    for page in pages(_insisting(fetch, fits), prefix, start, False, limit, skip):
         # All of it, before any is given out: what is out of order may be past the range's end.
         for one, two in zip(page.entries, page.entries[1:], strict=False):
             if two.key <= one.key:
@@ -230,7 +225,8 @@ def _level(
     """The objects and directories (None) right in ``directory``, by key, from where keys begins.
 
     The store orders them by bare name, ``a`` before ``a-b``; by key, ``a-b`` is before ``a/``.  So
-    a directory waits until no name that begins with its own can come before it.
+    a directory waits until no name that begins with its own can come before it.  A store in byte
+    order has the second order; pages have to come in one of the two.
     """
     waiting: list[bytes] = []
     start = b""
@@ -244,9 +240,15 @@ def _level(
                     page = fetch(root + path, b"", "", by_directory=False, limit=1)
                     if page.entries or page.prefixes or page.truncated:
                         heappush(waiting, path)
-    last = (b"", False)
+    last, last_key = (b"", False), b""
+    by_name = by_key = True
     base = root + directory
-    for page in pages(fetch, base, base + start if start else b"", True, limit):
+
+    def fits(page: Page) -> bool:
+        firsts = [entry.key for entry in page.entries[:1]] + page.prefixes[:1]
+        return not firsts or min(firsts)[len(base) :] >= min(last[0], last_key)
+
+    for page in pages(_insisting(fetch, fits), base, base + start if start else b"", True, limit):
         if not all(path.startswith(base) for path in page.prefixes) or not all(
             entry.key.startswith(base) for entry in page.entries
         ):
@@ -256,16 +258,25 @@ def _level(
         ]
         names += [(path[len(base) : -1], None) for path in page.prefixes]
         names.sort(key=lambda item: (item[0], item[1] is None))
+        told = [(name, entry is None) for name, entry in names if name]
+        full = sorted(name + b"/" * is_directory for name, is_directory in told)
+        if told:
+            by_name = by_name and told[0] > last
+            by_key = by_key and full[0] > last_key
+            if not (by_name or by_key) or len(set(full)) < len(full):
+                first = told[0][0]
+                raise ListingError(f"names in {directory!r} are not listed in order, at {first!r}")
+            last, last_key = told[-1], full[-1]
         for name, entry in names:
             if start and name == start:
                 continue  # before the range, or waiting already
             if entry and not name and entry.etag == "":
                 continue  # SeaweedFS: a directory that it made for others, now empty
-            here = (name, entry is None)
-            if name < start or here < last or (here == last and last[0]):
-                raise ListingError(f"names in {directory!r} are not listed in order, at {name!r}")
-            last = here
             key = directory + name
+            if entry is None and key + b"/" in waiting:
+                continue  # of the range's beginning: in byte order "a-b" is before "a/"
+            if name < start:
+                raise ListingError(f"asked for names past {start!r}, the store listed {name!r}")
             while waiting and waiting[0] < key:
                 yield heappop(waiting), None
             if keys.ends_before(key):

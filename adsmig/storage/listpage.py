@@ -16,6 +16,10 @@ from xml.etree import ElementTree
 
 from adsmig.errors import ListingError, TransientError
 from adsmig.model import Entry
+from adsmig.storage.xmltree import root_of
+
+MAX_KEY = 8192
+"""Bytes; stores take 1,024 (docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
 
 STANDARD = "STANDARD"
 """The storage class of an object where nobody chose one; an Entry leaves it out."""
@@ -34,13 +38,11 @@ class Page(NamedTuple):
 def parse(document: bytes, version: int = 2) -> Page:
     """The page in an XML answer to ListObjects of that version.
 
-    TransientError if it is none; ListingError for a next marker that does not lead on.
+    TransientError if it is none; ListingError for a next marker that does not lead on, and for what
+    no object can be; AdsmigError for what no store sends (xmltree.root_of).
     """
     rows, rest = _rows(document)
-    try:
-        root = ElementTree.fromstring(rest)
-    except ElementTree.ParseError as exc:
-        raise TransientError(f"the store answered with broken XML ({exc})") from exc
+    root = root_of(rest)
     space, brace, name = root.tag.rpartition("}")
     if name != "ListBucketResult":
         raise TransientError(f"the store answered a listing with <{name}>")
@@ -71,6 +73,10 @@ def parse(document: bytes, version: int = 2) -> Page:
         raise ListingError("the store does not say whether a listing goes on")
     if version == 2:
         token = root.findtext(space + "NextContinuationToken") or ""
+        told, count = root.findtext(space + "KeyCount") or "", len(entries) + len(prefixes)
+        # Less than there are is what Ceph says, which leaves out directories.
+        if told.isdecimal() and int(told) > count:
+            raise TransientError(f"the store lists {count} keys in a page of {told}")
     else:
         token = ""
         if more == "true":  # kept as it is, even if it is no text
@@ -88,8 +94,8 @@ _TEXT = rb"[ !#-%'-;=-~]"
 """A character that stands for itself in XML and in UTF-8, and is no quote."""
 _QUOTE = rb'(?:"|&quot;|&#34;)?'
 _FIELDS = {
-    b"Key": b"(?P<key>%b+)" % _TEXT,
-    b"Size": b"(?P<size>[0-9]+)",
+    b"Key": b"(?P<key>%b{1,%d})" % (_TEXT, MAX_KEY),
+    b"Size": b"(?P<size>[0-9]{1,18})",
     b"LastModified": b"(?P<time>%b*)" % _TEXT,
     b"ETag": b"%b(?P<etag>%b+)%b" % (_QUOTE, _TEXT, _QUOTE),
     b"StorageClass": b"(?P<kind>%b*)" % _TEXT,
@@ -138,21 +144,29 @@ def _pattern(bare: bytes) -> re.Pattern[bytes] | None:
 
 def _entry(item: ElementTree.Element, space: str, encoded: bool) -> Entry:
     """The object that a ``Contents`` describes."""
-    size = item.findtext(space + "Size") or ""
-    key = _key(item, space + "Key", encoded)
-    if not key or not size.isdecimal():
+    key, size = _key(item, space + "Key", encoded), _number(item.findtext(space + "Size"))
+    if not key or size is None:
         raise TransientError("the store listed an object without key or size")
+    if len(key) > MAX_KEY or not 0 <= size < 1 << 63:
+        raise ListingError("the store listed what cannot be: a key or size beyond all bounds")
     # '""' stays apart from no ETag at all; see listing.walk.
     etag = item.findtext(space + "ETag")
     kind = item.findtext(space + "StorageClass") or ""
     return Entry(
         key,
-        int(size),
+        size,
         None,
         parse_time((item.findtext(space + "LastModified") or "").encode()),
         etag.strip('"') if etag else None,
         "" if kind == STANDARD else kind,
     )
+
+
+def _number(text: str | None) -> int | None:
+    try:
+        return int(text or "")
+    except ValueError:
+        return None
 
 
 def _key(item: ElementTree.Element, tag: str, encoded: bool) -> bytes:

@@ -35,7 +35,7 @@ from adsmig.storage.localfile import (
 )
 from adsmig.storage.paths import names_of, problem_of
 from adsmig.storage.root import Root
-from adsmig.storage.staging import Staging, publish
+from adsmig.storage.staging import Staging
 from adsmig.storage.tree import Tree
 
 
@@ -46,11 +46,9 @@ class LocalStorage:
     directory of the job's at the top, where it stays if the run ends early; staging directories,
     also of other jobs, are not listed then.
 
-    Where a run copies links, it makes links that lead anywhere, and a source can change or be made
-    so that keys lie below them.  So nothing is written through any link below the root then:
-    directories are reached by descriptors, one name after the other (storage.descent).  Without
-    ``links="copy"`` the links at a destination are its owner's arrangement, and are followed.
-    Nothing is ever deleted behind a link, lest a file be removed that has another key, or none.
+    Nothing is written or deleted through a symbolic link below the root, whoever made it, and
+    whenever: a key must not lead out of the destination, nor to what has another key.  So
+    directories are reached by descriptors there, one name after the other (storage.descent).
     """
 
     etag_is_md5 = False
@@ -64,7 +62,7 @@ class LocalStorage:
         self._staging = Staging(self._root, os.fsencode(settings.staging))
         # Only a source tells of the links that it does not follow.
         links = "follow" if destination and settings.links == "record" else settings.links
-        self._guarded = links == "copy"
+        self._copies_links = links == "copy"
         self._tree = Tree(location.path, destination, STAGING, self._root.check, links)
 
     def __repr__(self) -> str:
@@ -111,17 +109,21 @@ class LocalStorage:
         if entry.key.endswith(b"/"):
             return DirectoryBody(self.meta(entry))
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        if self._guarded:
+        if self._copies_links:
             flags |= os.O_NOFOLLOW
         try:
             fd = os.open(self._path(entry.key), flags)
         except OSError as exc:
             if exc.errno in MISSING:
                 raise SourceChanged("removed since it was listed") from exc
-            if exc.errno == errno.ELOOP and self._guarded:
+            if exc.errno == errno.ELOOP and self._copies_links:
                 raise SourceChanged("a link has taken its place since it was listed") from exc
             raise ObjectError("unreadable", f"cannot be read: {exc.strerror}") from exc
         return LocalBody(fd, entry, start, entry.size - start if size is None else size)
+
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """None: there are no such parts."""
+        return None
 
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta.  A directory is still the same whatever came and went in it."""
@@ -144,12 +146,19 @@ class LocalStorage:
 
     # Writing
 
-    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+    def write(
+        self,
+        key: bytes,
+        chunks: Iterator[memoryview],
+        size: int,
+        meta: Meta,
+        md5: str | None = None,
+    ) -> Stored:
         """See Storage.write."""
         if key.endswith(b"/") or not key:
             self._write_directory(key, size, meta)
             return Stored()
-        path = self._target(key)
+        self._check_target(key)
         staged = self._staging.path_for(key)
         with self._translated(staged):
             fd = self._staging.create(staged, meta)
@@ -161,38 +170,30 @@ class LocalStorage:
                 set_meta(fd, meta)
             finally:
                 os.close(fd)
-            self._publish(staged, key, path)
+            self._publish(staged, key)
         return Stored()
 
     def _write_directory(self, key: bytes, size: int, meta: Meta) -> None:
-        path = self._path(key)
+        self._path(key)
         if size:
             raise ObjectError("key", "a directory cannot hold content, as this object does")
         with self._translated():
-            root = self._root.opened()
-            if self._guarded:
-                os.close(descend(root, names_of(key), make=True))
-            else:
-                os.makedirs(path, exist_ok=True)
-        if key:  # the root is the user's own
-            self.set_directory_meta(key, meta)
+            os.close(descend(self._root.opened(), names_of(key), make=True))
+        self.set_directory_meta(key, meta)
 
     def set_directory_meta(self, key: bytes, meta: Meta) -> None:
         """Gives a directory its mode, owner (as root) and mtime, once all its content is written.
 
-        ObjectError where that fails; a directory that is not there is no error.
+        ObjectError where that fails; a directory that is not there is no error.  The root stays as
+        it is, for it is the user's own.
         """
-        path = self._path(key)
-        if (meta.mode, meta.uid, meta.mtime_ns) == (None, None, None):
+        self._path(key)
+        if not key or (meta.mode, meta.uid, meta.mtime_ns) == (None, None, None):
             return
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         with self._translated(), contextlib.suppress(FileNotFoundError):
-            self._root.opened()
-            if self._guarded and key:
-                with self._directory_of(key) as (name, above):
-                    fd = os.open(name, flags | os.O_NOFOLLOW, dir_fd=above)
-            else:
-                fd = os.open(path, flags)
+            with self._directory_of(key) as (name, above):
+                fd = os.open(name, flags | os.O_NOFOLLOW, dir_fd=above)
             try:
                 set_directory_meta(fd, meta)
             finally:
@@ -204,11 +205,11 @@ class LocalStorage:
             raise ObjectError("key", "a symbolic link cannot have the name of a directory")
         if not target or b"\0" in target:
             raise ObjectError("link", "a symbolic link cannot lead to an empty name or to a NUL")
-        path = self._target(key)
+        self._check_target(key)
         staged = self._staging.path_for(key)
         with self._translated(staged):
             self._staging.link(staged, target, meta)
-            self._publish(staged, key, path)
+            self._publish(staged, key)
 
     def delete(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """See Storage.delete.  What lies behind a symbolic link below the root stays, with that
@@ -250,7 +251,7 @@ class LocalStorage:
 
     def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
         """A staged file of full size."""
-        self._target(key)
+        self._check_target(key)
         staged = self._staging.path_for_large(key)
         with self._translated(staged):
             self._staging.remove_strays(staged)
@@ -268,7 +269,7 @@ class LocalStorage:
         offset, _ = upload.span(number)
         with self._translated():
             try:
-                fd = os.open(bytes.fromhex(upload.upload_id), os.O_WRONLY | os.O_CLOEXEC)
+                fd = self._staging.open(bytes.fromhex(upload.upload_id))
             except FileNotFoundError as exc:
                 raise NotFound("the staged file is gone") from exc
             try:
@@ -280,10 +281,10 @@ class LocalStorage:
 
     def complete(self, key: bytes, upload: Upload, parts: Sequence[Part], meta: Meta) -> str | None:
         """See Storage.complete."""
-        path, staged = self._path(key), bytes.fromhex(upload.upload_id)
+        staged = bytes.fromhex(upload.upload_id)
         with self._translated():
             try:
-                fd = os.open(staged, os.O_WRONLY | os.O_CLOEXEC)
+                fd = self._staging.open(staged)
             except FileNotFoundError as exc:
                 with contextlib.suppress(NotFound):
                     there = self.stat(key)
@@ -297,13 +298,17 @@ class LocalStorage:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            self._publish(staged, key, path)
+            self._publish(staged, key)
         return None
 
     def abort(self, key: bytes, upload_id: str) -> None:
         """See Storage.abort."""
         with self._translated(), contextlib.suppress(FileNotFoundError):
-            os.unlink(bytes.fromhex(upload_id))
+            self._staging.remove(bytes.fromhex(upload_id))
+
+    def uploads(self) -> Iterator[tuple[bytes, str]]:
+        """None: they lie in the staging directory."""
+        return iter(())
 
     def prepare(self) -> None:
         """Makes the root and the staging directory of a destination, and locks that for as long
@@ -367,33 +372,26 @@ class LocalStorage:
         finally:
             os.close(above)
 
-    def _target(self, key: bytes) -> bytes:
-        """The path of ``key``; refuses what lies below a file or a link, or in the place of a
-        directory, a device, a pipe or a socket.
+    def _check_target(self, key: bytes) -> None:
+        """Refuses what lies below a file or a link, or in the place of a directory or of something
+        that is no file.
         """
-        path = self._path(key)
+        self._path(key)
         try:
-            if self._guarded:
-                with self._directory_of(key) as (name, above):
-                    mode = os.lstat(name, dir_fd=above).st_mode
-            else:
-                mode = os.lstat(path).st_mode
+            with self._directory_of(key) as (name, above):
+                mode = os.lstat(name, dir_fd=above).st_mode
         except OSError as exc:
             if exc.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise from_os_error(exc, f"writing to {self.location}") from exc
-            return path  # it is not there, or it will be told when it is written
+            return  # it is not there, or it will be told when it is written
         if stat.S_ISDIR(mode):
             raise ObjectError("key", "a directory is where this file has to be")
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             raise ObjectError("key", "there is something that is neither file nor directory")
-        return path
 
-    def _publish(self, staged: bytes, key: bytes, path: bytes) -> None:
-        if self._guarded:
-            with self._directory_of(key, make=True) as (name, above):
-                publish(staged, name, above)
-        else:
-            publish(staged, path)
+    def _publish(self, staged: bytes, key: bytes) -> None:
+        with self._directory_of(key, make=True) as (name, above):
+            self._staging.publish(staged, name, above)
 
     @contextlib.contextmanager
     def _translated(self, staged: bytes | None = None) -> Iterator[None]:
@@ -402,8 +400,8 @@ class LocalStorage:
             yield
         except BaseException as exc:
             if staged:
-                with contextlib.suppress(OSError):
-                    os.unlink(staged)
+                with contextlib.suppress(OSError, BehindLink):
+                    self._staging.remove(staged)
             if not isinstance(exc, OSError):
                 raise
             raise from_os_error(exc, f"writing to {self.location}") from exc

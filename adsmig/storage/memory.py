@@ -5,13 +5,13 @@ Storages whose Locations name the same bucket share its objects, as long as the 
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 import uuid
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from hashlib import md5
 from typing import NamedTuple
 
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
@@ -93,18 +93,29 @@ class MemoryStorage:
             raise SourceChanged("the object changed since it was listed")
         return MemoryBody(found, start, entry.size if size is None else start + size)
 
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """None: there are no such parts."""
+        return None
+
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta."""
         with self.read(entry) as body:
             return body.meta
 
-    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+    def write(
+        self,
+        key: bytes,
+        chunks: Iterator[memoryview],
+        size: int,
+        meta: Meta,
+        md5: str | None = None,
+    ) -> Stored:
         """See Storage.write.  Holds every key but the empty one."""
         self._check(key)
         content = b"".join(map(bytes, chunks))
         if len(content) != size:
             raise TransientError(f"{len(content)} bytes came instead of {size}")
-        return self._put(key, content, md5(content).hexdigest(), meta)
+        return self._put(key, content, hashlib.md5(content).hexdigest(), meta)
 
     def write_link(self, key: bytes, target: bytes, meta: Meta) -> None:
         """See Storage.write_link."""
@@ -163,7 +174,7 @@ class MemoryStorage:
         """See Storage.put_part."""
         content = b"".join(map(bytes, chunks))
         self._parts(key, upload)[number] = content
-        return Stored(md5(content).hexdigest(), md5(content).hexdigest())
+        return Stored(hashlib.md5(content).hexdigest(), hashlib.md5(content).hexdigest())
 
     def _parts(self, key: bytes, upload: Upload) -> dict[int, bytes]:
         upload_id, parts = self._bucket.uploads.get(self.prefix + key, ("", {}))
@@ -173,7 +184,7 @@ class MemoryStorage:
 
     def complete(self, key: bytes, upload: Upload, parts: Sequence[Part], meta: Meta) -> str | None:
         """See Storage.complete."""
-        etag = md5(b"".join(bytes.fromhex(part.etag) for part in parts)).hexdigest()
+        etag = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in parts)).hexdigest()
         etag += f"-{len(parts)}"
         with self._bucket.lock:
             try:
@@ -182,7 +193,7 @@ class MemoryStorage:
                 if self.stat(key).etag == etag:
                     return etag  # an earlier try completed it, and its answer was lost
                 raise
-            if any(md5(there.get(p.number, b"")).hexdigest() != p.etag for p in parts):
+            if any(hashlib.md5(there.get(p.number, b"")).hexdigest() != p.etag for p in parts):
                 raise ObjectError("InvalidPart", "a part is missing, or not the one that was sent")
             self._put(key, b"".join(there[part.number] for part in parts), etag, meta)
             self.abort(key, upload.upload_id)
@@ -193,6 +204,12 @@ class MemoryStorage:
         with self._bucket.lock:
             if self._bucket.uploads.get(self.prefix + key, ("",))[0] == upload_id:
                 del self._bucket.uploads[self.prefix + key]
+
+    def uploads(self) -> Iterator[tuple[bytes, str]]:
+        """See Storage.uploads."""
+        for full, (upload_id, _) in list(self._bucket.uploads.items()):
+            if full.startswith(self.prefix):
+                yield full[len(self.prefix) :], upload_id
 
     def prepare(self) -> None:
         """Nothing to do, here and in the methods below."""

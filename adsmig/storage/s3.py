@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -10,21 +11,30 @@ from functools import cached_property, partial
 
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
-from adsmig.model import Entry, KeyRange, Meta, Part, Upload
+from adsmig.model import (
+    Entry,
+    KeyRange,
+    Meta,
+    Part,
+    Upload,
+    combined_etag,
+    md5_in,
+    parts_in,
+)
 from adsmig.providers import AWS, MANY, OPAQUE, VIRTUAL
-from adsmig.retry import TRIES, retry
+from adsmig.retry import retry
 from adsmig.storage import listing
 from adsmig.storage.aws import credentials_for, default_region
 from adsmig.storage.base import Identity, Prune, Settings, Storage, Stored, part_size_for
 from adsmig.storage.http import Headers
-from adsmig.storage.listpage import STANDARD, Page, parse
+from adsmig.storage.listpage import STANDARD
 from adsmig.storage.oddkeys import OddKeys, holds
 from adsmig.storage.s3delete import is_gateway, remove
 from adsmig.storage.s3object import (
     SSE,
     S3Body,
     chosen_headers,
-    combined_etag,
+    etag_tells,
     headers_for,
     http_time,
     md5_of,
@@ -32,9 +42,11 @@ from adsmig.storage.s3object import (
     stored_of,
     user_size,
 )
+from adsmig.storage.s3pages import Pages
 from adsmig.storage.s3tags import Tags
-from adsmig.storage.s3upload import completed, opened, strays
+from adsmig.storage.s3upload import completed, opened, unfinished
 from adsmig.storage.signing import encode_path
+from adsmig.storage.tls import context_for
 from adsmig.storage.wire import Response, Wire
 
 
@@ -67,14 +79,15 @@ class S3Storage:
         self._path_style = location.path_style or dotted
         self._wire = Wire(
             host if self._path_style else f"{location.bucket}.{host}",
-            https=location.https,
             region=self._region,
             credentials=credentials_for(location),
             connect_timeout_s=settings.connect_timeout_s,
             read_timeout_s=settings.read_timeout_s,
             routes=settings.routes,
+            tls=context_for(settings.ca_bundle, settings.verify_tls) if location.https else None,
         )
         self._root = b"/" + location.bucket.encode() + b"/" if self._path_style else b"/"
+        self._page = self._pages(ahead=False)
         self._tags = Tags(self._wire) if settings.tags and not destination else None
         # A name of this process's own: another may be trying the same.
         trial = self.prefix + f"{settings.staging}-{os.urandom(6).hex()}".encode()
@@ -102,9 +115,13 @@ class S3Storage:
             keys = keys.rest(keys.after)
         if self._lists_by_directory():
             yield from listing.walk(self._page, self.prefix, keys, prune=prune)
-        else:
-            listing.prove_order(self._page, self.prefix, keys.after)
-            yield from listing.flat(self._page, self.prefix, keys, prune=prune)
+            return
+        listing.prove_order(self._page, self.prefix, keys.after)
+        pages = self._pages(ahead=True)
+        try:
+            yield from listing.flat(pages, self.prefix, keys, prune=prune)
+        finally:
+            pages.close()
 
     def _lists_by_directory(self) -> bool:
         """Whether the store lists out of byte order.
@@ -127,22 +144,8 @@ class S3Storage:
             return entry.key
         return None
 
-    def _page(
-        self,
-        prefix: bytes,
-        after: bytes,
-        token: str,
-        by_directory: bool,
-        limit: int,
-        tries: int = TRIES,
-    ) -> Page:
-        version = self.profile.list_version
-        query = listing.query_for(self.profile, prefix, after, token, by_directory, limit)
-        return retry(
-            lambda: parse(self._wire.request("GET", self._root, query).body, version),
-            f"listing {self.location}",
-            tries=tries,
-        )
+    def _pages(self, ahead: bool) -> Pages:
+        return Pages(self._wire, self._root, self.profile, str(self.location), ahead)
 
     def _lists(self, full: bytes) -> bool:
         """Whether a listing shows exactly this full key."""
@@ -151,6 +154,8 @@ class S3Storage:
 
     def stat(self, key: bytes) -> Entry:
         """See Storage.stat."""
+        if problem := self.problem(key):  # a store that is asked may answer anything
+            raise NotFound(f"no such object: {key!r}; {problem}")
         if key.endswith(b"/") and self._lists_by_directory():
             return self._listed(key)  # SeaweedFS has a HEAD of any directory succeed
         answer = retry(lambda: self._wire.request("HEAD", self._path(key)), "looking up an object")
@@ -201,6 +206,32 @@ class S3Storage:
             stream.__exit__()
             raise
 
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """See Storage.part_size."""
+        count = parts_in(entry.etag) if self.profile.etag == AWS else 0
+        size = self._size_of_part(entry, 1, count) if count else 0
+        if not size or -(-entry.size // size) != count:
+            return None
+        for number in range(2, count + 1 if sure else 0):
+            left = entry.size - (number - 1) * size
+            if self._size_of_part(entry, number, count) != min(size, left):
+                return None
+        return size
+
+    def _size_of_part(self, entry: Entry, number: int, count: int) -> int:
+        """0 if the store does not tell (API_HeadObject.html), or its ETag is made of no MD5s."""
+        query: dict[str, str | bytes] = {"partNumber": str(number)}
+        path, headers = self._path(entry.key), _if_match(entry)
+        try:
+            answer = self._wire.request("HEAD", path, query, headers, expect=(200, 206, 400, 501))
+        except (NotFound, ObjectError):
+            return 0
+        if answer.status >= 400 or not etag_tells(answer.headers):
+            return 0
+        if answer.header("x-amz-mp-parts-count") == str(count):
+            return int(answer.header("content-length", "0"))
+        return entry.size if count == 1 else 0
+
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta."""
         try:
@@ -216,10 +247,19 @@ class S3Storage:
 
     # Writing
 
-    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+    def write(
+        self,
+        key: bytes,
+        chunks: Iterator[memoryview],
+        size: int,
+        meta: Meta,
+        md5: str | None = None,
+    ) -> Stored:
         """See Storage.write."""
         self._check_key(key)
         headers = self._headers(key, meta)
+        if md5:
+            headers["content-md5"] = base64.b64encode(bytes.fromhex(md5)).decode()
         try:
             answer = self._wire.request("PUT", self._path(key), {}, headers, chunks, size)
         except NotFound as exc:
@@ -338,8 +378,9 @@ class S3Storage:
             )
         headers = self._headers(key, meta)
         encoded = self.profile.url_encoding
-        for stray in strays(self._wire, self._root, self.prefix + key, encoded):
-            self.abort(key, stray)
+        for full, stray in unfinished(self._wire, self._root, self.prefix + key, encoded):
+            if full == self.prefix + key:
+                self.abort(key, stray)
         upload_id = opened(self._wire, self._path(key), headers)
         wanted = max(part_size_for(entry.size), -(-entry.size // self.profile.max_parts))
         part_size = min(max(wanted, self.profile.min_part), self.profile.max_part)
@@ -375,7 +416,8 @@ class S3Storage:
         except NotFound:
             # Perhaps an earlier try completed it and its answer was lost.
             there = self.stat(key)
-            ours = combined_etag(parts) if self.profile.etag == AWS else None
+            ours = combined_etag(part.md5 or md5_in(part.etag) for part in parts)
+            ours = ours if self.profile.etag == AWS else None
             if there.size != upload.entry.size or not ours or there.etag != ours:
                 raise
             return there.etag
@@ -394,6 +436,13 @@ class S3Storage:
                 lambda: self._wire.request("DELETE", self._path(key), {"uploadId": upload_id}),
                 "aborting a multipart upload",
             )
+
+    def uploads(self) -> Iterator[tuple[bytes, str]]:
+        """See Storage.uploads."""
+        # That one says that it encodes, and does not.
+        encoded = self.profile.url_encoding and not self._is("SeaweedFS")
+        for full, upload_id in unfinished(self._wire, self._root, self.prefix, encoded):
+            yield full[len(self.prefix) :], upload_id
 
     def prepare(self) -> None:
         """Makes sure that the bucket is there and may be listed; says so soon if not."""

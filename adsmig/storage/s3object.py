@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import mimetypes
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from adsmig.errors import SourceChanged, TransientError
-from adsmig.model import Entry, Meta, Part, md5_in
+from adsmig.model import Entry, Meta, md5_in
 from adsmig.storage.base import Settings, Stored
 from adsmig.storage.http import Headers
 from adsmig.storage.wire import Response, Stream
@@ -123,25 +122,20 @@ def md5_of(etag: str, headers: Headers) -> str | None:
     Not after multipart uploads (``-N``), nor with keys of KMS or of the customer's
     (docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
     """
-    secret = "kms" in headers.get(SSE, "") or f"{SSE}-customer-algorithm" in headers
-    return None if secret else md5_in(etag)
+    return md5_in(etag) if etag_tells(headers) else None
+
+
+def etag_tells(headers: Headers) -> bool:
+    """Whether an answer's ETag has to do with the content: not under keys of KMS or of the
+    customer's.
+    """
+    return not ("kms" in headers.get(SSE, "") or f"{SSE}-customer-algorithm" in headers)
 
 
 def stored_of(answer: Response) -> Stored:
     """What an answer to a PUT says about what was stored."""
     etag = answer.etag
     return Stored(etag or None, md5_of(etag, answer.headers))
-
-
-def combined_etag(parts: Sequence[Part]) -> str | None:
-    """The ETag that AWS gives to a multipart upload; None where a part's MD5 is not known."""
-    digest = hashlib.md5(usedforsecurity=False)
-    for part in parts:
-        md5 = part.md5 or md5_in(part.etag)
-        if md5 is None:
-            return None
-        digest.update(bytes.fromhex(md5))
-    return f"{digest.hexdigest()}-{len(parts)}"
 
 
 def http_time(text: str) -> int:

@@ -5,7 +5,7 @@ docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from xml.sax.saxutils import escape
 
 from adsmig.errors import NotFound, ObjectError, TransientError
@@ -23,30 +23,38 @@ def opened(wire: Wire, path: bytes, headers: Mapping[str, str]) -> str:
     return upload_id
 
 
-def strays(wire: Wire, root: bytes, key: bytes, encoded: bool = True) -> list[str]:
-    """The ids of the uploads of exactly this full key; none where they cannot be listed.
+def unfinished(
+    wire: Wire, root: bytes, prefix: bytes, encoded: bool = True
+) -> Iterator[tuple[bytes, str]]:
+    """Full key and id of the uploads whose full keys begin with ``prefix``; none where they cannot
+    be listed.
 
     ``encoded``: the store may be asked for escaped keys.
+    docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html.
     """
-    query: dict[str, str | bytes] = {"uploads": "", "prefix": key}
+    query: dict[str, str | bytes] = {"uploads": "", "prefix": prefix}
     if encoded:
         query["encoding-type"] = "url"
-    try:
-        answer = wire.request("GET", root, query)
-    except (ObjectError, NotFound):
-        return []  # not allowed to list uploads, or a store that cannot
-    try:
-        document = wire.document(answer)
-    except TransientError:
-        return []  # no such list, but an empty page
-    escaped = document.findtext("EncodingType") == "url"
-    found = []
-    for item in document.iter("Upload"):
-        name = item.findtext("Key", "")
-        # SeaweedFS says that it encodes, and does not.
-        if key in (name.encode(), unquote(name.encode()) if escaped else b""):
-            found.append(item.findtext("UploadId", ""))
-    return found
+    seen = set[tuple[str, str]]()
+    while True:
+        try:
+            document = wire.document(wire.request("GET", root, query))
+        except (ObjectError, NotFound, TransientError):
+            return  # not allowed to list uploads, a store that cannot, or an empty page
+        escaped = document.findtext("EncodingType") == "url"
+        for item in document.iter("Upload"):
+            name, upload_id = item.findtext("Key", ""), item.findtext("UploadId", "")
+            key = unquote(name.encode()) if escaped else name.encode()
+            if not key.startswith(prefix):
+                key = name.encode()  # SeaweedFS says that it encodes, and does not
+            if key.startswith(prefix):
+                yield key, upload_id
+        mark = document.findtext("NextKeyMarker", ""), document.findtext("NextUploadIdMarker", "")
+        if document.findtext("IsTruncated") != "true" or not any(mark) or mark in seen:
+            return
+        seen.add(mark)
+        query["key-marker"] = unquote(mark[0].encode()) if escaped else mark[0]
+        query["upload-id-marker"] = mark[1]
 
 
 def completed(wire: Wire, path: bytes, upload_id: str, parts: Sequence[Part]) -> str | None:

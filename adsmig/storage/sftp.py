@@ -40,8 +40,8 @@ class SftpStorage:
 
     What is being written lies in a staging directory of the job's at the top, as with file systems
     (storage.local); so do the rules about links hold, as far as the protocol lets them: it has no
-    descriptors of directories, so links on the way to a key are looked for before each use, where
-    nothing may be written through them.  Times are whole seconds.
+    descriptors of directories, so links on the way to a key are looked for, and one that takes a
+    directory's place right after that is followed.  Times are whole seconds.
     """
 
     etag_is_md5 = False
@@ -54,11 +54,11 @@ class SftpStorage:
         self._settings, self._root = settings, location.path
         # Only a source tells of the links that it does not follow.
         links = "follow" if destination and settings.links == "record" else settings.links
-        self._guarded = links == "copy"
+        self._copies_links = links == "copy"
         self._files = SftpFiles(self._wire)
         self._tree = Tree(self._root, destination, STAGING, lambda: None, links, self._files)
         self._staging = SftpStaging(
-            self._root, os.fsencode(settings.staging), self._guarded, shown(location)
+            self._root, os.fsencode(settings.staging), self._copies_links, shown(location)
         )
 
     def __repr__(self) -> str:
@@ -106,7 +106,11 @@ class SftpStorage:
         if entry.key.endswith(b"/"):
             return DirectoryBody(self.meta(entry))
         size = entry.size - start if size is None else size
-        return SftpBody(self._wire(), self._path(entry.key), entry, start, size, self._guarded)
+        return SftpBody(self._wire(), self._path(entry.key), entry, start, size, self._copies_links)
+
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """None: there are no such parts."""
+        return None
 
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta.  A directory is still the same whatever came and went in it."""
@@ -130,7 +134,14 @@ class SftpStorage:
 
     # Writing
 
-    def write(self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta) -> Stored:
+    def write(
+        self,
+        key: bytes,
+        chunks: Iterator[memoryview],
+        size: int,
+        meta: Meta,
+        md5: str | None = None,
+    ) -> Stored:
         """See Storage.write.  The server has answered for every byte when this returns, and has
         said that they are on stable storage, if it can say so.
         """
@@ -293,6 +304,10 @@ class SftpStorage:
                 "removing a staged file",
             )
 
+    def uploads(self) -> Iterator[tuple[bytes, str]]:
+        """None: they lie in the staging directory."""
+        return iter(())
+
     # The place
 
     def prepare(self) -> None:
@@ -325,7 +340,7 @@ class SftpStorage:
     def tidy(self) -> None:
         """Removes the staging directory."""
         with contextlib.suppress(OSError, AdsmigError):
-            self._staging.tidy(self._wire())
+            self._files.retried(self._staging.tidy, "tidying")
 
     def close(self) -> None:
         """See Storage.close."""

@@ -51,11 +51,12 @@ from adsmig.storage.staging import Own
 class SftpStaging:
     """The directory ``name`` at the top of a destination.  Errors are OSError, but for ours.
 
-    ``guarded``: nothing is written through a link below ``root``.
+    Nothing is written through a link below ``root`` that is there when a file is begun.  ``wary``:
+    nor through one that comes meanwhile, as this run may make them; it costs a round trip a file.
     """
 
-    def __init__(self, root: bytes, name: bytes, guarded: bool, where: str) -> None:
-        self._root, self._guarded, self._where = root, guarded, where
+    def __init__(self, root: bytes, name: bytes, wary: bool, where: str) -> None:
+        self._root, self._wary, self._where = root, wary, where
         self._path = os.path.join(root, name)
         # Names of this try's own: a server may go on writing for a connection that was lost.
         self._token = os.urandom(6).hex().encode()
@@ -195,7 +196,7 @@ class SftpStaging:
     def publish(self, wire: SftpWire, staged: bytes, path: bytes) -> None:
         """Renames a staged file to its place; makes the directories above that."""
         directory = os.path.dirname(path)
-        if self._guarded:
+        if self._wary:
             self.make(wire, directory)
         try:
             wire.rename(staged, path)
@@ -221,32 +222,31 @@ class SftpStaging:
             if name.startswith(same_key):
                 self.remove(wire, os.path.join(self._path, name))
 
-    def remove(self, wire: SftpWire, staged: bytes) -> None:
-        """Removes a staged file, if it is there."""
+    def remove(self, wire: SftpWire, staged: bytes, how: int = REMOVE) -> None:
+        """Removes a staged file, or an empty directory, if it is there."""
         try:
-            wire.ask(REMOVE, text(staged))
+            wire.ask(how, text(staged))
         except OSError as exc:
             if exc.errno not in MISSING:
                 raise
 
     def tidy(self, wire: SftpWire) -> None:
-        """Removes the directory and all that is in it."""
+        """Removes the directory and all that is in it; what was removed already is no error."""
         for name, status in wire.names(self._path):
             path = os.path.join(self._path, name)
             if status and stat.S_ISDIR(status.st_mode):
                 for inner, _ in wire.names(path):
                     self.remove(wire, os.path.join(path, inner))
-                wire.ask(RMDIR, text(path))
+                self.remove(wire, path, RMDIR)
             else:
                 self.remove(wire, path)
-        wire.ask(RMDIR, text(self._path))
+        self.remove(wire, self._path, RMDIR)
 
     # Directories
 
     def make(self, wire: SftpWire, directory: bytes) -> None:
         """Makes a directory, and those above it; ObjectError where something is in the way."""
-        if self._guarded:
-            self.check_way(wire, os.path.join(directory, b"x"))
+        self.check_way(wire, os.path.join(directory, b"x"))
         try:
             wire.ask(MKDIR, text(directory), number(0))
         except OSError as exc:
@@ -278,8 +278,7 @@ class SftpStaging:
         """
         looking = wire.send(LSTAT, text(path))
         try:
-            if self._guarded:
-                self.check_way(wire, path)
+            self.check_way(wire, path)
             mode = status_of(wire.wait(looking)).st_mode
         except OSError:
             return  # it is not there, or it will be told when it is written
@@ -301,8 +300,7 @@ class SftpStaging:
 
     def set_directory_meta(self, wire: SftpWire, path: bytes, meta: Meta) -> None:
         """Gives a directory what of its owner, mode and time is not so yet."""
-        if self._guarded:
-            self.check_way(wire, os.path.join(path, b"x"))
+        self.check_way(wire, os.path.join(path, b"x"))
         try:
             there = wire.stat(path)
         except OSError as exc:

@@ -1,4 +1,8 @@
-"""Files that are not whole yet, in a directory of the job's own; how they get to their places."""
+"""Files that are not whole yet, in a directory of the job's own; how they get to their places.
+
+They go by their paths relative to the root, and are reached by descriptors (storage.descent): who
+can write to the destination may put a link in the place of a directory, of this one, too.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,16 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Iterator
 
 import xxhash
 
-from adsmig.errors import ObjectError
+from adsmig import failpoint
 from adsmig.model import Meta
 from adsmig.storage.base import STAGING
+from adsmig.storage.descent import descend
 from adsmig.storage.localfile import meta_of, set_link_meta, set_meta, sync_file_system
 from adsmig.storage.root import Root
-
-T = TypeVar("T")
 
 
 class Own(threading.local):
@@ -32,11 +34,13 @@ class Own(threading.local):
 
 
 class Staging:
-    """The directory ``name`` at the top of a destination.  Errors are OSError."""
+    """The directory ``name`` at the top of a destination.
+
+    Errors are OSError, and BehindLink where something has put a link in the way.
+    """
 
     def __init__(self, root: Root, name: bytes) -> None:
-        self._root = root
-        self._path = os.path.join(root.path, name)
+        self._root, self._name = root, name
         self._lock_fd: int | None = None
         # Names of this process's own: two must never write one file.
         self._token = os.urandom(6).hex().encode()
@@ -52,10 +56,26 @@ class Staging:
 
         BlockingIOError: another process has locked it.
         """
-        os.makedirs(self._path, exist_ok=True)
+        os.makedirs(self._root.path, exist_ok=True)
         if self._lock_fd is None:
-            self._lock_fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._lock_fd = self._make()
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _make(self) -> int:
+        """A descriptor of it; made if it is not there."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        root = os.open(self._root.path, flags)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self._name, 0o700, dir_fd=root)
+            return os.open(self._name, flags | os.O_NOFOLLOW, dir_fd=root)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            what = f"{os.fsdecode(self._name)} there is a link or a file; remove it"
+            raise NotADirectoryError(errno.ENOTDIR, what) from exc
+        finally:
+            os.close(root)
 
     def path_for(self, key: bytes) -> bytes:
         """Where this thread keeps what is to become ``key``.
@@ -65,18 +85,20 @@ class Staging:
         """
         if not self._mine.path:
             name = b"%s-%d" % (self._token, next(self._count))
-            self._mine.path = os.path.join(self._path, name)
+            self._mine.path = os.path.join(self._name, name)
         return os.path.join(self._mine.path, xxhash.xxh3_128_hexdigest(key).encode())
 
     def path_for_large(self, key: bytes) -> bytes:
         """Where this process keeps what is to become ``key``, for others to write to."""
         name = xxhash.xxh3_128_hexdigest(key).encode() + b"." + self._token
-        return os.path.join(self._path, name)
+        return os.path.join(self._name, name)
 
     def owner(self) -> tuple[int, int]:
         """User and group that the thread's new files have."""
         if not self._mine.owner:
-            status = os.stat(self._mine.path)  # which has them for the same reasons
+            # It has them for the same reasons.
+            with self._directory_of(self._mine.path) as (name, above):
+                status = os.lstat(name, dir_fd=above)
             self._mine.owner = status.st_uid, status.st_gid
         return self._mine.owner
 
@@ -84,72 +106,71 @@ class Staging:
         """A descriptor of a new, empty file there."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         mode = 0o666 if meta.mode is None else meta.mode & 0o700 | 0o600
-        return self._inside(staged, lambda: os.open(staged, flags, mode))
+        with self._directory_of(staged, make=True) as (name, above):
+            return os.open(name, flags, mode, dir_fd=above)
+
+    def open(self, staged: bytes) -> int:
+        """A descriptor of a file that is there, for writing."""
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._directory_of(staged) as (name, above):
+            return os.open(name, flags, dir_fd=above)
 
     def link(self, staged: bytes, target: bytes, meta: Meta) -> None:
         """A new symbolic link there."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(staged)  # left by a try that was cut short
-        self._inside(staged, lambda: os.symlink(target, staged))
-        set_link_meta(staged, meta)
+        with self._directory_of(staged, make=True) as (name, above):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=above)  # left by a try that was cut short
+            os.symlink(target, name, dir_fd=above)
+            set_link_meta(name, meta, above)
+
+    def publish(self, staged: bytes, name: bytes, above: int) -> None:
+        """Renames a staged file to its place, ``name`` in the directory ``above``."""
+        failpoint.reach("file.staged")
+        with self._directory_of(staged) as (ours, here):
+            try:
+                os.rename(ours, name, src_dir_fd=here, dst_dir_fd=above)
+            except OSError as exc:
+                if exc.errno != errno.EXDEV:
+                    raise
+                _move_across(ours, here, name, above)
+
+    def remove(self, staged: bytes) -> None:
+        """Removes a file that is there."""
+        with self._directory_of(staged) as (name, above):
+            os.unlink(name, dir_fd=above)
 
     def remove_strays(self, staged: bytes) -> None:
         """Removes what killed processes have left for the same key."""
         same_key = os.path.basename(staged).removesuffix(self._token)
         with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self._path):
+            for name in os.listdir(os.path.join(self._root.path, self._name)):
                 if name.startswith(same_key):
-                    os.unlink(os.path.join(self._path, name))
+                    self.remove(os.path.join(self._name, name))
 
     def tidy(self) -> None:
-        """Removes the directory and all that is in it."""
-        shutil.rmtree(self._path, ignore_errors=True)
+        """Removes the directory and all that is in it; a link in its place is left alone."""
+        shutil.rmtree(os.path.join(self._root.path, self._name), ignore_errors=True)
 
-    def _inside(self, staged: bytes, make: Callable[[], T]) -> T:
-        """Calls what makes the file; makes its directory first, should that not be there."""
-        self._root.opened()
+    @contextlib.contextmanager
+    def _directory_of(self, staged: bytes, make: bool = False) -> Iterator[tuple[bytes, int]]:
+        """The file's name, and a descriptor of its directory, which ``make`` makes."""
+        *names, name = staged.split(b"/")
+        above = descend(self._root.opened(), names, make)
         try:
-            return make()
-        except FileNotFoundError:
-            self._root.check()
-            os.makedirs(os.path.dirname(staged), exist_ok=True)
-            return make()
+            yield name, above
+        finally:
+            os.close(above)
 
 
-def publish(staged: bytes, path: bytes, above: int | None = None) -> None:
-    """Renames a staged file to its place: ``path``, relative to the directory ``above`` if given.
-
-    Makes the directories above a path.
+def _move_across(staged: bytes, here: int, name: bytes, above: int) -> None:
+    """Renames a staged file of the directory ``here`` to another file system, which is mounted
+    below the root.  Durable at the end, for the root's ``syncfs`` does not reach there.
     """
+    beside = STAGING + staged
+    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
     try:
-        try:
-            os.rename(staged, path, dst_dir_fd=above)
-        except FileNotFoundError as exc:
-            if above is not None:
-                raise  # the directory is there, so it is the staged file that is not
-            parent = os.path.dirname(path)
-            if os.path.islink(parent):
-                raise ObjectError("key", "its directory is a broken link there") from exc
-            os.makedirs(parent, exist_ok=True)
-            os.rename(staged, path)
-    except OSError as exc:
-        if exc.errno != errno.EXDEV:
-            raise
-        _move_across(staged, path, above)
-
-
-def _move_across(staged: bytes, path: bytes, above: int | None) -> None:
-    """Renames a staged file to another file system, which is mounted below the root.
-
-    ``path`` is relative to the directory ``above``, if there is one.  Durable at the end, for the
-    root's ``syncfs`` does not reach there.
-    """
-    directory = os.path.dirname(path)
-    beside = os.path.join(directory, STAGING + os.path.basename(staged))
-    fd = os.open(directory or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
-    try:
-        _clone(staged, beside, above)
-        os.rename(beside, path, src_dir_fd=above, dst_dir_fd=above)
+        _clone(staged, here, beside, above)
+        os.rename(beside, name, src_dir_fd=above, dst_dir_fd=above)
         sync_file_system(fd)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -157,20 +178,21 @@ def _move_across(staged: bytes, path: bytes, above: int | None) -> None:
         raise
     finally:
         os.close(fd)
-    os.unlink(staged)
+    os.unlink(staged, dir_fd=here)
 
 
-def _clone(staged: bytes, beside: bytes, above: int | None) -> None:
-    status = os.lstat(staged)
+def _clone(staged: bytes, here: int, beside: bytes, above: int) -> None:
+    status = os.lstat(staged, dir_fd=here)
     meta = meta_of(status)
     if stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(staged), beside, dir_fd=above)
+        os.symlink(os.readlink(staged, dir_fd=here), beside, dir_fd=above)
         set_link_meta(beside, meta, above)
         return
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    reading = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    writing = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with (
-        open(staged, "rb") as source,
-        open(os.open(beside, flags, 0o600, dir_fd=above), "wb") as copy,
+        open(os.open(staged, reading, dir_fd=here), "rb") as source,
+        open(os.open(beside, writing, 0o600, dir_fd=above), "wb") as copy,
     ):
         shutil.copyfileobj(source, copy, 1 << 20)
         copy.flush()

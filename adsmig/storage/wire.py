@@ -7,6 +7,7 @@ requests of a migration are made of.  Header values are as in storage.http.
 from __future__ import annotations
 
 import contextlib
+import html
 import logging
 import re
 import socket
@@ -15,6 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from adsmig.errors import (
@@ -28,15 +30,20 @@ from adsmig.errors import (
     TransientError,
     Unreachable,
 )
-from adsmig.location import Credentials
+from adsmig.location import Credentials, one_line
 from adsmig.routes import Route, target
 from adsmig.storage.http import Answer, BadAnswer, Connection, Headers
 from adsmig.storage.signing import encode_path, encode_query, sign
+from adsmig.storage.xmltree import root_of
 
 log = logging.getLogger(__name__)
 
-MAX_DOCUMENT = 64 << 20
+MAX_DOCUMENT = 16 << 20
 """Bytes of an XML answer; a listing page of 1,000 keys of 1,024 bytes, escaped, has under 10 MB."""
+
+PATIENCE = 15
+"""Times the time-out that a server may keep us waiting within one answer: at the end of a large
+upload, AWS sends a blank now and then for minutes (API_CompleteMultipartUpload.html)."""
 
 _THROTTLED = {"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling",
               "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "Busy"}  # fmt: skip
@@ -68,11 +75,8 @@ class Response:
         return self.header("etag").removeprefix("W/").strip('"')
 
     def xml(self) -> ElementTree.Element:
-        """The body's root element, namespaces dropped.  TransientError if it is no XML."""
-        try:
-            root = ElementTree.fromstring(self.body)
-        except ElementTree.ParseError as exc:
-            raise TransientError(f"the store answered with broken XML ({exc})") from exc
+        """The body's root element, namespaces dropped; errors as of xmltree.root_of."""
+        root = root_of(self.body)
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2]
         return root
@@ -89,33 +93,32 @@ class Wire:
     """Requests to one host.  Safe to share among threads; each has a connection of its own.
 
     ``credentials`` is called for every request, so that it can refresh what expires; None makes
-    requests unsigned.  Raises the errors of :mod:`adsmig.errors`; tries nothing again.
+    requests unsigned.  Without ``tls``, over plain HTTP.  Raises the errors of
+    :mod:`adsmig.errors`; tries nothing again.
     """
 
     def __init__(
         self,
         host: str,
         *,
-        https: bool,
         region: str,
         credentials: Callable[[], Credentials | None],
         connect_timeout_s: float,
         read_timeout_s: float,
         routes: Sequence[Route] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.host, self.https, self.region = host, https, region
+        self.host, self.region = host, region
         self._credentials = credentials
         self._connect_timeout_s, self._read_timeout_s = connect_timeout_s, read_timeout_s
         self._routes = routes
         self._local = _Connections()
-        self._tls = ssl.create_default_context() if https else None
-        if self._tls:
-            self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls = tls
         self.servers: set[str] = set()
         """The ``Server`` headers seen: a proxy may answer with its own now and then."""
 
     def __repr__(self) -> str:
-        return f"Wire({'https' if self.https else 'http'}://{self.host})"
+        return f"Wire({'https' if self._tls else 'http'}://{self.host})"
 
     def request(
         self,
@@ -131,13 +134,12 @@ class Wire:
 
         ``path`` is unescaped.  A ``body`` that is an iterator needs its ``size`` in bytes.
         """
-        response, connection = self._send(method, path, query or {}, headers or {}, body, size)
-        data = self._read(connection, response)
-        self._keep(connection, response)
-        answer = Response(response.status, response.headers, data)
-        if response.status not in expect:
-            raise self.error(method, answer)
-        return answer
+        connection, reused = self._send(method, path, query or {}, headers or {}, body, size)
+        return Asked(self, method, connection, reused).answer(expect)
+
+    def ask(self, path: bytes, query: Mapping[str, str | bytes]) -> Asked:
+        """Sends a GET, of which the caller reads the answer later, or drops it."""
+        return Asked(self, "GET", *self._send("GET", path, query, {}, None, None))
 
     def open(
         self,
@@ -146,7 +148,8 @@ class Wire:
         expect: tuple[int, ...] = (200, 206),
     ) -> Stream:
         """A GET whose body is read by the caller, who closes the Stream."""
-        response, connection = self._send("GET", path, {}, headers or {}, None, None)
+        connection, reused = self._send("GET", path, {}, headers or {}, None, None)
+        response = self._answer("GET", connection, reused)
         if response.status not in expect:
             data = self._read(connection, response)
             self._keep(connection, response)
@@ -160,7 +163,9 @@ class Wire:
         with self._errors(connection, reused=False):
             data = response.read(MAX_DOCUMENT + 1)
             if len(data) > MAX_DOCUMENT:
-                raise AdsmigError(f"{self.host} sent an answer of over {MAX_DOCUMENT} bytes")
+                raise AdsmigError(
+                    f"{self.host} sent an answer of over {MAX_DOCUMENT} bytes; is it a store?"
+                )
         return data
 
     def document(self, answer: Response) -> ElementTree.Element:
@@ -194,8 +199,8 @@ class Wire:
             sock = self._socket_to(there or (name, port), name)
         except ssl.SSLCertVerificationError as exc:
             raise AdsmigError(
-                f"cannot trust {self.host}: {exc.verify_message}; check the address, or use http"
-                " with --no-https"
+                f"cannot trust {self.host}: {exc.verify_message.rstrip('.')}; check the address"
+                " and the clock, or name the authority of its certificate with --ca-bundle"
             ) from exc
         except OSError as exc:
             where = f"{self.host} at {there[0]} port {there[1]}" if there else self.host
@@ -210,7 +215,7 @@ class Wire:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 sock.setsockopt(socket.SOL_SOCKET, option, time)
             sock.settimeout(None)
-        return Connection(sock)
+        return Connection(sock, self._read_timeout_s * PATIENCE)
 
     def _socket_to(self, there: tuple[str, int], name: str) -> socket.socket:
         """Connected, wherever that is: the server is asked to prove its ``name``."""
@@ -230,7 +235,8 @@ class Wire:
         headers: Mapping[str, str],
         body: bytes | Iterator[memoryview] | None,
         size: int | None,
-    ) -> tuple[Answer, Connection]:
+    ) -> tuple[Connection, bool]:
+        """The connection by which all of it went, and whether that is an old one."""
         target, arguments = encode_path(path), encode_query(query)
         if isinstance(body, bytes):
             size = len(body)
@@ -244,10 +250,15 @@ class Wire:
         with self._errors(connection, reused):
             url = f"{target}?{arguments}" if arguments else target
             self._send_all(connection, method, url, signed, body, size)
+        return connection, reused
+
+    def _answer(self, method: str, connection: Connection, reused: bool) -> Answer:
+        """The answer that comes by it, of which the body is still to be read."""
+        with self._errors(connection, reused):
             response = connection.answer(method)
         if len(self.servers) < 10:
             self.servers.add(response.headers.get("server", ""))
-        return response, connection
+        return response
 
     def _send_all(
         self,
@@ -283,6 +294,29 @@ class Wire:
                     immediate=reused and isinstance(exc, ConnectionError),
                 ) from exc
             raise
+
+
+class Asked:
+    """A request that is on its way; its one owner reads the answer, or drops it."""
+
+    def __init__(self, wire: Wire, method: str, connection: Connection, reused: bool) -> None:
+        self._wire, self._method = wire, method
+        self._connection, self._reused = connection, reused
+
+    def answer(self, expect: tuple[int, ...] = (200,)) -> Response:
+        """The whole answer; raises as Wire.request does.  Not to be called again."""
+        wire, connection = self._wire, self._connection
+        response = wire._answer(self._method, connection, self._reused)
+        data = wire._read(connection, response)
+        wire._keep(connection, response)
+        answer = Response(response.status, response.headers, data)
+        if response.status not in expect:
+            raise wire.error(self._method, answer)
+        return answer
+
+    def drop(self) -> None:
+        """Nobody wants the answer."""
+        self._connection.close()
 
 
 class Stream:
@@ -325,10 +359,12 @@ def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = 
     """The error that an answer stands for, by its S3 code where it has one, else its status.
 
     docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html.  The server's message is left out
-    if it quotes one of the ``secrets``.
+    if the answer quotes one of the ``secrets``, escaped or not.
     """
     code, message = error_code(answer.body)
-    if any(secret and secret.encode() in answer.body for secret in secrets):
+    text = answer.body.decode("utf-8", "replace")
+    quotes = (text, html.unescape(text), unquote(text))
+    if any(secret and secret in quote for secret in secrets for quote in quotes):
         message = ""
     if not code and answer.status == 403:
         code = "AccessDenied"  # a HEAD has no body
@@ -382,7 +418,7 @@ def error_code(body: bytes) -> tuple[str, str]:
     text = message[1].decode("utf-8", "replace").strip().rstrip(".") if message else ""
     if name in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied"):
         text = ""
-    return name, " ".join(text.split())
+    return name, one_line(" ".join(text.split()))
 
 
 def _reason(exc: BaseException) -> str:

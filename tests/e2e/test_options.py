@@ -545,6 +545,21 @@ def test_compared_with_the_manifest_a_failure_is_tried_again(
     assert store.content()["c1"] == b"XX"
 
 
+@pytest.mark.parametrize("way", [[], ["--checksum"]], ids=["listed", "read"])
+def test_what_was_there_already_is_on_record_as_well(
+    here: Here, moto: Moto, bucket: BucketFactory, tmp_path: Path, way: list[str]
+) -> None:
+    src, store = put(tmp_path / "src", TREE), Bucket(moto, bucket(moto)).put(TREE)
+    assert f"{len(TREE)} unchanged" in here("sync", *way, src, store.url)
+    assert f"{len(TREE)} unchanged" in here("sync", "--compare", "manifest", src, store.url)
+    write(src / "c1", b"XX", age_s=9000)  # older than before, and of the same size
+    if not way:
+        # That it seems unchanged, must not hide it from who goes by what is on record.
+        assert "copied 0 objects" in here("sync", src, store.url)
+    assert "copied 1 objects" in here("sync", "--compare", "manifest", src, store.url)
+    assert store.content()["c1"] == b"XX"
+
+
 def test_compared_with_the_manifest_a_dry_run_says_the_same(monthly: Compared) -> None:
     monthly.src.put(TREE)
     monthly.sync()

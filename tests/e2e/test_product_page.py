@@ -75,7 +75,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Read]
     levels: list[int] = []
 
     def act(name: str) -> Callable[..., int]:
-        def keep(job: Job, path: Path | None, output: Output) -> int:
+        def keep(job: Job, path: Path | None, output: Output, rebuild: bool = False) -> int:
             got.append(Read(job, output, levels[-1], name))
             return 0
 

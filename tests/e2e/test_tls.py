@@ -25,7 +25,7 @@ def certificate(tmp_path: Path) -> Path:
     return self_signed(tmp_path / "certificate.pem", "127.0.0.1")
 
 
-def self_signed(path: Path, name_or_address: str) -> Path:
+def self_signed(path: Path, name_or_address: str, ends_in_days: float = 1) -> Path:
     """Writes a certificate for that, signed by itself, with its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name_or_address[:64])])
@@ -39,8 +39,8 @@ def self_signed(path: Path, name_or_address: str) -> Path:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - datetime.timedelta(days=9))
+        .not_valid_after(now + datetime.timedelta(days=ends_in_days))
         .add_extension(x509.SubjectAlternativeName([served]), critical=False)
         .sign(key, hashes.SHA256())
     )

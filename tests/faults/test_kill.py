@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,12 +24,10 @@ from tests.servers import MinIOGateway, SeaweedFS, Server
 KILLS = 10
 
 
-def start(*arguments: object) -> subprocess.Popen[bytes]:
+def start(*arguments: object, stderr: Any = subprocess.PIPE) -> subprocess.Popen[bytes]:
     """The command, in a process group of its own."""
     command = [sys.executable, "-m", "adsmig", *map(str, arguments)]
-    return subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=stderr)
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:

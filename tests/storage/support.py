@@ -28,6 +28,8 @@ class Options:
     storage_class: str = ""
     sse: str = ""
     tags: bool = False
+    ca_bundle: str = ""
+    verify_tls: bool = True
 
 
 def chunks_of(content: bytes, size: int = 1 << 16) -> Iterator[memoryview]:

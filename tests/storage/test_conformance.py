@@ -950,6 +950,16 @@ def test_an_upload_is_not_seen_before_it_is_complete(storage: Storage) -> None:
     storage.abort(b"d/large", upload.upload_id)
 
 
+def test_uploads_that_are_under_way_are_listed(storage: Storage) -> None:
+    keys = [b"d/\xc3\xa9 +%2F", b"large"]
+    ids = {key: upload_of(storage, key, 20).upload_id for key in keys}
+    listed = dict(storage.uploads())
+    assert listed == ({} if storage.keeps_files else ids)
+    for key, upload_id in ids.items():
+        storage.abort(key, upload_id)
+    assert dict(storage.uploads()) == {}
+
+
 def test_an_aborted_upload_is_gone(place: Place) -> None:
     if place.kind == "moto":
         pytest.skip("it answers 500 to the completion of an upload that is gone")

@@ -869,3 +869,33 @@ def test_a_store_that_ignores_the_marker_is_found_out() -> None:
 def test_version_1_that_goes_on_with_nothing_is_an_error() -> None:
     with pytest.raises(ListingError, match="not where"):
         list(flat(lambda *_, **__: parse(answer_of(), 1), b"", EVERYTHING))
+
+
+class Stutterer:
+    """Gives one page again in place of the next, once."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self.store, self.pages = store, list[Page]()
+
+    def __call__(
+        self, prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int = 1000
+    ) -> Page:
+        self.pages.append(self.store(prefix, after, token, by_directory, limit))
+        return self.pages[1] if len(self.pages) == 3 else self.pages[-1]
+
+
+@pytest.mark.parametrize("way", [flat, walk])
+def test_a_page_that_comes_twice_is_asked_for_again(way: Any) -> None:
+    keys = {b"%02d" % number for number in range(20)}
+    listed = way(Stutterer(FakeStore(keys, 4)), b"", EVERYTHING)
+    assert [entry.key for entry in listed] == sorted(keys)
+
+
+@pytest.mark.parametrize(
+    "within", [EVERYTHING, KeyRange(b"a-b/c"), KeyRange(b"a-b"), KeyRange(b"a")]
+)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_walk_lists_a_store_in_byte_order_as_well(size: int, within: KeyRange) -> None:
+    keys = {b"a-", b"a-b/c", b"a-b/d", b"a/c", b"a/d", b"a0", b"b"}
+    listed = walk(FakeStore(keys, size), b"", within)
+    assert [entry.key for entry in listed] == sorted(key for key in keys if key in within)

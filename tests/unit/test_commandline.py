@@ -8,6 +8,10 @@ import pytest
 
 from adsmig.commandline import job_later
 from adsmig.errors import UsageError
+from adsmig.job import Job
+from adsmig.ledger import default_path
+from adsmig.location import parse
+from adsmig.manifest import Manifest
 
 
 @pytest.mark.parametrize(
@@ -19,6 +23,8 @@ from adsmig.errors import UsageError
         ("inventory /src/ --for ~/dst/", "inventory"),
         ("verify /src/ file:///dst/", "verify"),
         ("cp --dryrun --info --html /tmp/r.html /src/ /dst/", "cp"),
+        ("sync --rebuild-manifest --ca-bundle /etc/ca.pem /src/ s3://bucket/", "sync"),
+        ("verify --sample 1% --seed 7 /src/ /dst/", "verify"),
     ],
 )
 def test_what_may_run_later_is_a_job_without_a_look_at_its_places(line: str, command: str) -> None:
@@ -38,16 +44,39 @@ def test_what_may_run_later_is_a_job_without_a_look_at_its_places(line: str, com
         ("sync --existing --ignore-existing /src/ /dst/", "leave nothing to copy"),
         ("sync --include ( /src/ /dst/", "include"),
         ("cp --info /src/ /dst/", "add that"),
+        ("cp --dryrun --rebuild-manifest /src/ /dst/", "--dryrun keeps no manifest"),
+        ("verify --sample 10 /src/ /dst/", "say N%"),
+        ("verify nosuchjob", "no job nosuchjob"),
         ("sync src/ /dst/", "depends on the current directory: write /"),
         ("inventory /src/ --for ./dst/", "depends on the current directory"),
         ("sync --files-from list /src/ /dst/", "depends on the current directory"),
         ("sync --manifest m.db /src/ /dst/", "depends on the current directory"),
+        ("sync --ca-bundle ca.pem /src/ s3://bucket/", "depends on the current directory"),
     ],
 )
 def test_what_is_wrong_is_refused(line: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         job_later(line.split())
     assert message in str(caught.value)
+
+
+def test_a_job_that_copied_may_be_verified_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    copied = Job("cp", parse("/src/"), parse("s3://AK:SK@bucket/"))
+    path = default_path(copied)
+    with Manifest(path, create=True) as manifest:
+        manifest.lock()
+        manifest.set_job(copied)
+    for name in (copied.id, str(path)):
+        later = job_later(["verify", name, "--sample", "10"])
+        assert (later.command, later.against) == ("verify", str(path))
+    monkeypatch.chdir(path.parent)
+    with pytest.raises(UsageError, match="depends on the current directory"):
+        job_later(["verify", path.name])
+    with pytest.raises(UsageError, match="depends on the current directory"):
+        job_later(["verify", copied.id, "--log-file", "log"])
 
 
 @pytest.mark.parametrize(

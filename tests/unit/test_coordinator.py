@@ -29,6 +29,7 @@ from adsmig.errors import (
     TransientError,
     Unreachable,
 )
+from adsmig.interruption import SIGNALS
 from adsmig.job import Job
 from adsmig.limits import opened
 from adsmig.location import Location, parse
@@ -106,7 +107,7 @@ def _no_traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for user in (scan, slice_module):
         monkeypatch.setattr(user, "LARGE_SIZE", LARGE)
     monkeypatch.setattr(memory, "part_size_for", lambda _: PART)
-    handlers = [(one, signal.getsignal(one)) for one in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [(one, signal.getsignal(one)) for one in SIGNALS]
     yield
     for one, handler in handlers:
         signal.signal(one, handler)

@@ -85,6 +85,38 @@ def test_more_come_in_the_middle_where_all_are_waiting() -> None:
     assert crew.level > FIRST
 
 
+@pytest.mark.parametrize("count", [None, 3])
+def test_who_is_late_is_not_waited_for_once_the_run_stops(
+    monkeypatch: pytest.MonkeyPatch, count: int | None
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(module, "TICK_S", 0.01)
+    answer, stalled, waiting = threading.Event(), threading.Event(), iter(range(100))
+    lock, done = threading.Lock(), list[int]()
+
+    def work(stay: Stay) -> None:
+        while True:
+            with lock:
+                item = next(waiting, None)
+            if item is None:
+                return
+            if item == 50:
+                stalled.set()
+                answer.wait()
+            done.append(item)
+            if not stay(0):
+                return
+
+    crew = Crew(count)
+    try:
+        assert not crew.run(work, stalled.is_set)
+        assert 50 not in done
+    finally:
+        answer.set()
+    assert crew.run(work, stalled.is_set)
+    assert sorted(done) == list(range(100))
+
+
 class Simulated(Crew):
     """With a clock of its own, and no threads: ``pieces_per_s`` tells what a level gets done."""
 

@@ -18,11 +18,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlite_utils import Database
 
-from adsmig import manifest as manifest_module
-from adsmig.errors import ManifestError, StorageFull
+from adsmig import database as database_module
+from adsmig import record as record_module
+from adsmig.database import Database as ManifestFile
+from adsmig.errors import DamagedManifest, ManifestError, StorageFull
 from adsmig.job import Job
+from adsmig.ledger import Run, default_path, jobs
 from adsmig.location import parse
-from adsmig.manifest import Manifest, Run, default_path, jobs, known_objects
+from adsmig.manifest import Manifest
 from adsmig.model import (
     Counts,
     Deletion,
@@ -35,6 +38,7 @@ from adsmig.model import (
     SliceResult,
     Upload,
 )
+from adsmig.record import known_objects
 from adsmig.schema import APPLICATION, SCHEMA, VERSION, from_db, to_db
 
 SECRETS = "AKIDSECRETID", "wJalrXUtnFEMIsecret", "sessiontokensecret"
@@ -480,12 +484,12 @@ def test_links_and_directories_are_noted_once_in_order(manifest: Manifest) -> No
     st.integers(1, 4),
 )
 @example({b"a", "é".encode(), b"\xff", b"\xc3"}, b"\xc3", None, False, 1)
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_what_was_copied_is_listed_in_the_order_of_keys(
     keys: set[bytes], after: bytes, upto: bytes | None, closed: bool, page: int
 ) -> None:
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest_module, "PAGE", page)
+        patch.setattr(record_module, "PAGE", page)
         path = Path(directory, "m.db")
         with Manifest(path, create=True) as manifest:
             run = manifest.begin_run("cp", [KeyRange()])
@@ -495,6 +499,18 @@ def test_what_was_copied_is_listed_in_the_order_of_keys(
                 assert list(known_objects(str(path), within)) == [
                     Entry(key, 3, 2, 2, "etag") for key in sorted(keys) if key in within
                 ]
+
+
+def test_what_was_found_equal_keeps_the_checksum_of_the_same_source(
+    path: Path, manifest: Manifest
+) -> None:
+    run = manifest.begin_run("cp", [KeyRange()])
+    manifest.commit_slice(run.id, 1, result(outcomes=[copied(b"a"), copied(b"b"), copied(b"c")]))
+    equal = [(b"a", 1, 2, "etag"), (b"b", 1, 3, "etag"), (b"c", 1, 2, None), (b"\xff", 9, 8, None)]
+    manifest.commit_slice(run.id, 1, result(equal=equal))
+    assert [(row["key"], row["mtime_ns"], row["checksum"]) for row in rows(path, "objects")] == [
+        ("a", 2, "xxh3:00"), ("b", 3, None), ("c", 2, None), (b"\xff", 8, None)
+    ]  # fmt: skip
 
 
 # Failures
@@ -632,6 +648,36 @@ def test_no_secret_is_in_any_file_of_the_manifest(path: Path, manifest: Manifest
         assert not any(secret.encode() in content for content in written.values())
 
 
+# Damage
+
+
+@pytest.mark.parametrize("table", ["objects", "shards"])
+def test_of_a_large_manifest_the_vital_tables_are_looked_at(
+    path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    with Manifest(path, create=True) as manifest:
+        manifest.lock()
+        ranges = [KeyRange(b"%0200d" % number, None) for number in range(500)]
+        run = manifest.begin_run("cp", ranges)
+        outcomes = [copied(b"%0200d" % number) for number in range(500)]
+        manifest.commit_slice(run.id, 1, result(outcomes=outcomes))
+        query = f"SELECT pageno FROM dbstat WHERE name = '{table}' AND pagetype = 'leaf' LIMIT 1"
+        try:
+            (page,) = manifest._connection.execute(query).fetchone()
+        except sqlite3.Error:
+            pytest.skip("this SQLite tells no pages")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xaa" * 4096)
+    monkeypatch.setattr(database_module, "SMALL", 0)
+    with Manifest(path) as manifest:
+        manifest.lock()
+        if table == "objects":
+            manifest.check()
+        with pytest.raises(DamagedManifest, match="rebuild-manifest"):
+            manifest.check(thoroughly=table == "objects")
+
+
 # Files
 
 
@@ -705,6 +751,27 @@ def test_the_jobs_of_the_state_directory_are_listed_with_those_that_cannot_be_re
     assert [path for path, _ in seen] == [broken, default_path(job)]
     assert isinstance(seen[0][1], ManifestError)
     assert seen[1][1] == job.to_json()
+
+
+# What a power cut leaves
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_each_commit_is_durable_before_it_returns(tmp_path: Path, new: bool) -> None:
+    path = tmp_path / "m.db"
+    if not new:
+        ManifestFile(path, create=True).close()
+    database = ManifestFile(path, create=new)
+    try:
+        full = 2
+        # sqlite.org/pragma.html: in WAL mode, the log is synced after each transaction, and all
+        # before a checkpoint.
+        assert database.connection.execute("PRAGMA synchronous").fetchone() == (full,)
+        assert database.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        with database.transaction() as execute:
+            assert execute("PRAGMA synchronous").fetchone() == (full,)
+    finally:
+        database.close()
 
 
 # Who may use it
@@ -886,7 +953,7 @@ def test_a_manifest_of_the_first_version_is_brought_up_to_date(first: Path) -> N
         (pending,) = manifest.pending_uploads()
         assert (pending.entry.key, pending.parts) == (b"large", [Part(1, "a", None, None)])
         assert [one.key for one in manifest.failures()] == [b"bad"]
-        assert manifest.known(b"", True, "text", 9) == [(b"a", 1, 2, "etag")]
+        assert manifest.known(b"", True, "text", 9) == [(b"a", 1, 2, "etag", "xxh3:00")]
         assert manifest.slowest(1, 9) == []
         # And it can go on.
         counts = Counts(1, 1, 0, 0, 1, 1, 0, 2, 3, 4, 5)

@@ -366,6 +366,24 @@ def test_each_command_compares_in_its_own_way() -> None:
     assert rules("sync", compare="manifest").compare is by_record
 
 
+def test_without_a_manifest_what_is_equal_is_taken_for_copied() -> None:
+    for command, compare in (("cp", ""), ("sync", ""), ("sync", "manifest")):
+        rebuilding = rules(command, compare=compare, rebuild=True)
+        assert rebuilding.compare(entry(b"k", 1, 1), entry(b"k", 1, 9)) == Verdict.SAME
+        assert rebuilding.compare(entry(b"k", 1, 1), entry(b"k", 2, 9)) == Verdict.CHANGED
+    assert rules("cp", delete_src=True, rebuild=True).compare is by_content
+    assert rules("cp", compare="size", rebuild=True).compare is by_size
+
+
+def test_a_record_is_compared_by_what_it_has() -> None:
+    compare = rules("verify", against="/m.db").compare
+    assert compare(entry(b"k", 1, etag="xxh3:00"), entry(b"k", 1)) == Verdict.UNSURE
+    assert compare(entry(b"k", 1, etag="xxh3:00"), entry(b"k", 2)) == Verdict.CHANGED
+    assert compare(entry(b"k", 1), entry(b"k", 1)) == Verdict.SAME
+    assert compare(entry(b"d/", 0, etag="xxh3:00"), entry(b"d/", 0)) == Verdict.SAME
+    assert not rules("verify", against="/m.db").delete
+
+
 def test_a_source_is_deleted_only_for_what_is_equal_by_content() -> None:
     assert rules("sync", delete_src=True).compare is by_content
     assert rules("cp", delete_src=True).compare is never

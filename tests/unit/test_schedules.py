@@ -204,6 +204,26 @@ def test_a_scheduler_outlives_a_file_that_cannot_be_read(
     assert len(caplog.records) == 1
 
 
+def test_errors_do_not_take_schedules_for_a_manifest(schedules: Schedules) -> None:
+    path, log, lock = (Path(f"{schedules.path}{end}") for end in ("", "-wal", ".lock"))
+    path.parent.mkdir()
+
+    def error() -> str:
+        with pytest.raises(ManifestError) as caught:
+            schedules.all()
+        assert "manifest" not in str(caught.value)
+        return str(caught.value)
+
+    log.touch()
+    assert error().startswith(f"the schedules {path} cannot be used (it is gone, but {log} is")
+    log.unlink()
+    path.touch()
+    assert error().startswith(f"the schedules {path} cannot be used (it is empty)")
+    path.unlink()
+    lock.mkdir()
+    assert error().startswith(f"cannot write the schedules {path}: ")
+
+
 def test_a_file_of_a_newer_adsmig_or_of_something_else_is_left_alone(schedules: Schedules) -> None:
     add(schedules)
     database = sqlite3.connect(schedules.path)

@@ -158,7 +158,6 @@ def make_wire(server: Server) -> Iterator[MakeWire]:
 
     def make(host: str = server.host, read_timeout_s: float = 20, **options: Any) -> Wire:
         settings: dict[str, Any] = {
-            "https": False,
             "region": "us-east-1",
             "credentials": lambda: KEYS,
             "connect_timeout_s": 20,
@@ -565,8 +564,8 @@ def test_a_certificate_that_cannot_be_trusted_is_no_matter_of_trying_again(
         raise exc
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    with pytest.raises(AdsmigError, match=r"self-signed certificate.*--no-https") as caught:
-        make_wire(https=True).request("GET", b"/")
+    with pytest.raises(AdsmigError, match=r"self-signed certificate.*--ca-bundle") as caught:
+        make_wire(tls=ssl.create_default_context()).request("GET", b"/")
     assert not isinstance(caught.value, TransientError)
 
 

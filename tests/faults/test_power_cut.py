@@ -1,0 +1,77 @@
+"""What has to be on disk before what: nothing is recorded, or removed, before that is durable."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import digest, write
+
+CALLS = "fsync,fdatasync,syncfs,rename,renameat,renameat2,unlink,unlinkat"
+
+
+def traced(top: Path, *arguments: object) -> list[str]:
+    """What a run over ``top``/src and ``top``/dst did, in the order in which the kernel was asked.
+
+    ``published``: a file came to its place at the destination; ``flushed``: that file system was;
+    ``removed``: a source's file; ``committed``: the manifest's log was flushed.
+    """
+    strace = shutil.which("strace")
+    if not strace or subprocess.run([strace, "true"], capture_output=True).returncode:
+        pytest.skip("looking on needs strace, and leave to trace")
+    trace = top / "trace"
+    command = [strace, "-f", "-y", "-e", f"trace={CALLS}", "-o", str(trace)]
+    command += [sys.executable, "-m", "adsmig", *map(str, arguments), "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    kinds = {
+        "published": re.compile(rf'rename.*"{top}/dst/(?!\.adsmig)[^"]+"'),
+        "flushed": re.compile(rf"syncfs\(\d+<{top}/dst>\) += 0$"),
+        "removed": re.compile(rf"unlink.*{top}/src.* = 0$"),
+        "committed": re.compile(rf"sync\(\d+<{top}/m\.db-wal>\) += 0$"),
+        "named": re.compile(rf"sync\(\d+<{top}>\) += 0$"),
+    }
+    events = []
+    for line in trace.read_text().splitlines():
+        events += [kind for kind, pattern in kinds.items() if pattern.search(line)]
+    return [kind for kind, _ in groupby(events)]
+
+
+def test_small_files_are_flushed_before_they_are_recorded_and_removed_after_that(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "src").mkdir()
+    for number in range(20):
+        write(tmp_path / "src" / str(number), b"content")
+    there = digest(tmp_path / "src")
+    events = traced(
+        tmp_path, "sync", "--delete-src", tmp_path / "src", tmp_path / "dst",
+        "--manifest", tmp_path / "m.db",
+    )  # fmt: skip
+    assert events[0] == "named" or events[:2] == ["committed", "named"]  # the manifest itself
+    first = events.index("published")
+    assert "committed" in events[:first]
+    assert events[first:] == ["published", "flushed", "committed", "removed", "committed"]
+    assert digest(tmp_path / "dst") == there
+
+
+def test_a_large_object_is_flushed_before_its_parts_are_recorded_and_before_it_is_removed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "src").mkdir()
+    write(tmp_path / "src" / "large", b"")
+    with (tmp_path / "src" / "large").open("r+b") as file:
+        file.truncate(66 << 20)
+    events = traced(
+        tmp_path, "cp", "--delete-src", tmp_path / "src", tmp_path / "dst",
+        "--manifest", tmp_path / "m.db",
+    )  # fmt: skip
+    published = events.index("published")
+    assert events[published - 2 : published] == ["flushed", "committed"]  # of the parts
+    assert events[published:] == ["published", "flushed", "committed", "removed", "committed"]
