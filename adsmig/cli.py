@@ -5,33 +5,33 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from adsmig import __version__
-from adsmig.errors import AdsmigError, UsageError
+from adsmig.commandline import (
+    INVENTORY,
+    MIGRATION,
+    VERIFICATION,
+    Commands,
+    check_migration,
+    check_sample,
+)
+from adsmig.errors import AdsmigError
 from adsmig.interruption import INTERRUPTED
-from adsmig.log import begin_log, redacted
+from adsmig.log import redacted
 from adsmig.options import (
     ADDRESS,
-    COMPARISON,
-    DELETION,
     DRYRUN,
-    LINKS,
     LOG,
     MANIFEST,
     PROGRESS,
-    REBUILD,
-    REPORT,
-    SAMPLE,
     SELECTION,
     SPEED,
-    STORING,
     TLS,
     YES,
     Command,
@@ -41,20 +41,14 @@ from adsmig.options import (
     logged_in,
     together,
 )
-
-if TYPE_CHECKING:
-    from adsmig.output import Output
+from adsmig.output import begin, print_lines
+from adsmig.scheduling import schedule_group, scheduler_command
 
 INTERNAL_ERROR = 3
 NO_READER = 141
 """As of a command that SIGPIPE ended."""
 
-SRC, DST = click.argument("src"), click.argument("dst")
 JOB = click.argument("job", required=False)
-MIGRATION = (
-    SELECTION, COMPARISON, DELETION, DRYRUN, REPORT, STORING, LINKS, ADDRESS, SPEED, PROGRESS,
-    REBUILD, LOG
-)  # fmt: skip
 
 EPILOG = """\b
 Examples:
@@ -75,41 +69,6 @@ Exit: 0 all good, 1 some objects failed, 2 wrong usage, 3 could not run,
 130 interrupted. The same command again goes on where it ended."""
 
 
-class Commands(click.Group):
-    """A group that takes the options of its commands in front of them as well, as ads-cli does."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Moves what stands before the command behind it.
-
-        ``--end==ff``, as ads-cli's manual has it, means ``--end=ff``.
-        """
-        args = [re.sub(r"^(--(?:start|end))==", r"\1=", one) for one in args]
-        takes_value = {
-            name
-            for command in self.commands.values()
-            for option in command.params
-            if isinstance(option, click.Option) and not option.is_flag and not option.count
-            for name in option.opts
-        }
-        own = {name for option in self.get_params(ctx) for name in option.opts}
-        at = 0
-        while at < len(args) and args[at].startswith("-") and args[at] not in own:
-            at += 2 if args[at] in takes_value else 1
-        if at < len(args) and args[at] in self.commands:
-            args = [args[at], *args[:at], *args[at + 1 :]]
-        return super().parse_args(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the commands in the order of their use, each once."""
-        rows = [
-            (name, command.get_short_help_str(60))
-            for name, command in self.commands.items()
-            if name == command.name
-        ]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
-
-
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(
     __version__, "-V", "--version", prog_name="adsmig", message="%(prog)s %(version)s"
@@ -119,7 +78,7 @@ def cli() -> None:
 
 
 @cli.command("cp", cls=Command, short_help="Copy everything from SRC to DST.")
-@together(SRC, DST, *MIGRATION)
+@MIGRATION
 def copy_command(src: str, dst: str, **options: Any) -> int:
     """Copies everything from SRC to DST.
 
@@ -130,7 +89,7 @@ def copy_command(src: str, dst: str, **options: Any) -> int:
 
 
 @cli.command("sync", cls=Command, short_help="Copy what is new or changed at SRC to DST.")
-@together(SRC, DST, *MIGRATION)
+@MIGRATION
 def sync_command(src: str, dst: str, **options: Any) -> int:
     """Copies what is new or changed at SRC to DST.
 
@@ -171,11 +130,7 @@ def retry_command(job: str | None, manifest: Path | None, **options: Any) -> int
 @cli.command(
     "inventory", cls=Command, short_help="Say what is there, and what a migration would cost."
 )
-@together(
-    SRC,
-    click.option("--for", "dst", metavar="DST", help="What a sync to DST would do."),
-    REPORT, SELECTION, ADDRESS, SPEED, LOG,
-)  # fmt: skip
+@INVENTORY
 def inventory_command(src: str, dst: str | None, **options: Any) -> int:
     """Says what is at SRC: how much, where, of which sizes and ages.
 
@@ -184,16 +139,13 @@ def inventory_command(src: str, dst: str | None, **options: Any) -> int:
     """
     from adsmig import session
 
-    output = _begin(options)
+    output = begin(options)
     job = job_of("inventory", src, dst, {**options, "dryrun": True})
     return session.start(job, None, output)
 
 
 @cli.command("verify", cls=Command, short_help="Compare SRC and DST, and change nothing.")
-@together(
-    click.argument("src", metavar="SRC|JOB"), click.argument("dst", metavar="DST", required=False),
-    SELECTION, SAMPLE, LINKS, ADDRESS, SPEED, PROGRESS, LOG,
-)  # fmt: skip
+@VERIFICATION
 def verify_command(src: str, dst: str | None, manifest: Path | None, **options: Any) -> int:
     """Compares SRC and DST by size and content, and reports every difference. Changes nothing.
 
@@ -206,16 +158,14 @@ def verify_command(src: str, dst: str | None, manifest: Path | None, **options: 
 
     from adsmig import session
 
-    output = _begin(options)
+    output = begin(options)
+    check_sample(dst, options)
     if dst is None:
         copied, record = session.open_job(src, None)
-        job = against(copied, record, options)
+        job = logged_in(against(copied, record, options))
     else:
         job = job_of("verify", src, dst, options)
-    share = options["sample"]
-    if isinstance(share, int) and dst is not None:
-        raise UsageError("--sample N needs to know how many there are, as a JOB does: say N%")
-    if share is not None:
+    if (share := options["sample"]) is not None:
         job = replace(job, sample=session.sample_of(job, share))
     return session.start(job, manifest, output)
 
@@ -231,7 +181,7 @@ def remove_command(src: str, manifest: Path | None, **options: Any) -> int:
     """
     from adsmig import session
 
-    output = _begin(options)
+    output = begin(options)
     job = job_of("rm", src, None, {**options, "keep_links": True})
     return session.remove(job, manifest, output)
 
@@ -242,7 +192,7 @@ def jobs_command(**options: Any) -> int:
     """Lists the jobs of the state directory."""
     from adsmig import session
 
-    return _print(session.job_lines(_begin(options)))
+    return print_lines(session.job_lines(begin(options)))
 
 
 @cli.command("status", cls=Command, short_help="Show a job, its runs and what is left.")
@@ -258,7 +208,7 @@ def status_command(
     """Shows JOB: its runs, what is left to do, what failed."""
     from adsmig import session
 
-    return _print(session.status_lines(job, manifest, html, _begin(options)))
+    return print_lines(session.status_lines(job, manifest, html, begin(options)))
 
 
 @cli.command("failures", cls=Command, short_help="List the objects that failed, with reasons.")
@@ -267,7 +217,7 @@ def failures_command(job: str | None, manifest: Path | None, **options: Any) -> 
     """Lists the objects of JOB that failed and have not been copied since: kind, key, reason."""
     from adsmig import session
 
-    return _print(session.failure_lines(job, manifest, _begin(options)))
+    return print_lines(session.failure_lines(job, manifest, begin(options)))
 
 
 @cli.command("providers", cls=Command, short_help="Show what is known of each kind of store.")
@@ -279,7 +229,11 @@ def providers_command(**options: Any) -> int:
     """
     from adsmig import catalogue
 
-    return _print(catalogue.provider_lines(bool(_begin(options).as_json)))
+    return print_lines(catalogue.provider_lines(bool(begin(options).as_json)))
+
+
+cli.add_command(schedule_group)
+cli.add_command(scheduler_command)
 
 
 def _migrate(command: str, src: str, dst: str, options: dict[str, Any]) -> int:
@@ -288,20 +242,14 @@ def _migrate(command: str, src: str, dst: str, options: dict[str, Any]) -> int:
     manifest = options["manifest"]
     if options["dryrun"] and options["delete_src"]:
         # As in ads-cli: the source is deleted, and nothing is copied.
-        output = _begin(options)
+        output = begin(options)
         chosen = {**options, "dryrun": False, "delete_src": False, "keep_links": True}
         for name in ("record", "storage_class", "sse", "tags", "compare", "max_delete",
                      "delete_dst", "size_only", "checksum"):  # fmt: skip
             chosen[name] = None
         return session.remove(job_of("rm", src, None, chosen), manifest, output)
-    output = _begin(options)
-    if not options["dryrun"]:
-        for name in ("info", "depth", "rate", "prices", "html", "as_csv"):
-            if options[name]:
-                option = {"as_csv": "csv"}.get(name, name)
-                raise UsageError(f"--{option} belongs to the report of --dryrun; add that")
-    elif options["rebuild"]:
-        raise UsageError("--dryrun keeps no manifest: leave out --rebuild-manifest")
+    output = begin(options)
+    check_migration(options)
     return session.start(job_of(command, src, dst, options), manifest, output, options["rebuild"])
 
 
@@ -311,31 +259,12 @@ def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> 
     from adsmig import session
     from adsmig.credentials import with_credentials
 
-    output = _begin(options)
+    output = begin(options)
     job, path = session.open_job(name, manifest)
     src = job.src if job.against else with_credentials(job.src, "SRC")
     dst = with_credentials(job.dst, "DST") if job.dst else None
     job = replace(job, src=src, dst=dst, **fields_of(options))
     return logged_in(job), path, output
-
-
-def _begin(options: dict[str, Any]) -> Output:
-    """Begins the log; how results are to be printed."""
-    from adsmig.output import Output
-
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(options["verbose"], 2)]
-    if options["quiet"]:
-        level = logging.ERROR
-    file = options["log_file"]
-    begin_log(min(level, logging.INFO) if file else level, str(file) if file else None)
-    names = ("as_json", "as_csv", "info", "html", "prices", "rate")
-    return Output(bool(options["quiet"]), **{name: options.get(name) for name in names})
-
-
-def _print(lines: Iterable[str]) -> int:
-    for line in lines:
-        click.echo(line)
-    return 0
 
 
 def run(arguments: Sequence[str]) -> int:

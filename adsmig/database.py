@@ -16,7 +16,7 @@ from typing import Any
 from adsmig import failpoint
 from adsmig.errors import DamagedManifest, ManifestError, ManifestInUse, StorageFull
 from adsmig.lock import Lock
-from adsmig.schema import APPLICATION, SCHEMA, VERSION
+from adsmig.schema import MANIFEST, Schema
 
 log = logging.getLogger(__name__)
 
@@ -34,39 +34,44 @@ UNWRITABLE = ("unable to open", "readonly")
 
 
 class Database:
-    """An open manifest's file.  Close it.
+    """An open manifest's file, or that of another ``schema``.  Close it.
 
-    Raises DamagedManifest for a file that is torn, overwritten or empty, ManifestError for one of a
-    newer schema or of something else, StorageFull when its file system is.  ``path`` None: in
-    memory, forgotten at the end.
+    Raises DamagedManifest for a file that is torn, overwritten or empty (ManifestError if it is no
+    manifest's), ManifestError for one of a newer schema or of something else, StorageFull when its
+    file system is.  ``path`` None: in memory, forgotten at the end.
     """
 
-    def __init__(self, path: Path | None, *, create: bool = False) -> None:
+    def __init__(
+        self, path: Path | None, *, create: bool = False, schema: Schema = MANIFEST
+    ) -> None:
         self.path = path
+        self._schema = schema
+        self._name = f"the {schema.name}"
         self._lock: Lock | None = None
         self.checkpoints = 0
         """How many were committed, if this process committed any."""
         if path and not path.exists():
             if Path(f"{path}-wal").exists():
-                raise DamagedManifest(path, f"it is gone, but {path}-wal is there")
+                raise self._damaged(f"it is gone, but {path}-wal is there")
             if not create:
-                raise ManifestError(f"no manifest at {path}")
+                raise ManifestError(f"no {schema.name} at {path}")
             self._make(path)
         if path and path.is_file() and not path.stat().st_size:
-            raise DamagedManifest(path, "it is empty")
+            raise self._damaged("it is empty")
         if path and create:
-            _keep_others_from_writing(path)
+            _keep_others_from_writing(path, self._name)
         self._open(path)
         with self.errors():
             if not path:
                 self._make_tables()
             version = self._pragma("user_version")
-            if version > VERSION:
+            if version > schema.version:
                 raise ManifestError(
                     f"{path} was written by a newer adsmig (schema {version}, this one knows"
-                    f" {VERSION}): upgrade adsmig, or name another --manifest"
+                    f" {schema.version}): upgrade adsmig{self._or(', or name another --manifest')}"
                 )
-            if version != VERSION or self._pragma("application_id") != APPLICATION:
+            current = schema.version, schema.application
+            if (version, self._pragma("application_id")) != current:
                 self._bring_up_to_date()
             self.connection.execute("PRAGMA synchronous=FULL")
             self.connection.execute("PRAGMA busy_timeout=10000")
@@ -107,15 +112,15 @@ class Database:
         except OSError as exc:
             if exc.errno in NO_ROOM:
                 raise self._full(str(exc.strerror)) from exc
-            raise ManifestError(f"cannot write the manifest {path}: {exc.strerror}") from exc
+            raise ManifestError(f"cannot write {self._name} {path}: {exc.strerror}") from exc
 
     def _pragma(self, name: str) -> int:
         value: int = self.connection.execute(f"PRAGMA {name}").fetchone()[0]
         return value
 
     def check(self, lock: Lock | None = None, *, thoroughly: bool = False) -> None:
-        """Raises DamagedManifest if the file is; of a large one, the tables are looked at that tell
-        what is left to do, unless ``thoroughly``.  ``lock``: if this does not hold it.
+        """Raises DamagedManifest if the manifest is; of a large one, the tables are looked at that
+        tell what is left to do, unless ``thoroughly``.  ``lock``: if this does not hold it.
         """
         lock = lock or self._lock
         if not self.path or not lock:
@@ -140,11 +145,9 @@ class Database:
         with self._alone():
             there = set(self.tables.table_names())
             if not there:
-                raise DamagedManifest(self.path, "it has no tables")
-            if not (
-                0 < self._pragma("user_version") <= VERSION
-                and there >= {"job", "runs", "shards", "objects"}
-            ):
+                raise self._damaged("it has no tables")
+            version = self._pragma("user_version")
+            if not (0 < version <= self._schema.version and there >= self._schema.first):
                 raise ManifestError(f"{self.path} is a database of something else than adsmig")
             self._make_tables()
 
@@ -174,7 +177,7 @@ class Database:
         there = set(self.tables.table_names())
         self.connection.execute("PRAGMA journal_mode=WAL")
         with self.transaction():
-            for name, (columns, key) in SCHEMA.items():
+            for name, (columns, key) in self._schema.tables.items():
                 table = self.tables.table(name)
                 if name not in there:
                     table.create(columns, pk=key)
@@ -182,8 +185,8 @@ class Database:
                 for column in columns.keys() - table.columns_dict.keys():
                     kind = columns[column]
                     table.add_column(column, kind, not_null_default=0 if kind is int else None)
-            self.connection.execute(f"PRAGMA application_id={APPLICATION}")
-            self.connection.execute(f"PRAGMA user_version={VERSION}")
+            self.connection.execute(f"PRAGMA application_id={self._schema.application}")
+            self.connection.execute(f"PRAGMA user_version={self._schema.version}")
 
     def __repr__(self) -> str:
         return f"Database({self.path})"
@@ -205,14 +208,14 @@ class Database:
         Raises ManifestInUse naming who holds it.
         """
         if self.path:
-            self._lock = Lock(self.path)
+            self._lock = Lock(self.path, self._name)
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing."""
+    def transaction(self) -> Iterator[Any]:
+        """All or nothing; gives the connection's ``execute``."""
         self.connection.execute("BEGIN IMMEDIATE")
         try:
-            yield
+            yield self.connection.execute
             failpoint.reach("commit.before")
             self.connection.execute("COMMIT")
         except BaseException:
@@ -234,16 +237,28 @@ class Database:
             if "full" in text or ("disk I/O" in text and not self._has_room()):
                 raise self._full(text) from exc
             if isinstance(exc, UnicodeDecodeError) or any(sign in text for sign in DAMAGE):
-                raise DamagedManifest(self.path, text) from exc
+                raise self._damaged(text) from exc
             if any(sign in text for sign in UNWRITABLE):
                 raise ManifestError(
-                    f"cannot write the manifest {self.path} ({text}), as is needed to read it, too:"
-                    " allow it, or copy the manifest elsewhere"
+                    f"cannot write {self._name} {self.path} ({text}), as is needed to read it, too:"
+                    f" allow it{self._or(', or copy the manifest elsewhere')}"
                 ) from exc
-            raise ManifestError(f"the manifest {self.path} cannot be used: {text}") from exc
+            raise ManifestError(f"{self._name} {self.path} cannot be used: {text}") from exc
+
+    def _damaged(self, why: str) -> ManifestError:
+        if self._schema is MANIFEST:
+            return DamagedManifest(self.path, why)
+        return ManifestError(
+            f"{self._name} {self.path} cannot be used ({why}): restore it, or move it away, and its"
+            " -wal, and begin anew"
+        )
 
     def _full(self, text: str) -> StorageFull:
-        return StorageFull(f"no room for the manifest {self.path} ({text}); free some room")
+        return StorageFull(f"no room for {self._name} {self.path} ({text}); free some room")
+
+    def _or(self, advice: str) -> str:
+        """What else can be done about a manifest, which may be anywhere."""
+        return advice if self._schema is MANIFEST else ""
 
     def _has_room(self) -> bool:
         """Whether a file can be written beside it: about its own index of the log, SQLite does not
@@ -276,12 +291,12 @@ def _sqlite_utils() -> Any:
     return sqlite_utils
 
 
-def _keep_others_from_writing(path: Path) -> None:
-    """Who can write to a manifest says where data and credentials go.  To let others read it is the
-    user's own choice.
+def _keep_others_from_writing(path: Path, name: str) -> None:
+    """Who can write to a manifest says where data and credentials go; to schedules, what runs.
+    To let others read it is the user's own choice.
     """
     mode = path.stat().st_mode
     if mode & 0o022:
         with contextlib.suppress(OSError):
             path.chmod(mode & 0o755)
-        log.warning("others could write to the manifest %s; see who did", path)
+        log.warning("others could write to %s %s; see who did", name, path)

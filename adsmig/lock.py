@@ -17,15 +17,16 @@ from adsmig.errors import ManifestError, ManifestInUse
 class Lock:
     """The lock of the manifest at ``path``, taken for as long as it is not closed.
 
-    Raises ManifestInUse naming who holds it, ManifestError if nobody can.
+    Raises ManifestInUse naming who holds it, ManifestError if nobody can.  ``name``: what errors
+    call it, if it is another database.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str = "the manifest") -> None:
         self._path = path
         try:
             self._fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
-            raise ManifestError(f"cannot write the manifest {path}: {exc.strerror}") from exc
+            raise ManifestError(f"cannot write {name} {path}: {exc.strerror}") from exc
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:

@@ -256,6 +256,18 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
     from dataclasses import replace
 
     from adsmig.addresses import resolve, resolve_source
+
+    asked = job_asked(command, src, dst, options)
+    if asked.dst is None:
+        source = resolve_source(asked.src, asked)
+        single = (source.single, source.single) if source.single is not None else None
+        return replace(asked, src=source.at, single=single, check=True)
+    found = resolve(asked.src, asked.dst, asked)
+    return replace(asked, src=found.src, dst=found.dst, single=found.single, check=True)
+
+
+def job_asked(command: str, src: str, dst: str | None, options: dict[str, Any]) -> Job:
+    """The same as far as the command line tells: looks at neither place."""
     from adsmig.filters import Filters
     from adsmig.job import Job
     from adsmig.location import parse
@@ -271,7 +283,7 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
     trees = all(at.is_path for at in (here, there) if at)
     patterns = ("include", "exclude", "include_dir", "exclude_dir")
     limits = ("min_size", "max_size", "newer_than", "older_than")
-    asked = Job(
+    return Job(
         command,
         here,
         there,
@@ -287,12 +299,6 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
         routes=_routes(options),
         **fields_of(options),
     )
-    if there is None:
-        source = resolve_source(here, asked)
-        single = (source.single, source.single) if source.single is not None else None
-        return replace(asked, src=source.at, single=single, check=True)
-    found = resolve(here, there, asked)
-    return replace(asked, src=found.src, dst=found.dst, single=found.single, check=True)
 
 
 _OF_PLACES = (
@@ -317,21 +323,19 @@ def against(copied: Job, manifest: Path, options: dict[str, Any]) -> Job:
         )
     names = ("include", "exclude", "include_dir", "exclude_dir",
              "min_size", "max_size", "newer_than", "older_than")  # fmt: skip
-    return logged_in(
-        Job(
-            "verify",
-            copied.src,
-            with_credentials(copied.dst, "DST") if copied.dst else None,
-            single=copied.single,
-            start=_key(options["start"]),
-            end=_key(options["end"]),
-            filters=Filters(**{name: options[name] for name in names}),
-            links="copy" if copied.links == "copy" else "follow",
-            against=os.path.abspath(manifest),
-            routes=copied.routes,
-            by_directory=copied.by_directory,
-            **fields_of(options),
-        )
+    return Job(
+        "verify",
+        copied.src,
+        with_credentials(copied.dst, "DST") if copied.dst else None,
+        single=copied.single,
+        start=_key(options["start"]),
+        end=_key(options["end"]),
+        filters=Filters(**{name: options[name] for name in names}),
+        links="copy" if copied.links == "copy" else "follow",
+        against=os.path.abspath(manifest),
+        routes=copied.routes,
+        by_directory=copied.by_directory,
+        **fields_of(options),
     )
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import click
+
+from adsmig.log import begin_log
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +45,28 @@ class Output:
         print(f"adsmig: {line}", file=sys.stderr, flush=True)
         self.event(name, message=line)
 
-    def event(self, name: str, **values: Any) -> None:
+    def event(self, name: str, /, **values: Any) -> None:
         """Prints a JSON line, if the user asked for such."""
         if self.as_json:
             print(json.dumps({"event": name, **values}, ensure_ascii=False), flush=True)
+
+
+def begin(options: dict[str, Any]) -> Output:
+    """Begins the log as the options say; how results are to be printed."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(options["verbose"], 2)]
+    if options["quiet"]:
+        level = logging.ERROR
+    file = options["log_file"]
+    begin_log(min(level, logging.INFO) if file else level, str(file) if file else None)
+    names = ("as_json", "as_csv", "info", "html", "prices", "rate")
+    return Output(bool(options["quiet"]), **{name: options.get(name) for name in names})
+
+
+def print_lines(lines: Iterable[str]) -> int:
+    """Prints a command's result; its exit code."""
+    for line in lines:
+        click.echo(line)
+    return 0
 
 
 def text_of(key: bytes) -> str:

@@ -6,14 +6,29 @@ sqlite-utils, Datasette and the sqlite3 shell open it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from adsmig.model import Counts
 
+
+class Schema(NamedTuple):
+    """What a database of ours looks like."""
+
+    name: str
+    """What errors call it."""
+    application: int
+    """Kept as PRAGMA application_id, by which ``file`` and others tell databases apart."""
+    version: int
+    """Kept as PRAGMA user_version."""
+    first: frozenset[str]
+    """The tables that its first version had: those of an older one tell that it is ours."""
+    tables: dict[str, tuple[dict[str, Any], Any]]
+    """For each table its columns and its key."""
+
+
 VERSION = 3
-"""Of the schema; kept as PRAGMA user_version."""
 APPLICATION = 0x41445331
-"""``ADS1``; kept as PRAGMA application_id, by which ``file`` and others tell databases apart."""
+"""``ADS1``."""
 
 SCHEMA: dict[str, tuple[dict[str, Any], Any]] = {
     # One row: what this manifest is about.  `job` is JSON, without secrets.
@@ -127,6 +142,10 @@ SCHEMA: dict[str, tuple[dict[str, Any], Any]] = {
     # Symbolic links to directories that the last run did not follow.
     "links": ({"key": str}, "key"),
 }
+
+MANIFEST = Schema(
+    "manifest", APPLICATION, VERSION, frozenset({"job", "runs", "shards", "objects"}), SCHEMA
+)
 
 
 def to_db(key: bytes) -> str | bytes:

@@ -17,12 +17,13 @@ from pathlib import Path
 
 from adsmig import failpoint, report, scan
 from adsmig.coordinator import Coordinator
-from adsmig.errors import AdsmigError, DamagedManifest, ManifestError, UsageError
+from adsmig.errors import AdsmigError, DamagedManifest, ManifestError, ManifestInUse, UsageError
 from adsmig.interruption import INTERRUPTED
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.keylist import sort_keys
 from adsmig.large import abandon_lost_uploads, abandon_uploads
+from adsmig.launch import tell
 from adsmig.ledger import Run, default_path, jobs, state_directory
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange, Outcome
@@ -269,14 +270,28 @@ def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Itera
             os.unlink(keys_file)
 
 
+@contextlib.contextmanager
+def _word_of(job: Job, path: Path | None) -> Iterator[None]:
+    """Leaves word of whether another process has the manifest that is taken meanwhile."""
+    facts = {"job": job.id, "manifest": str(path or "")}
+    try:
+        yield
+    except ManifestInUse:
+        tell(**facts, busy=True)
+        raise
+    tell(**facts, busy=False)
+
+
 def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: bool = False) -> int:
-    aside = set_aside(path) if rebuild and path else None
-    if aside:
-        output.note(f"{aside[1].partition(':')[0]}: it is kept as {aside[0]}")
     which = job.id if path == default_path(job) else f"--manifest {path}"
     pause = Pause(output.warn, f"{report.program()} resume {which}")
-    with Manifest(path, create=True, patience=pause) as manifest:
-        manifest.lock()
+    with contextlib.ExitStack() as stack:
+        with _word_of(job, path):
+            aside = set_aside(path) if rebuild and path else None
+            if aside:
+                output.note(f"{aside[1].partition(':')[0]}: it is kept as {aside[0]}")
+            manifest = stack.enter_context(Manifest(path, create=True, patience=pause))
+            manifest.lock()
         failpoint.reach("run.locked")
         manifest.check()
         text = manifest.job_json()

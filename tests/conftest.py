@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 
+from tests.receiver import Receiver
 from tests.servers import MinIOGateway, Moto, RcloneSftp, SeaweedFS, Server, Sshd
 
 # The same examples each time, so that a change is not blamed for what it did not do.  To look for
@@ -59,6 +60,13 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneSftp]:
     """rclone's SFTP server, one for each pytest worker."""
     with RcloneSftp(tmp_path_factory.mktemp("rclone")) as server:
         yield server
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Somebody to send webhooks to."""
+    with Receiver() as one:
+        yield one
 
 
 @pytest.fixture(params=["seaweedfs", "minio", "moto"])

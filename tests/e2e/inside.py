@@ -23,7 +23,7 @@ Here = Callable[..., str]
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Here]:
     """``here(*arguments, code=0)``: the program in this process; what it printed."""
-    monkeypatch.setattr(cli, "begin_log", lambda *_: None)
+    monkeypatch.setattr("adsmig.output.begin_log", lambda *_: None)
 
     def run(*arguments: object, code: int = 0) -> str:
         capfd.readouterr()

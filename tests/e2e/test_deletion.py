@@ -979,7 +979,7 @@ def test_sync_with_deletion_does_what_the_specification_says(
     chosen: Chosen,
     short: bool,
 ) -> None:
-    monkeypatch.setattr(cli, "begin_log", lambda *_: None)
+    monkeypatch.setattr("adsmig.output.begin_log", lambda *_: None)
     monkeypatch.setattr(coordinator, "SHORT_S", 0 if short else 0.5)  # slices of few keys
     assume(
         chosen.start is None or chosen.end is None or chosen.start.encode() <= chosen.end.encode()

@@ -75,7 +75,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Read]
     levels: list[int] = []
 
     def act(name: str) -> Callable[..., int]:
-        def keep(job: Job, path: Path | None, output: Output) -> int:
+        def keep(job: Job, path: Path | None, output: Output, rebuild: bool = False) -> int:
             got.append(Read(job, output, levels[-1], name))
             return 0
 
@@ -83,7 +83,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Read]
 
     for name in ("start", "remove"):
         monkeypatch.setattr(session, name, act(name))
-    monkeypatch.setattr(cli, "begin_log", lambda level, path=None: levels.append(level))
+    monkeypatch.setattr("adsmig.output.begin_log", lambda level, path=None: levels.append(level))
 
     def run(arguments: list[str]) -> Read:
         assert cli.run(arguments) == 0

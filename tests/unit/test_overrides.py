@@ -25,7 +25,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> READ:
         return 0
 
     monkeypatch.setattr(session, "start", keep)
-    monkeypatch.setattr(cli, "begin_log", lambda *_: None)
+    monkeypatch.setattr("adsmig.output.begin_log", lambda *_: None)
 
     def run(*arguments: str, src: str = OSS, dst: str = COS) -> Job:
         assert cli.run(["cp", *arguments, src, dst]) == 0

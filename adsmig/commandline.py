@@ -1,0 +1,198 @@
+"""Command lines of migrations: what may stand in them, and what one asks for that runs later."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adsmig.errors import UsageError
+from adsmig.log import redacted
+from adsmig.options import (
+    ADDRESS,
+    COMPARISON,
+    DELETION,
+    DRYRUN,
+    LINKS,
+    LOG,
+    PROGRESS,
+    REBUILD,
+    REPORT,
+    SAMPLE,
+    SELECTION,
+    SPEED,
+    STORING,
+    Command,
+    against,
+    job_asked,
+    together,
+)
+
+if TYPE_CHECKING:
+    from adsmig.job import Job
+
+_SRC, _DST = click.argument("src"), click.argument("dst")
+
+MIGRATION = together(
+    _SRC, _DST,
+    SELECTION, COMPARISON, DELETION, DRYRUN, REPORT, STORING, LINKS, ADDRESS, SPEED, PROGRESS,
+    REBUILD, LOG,
+)  # fmt: skip
+INVENTORY = together(
+    _SRC,
+    click.option("--for", "dst", metavar="DST", help="What a sync to DST would do."),
+    REPORT, SELECTION, ADDRESS, SPEED, LOG,
+)  # fmt: skip
+VERIFICATION = together(
+    click.argument("src", metavar="SRC|JOB"), click.argument("dst", metavar="DST", required=False),
+    SELECTION, SAMPLE, LINKS, ADDRESS, SPEED, PROGRESS, LOG,
+)  # fmt: skip
+
+_FILES = ("files_from", "manifest", "log_file", "record", "html", "prices", "ca_bundle")
+"""Options that name files."""
+
+
+class Commands(click.Group):
+    """A group that takes the options of its commands in front of them as well, as ads-cli does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Moves what stands before the command behind it.
+
+        ``--end==ff``, as ads-cli's manual has it, means ``--end=ff``.
+        """
+        args = [re.sub(r"^(--(?:start|end))==", r"\1=", one) for one in args]
+        takes_value = {
+            name
+            for command in self.commands.values()
+            for option in command.params
+            if isinstance(option, click.Option) and not option.is_flag and not option.count
+            for name in option.opts
+        }
+        own = {name for option in self.get_params(ctx) for name in option.opts}
+        at = 0
+        while at < len(args) and args[at].startswith("-") and args[at] not in own:
+            at += 2 if args[at] in takes_value else 1
+        if at < len(args) and args[at] in self.commands:
+            args = [args[at], *args[:at], *args[at + 1 :]]
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands in the order of their use, each once."""
+        rows = [
+            (name, command.get_short_help_str(60))
+            for name, command in self.commands.items()
+            if name == command.name
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def check_migration(options: dict[str, Any]) -> None:
+    """Raises UsageError for options that a dry run has and a real one has not, or the reverse."""
+    if options["dryrun"]:
+        if options["rebuild"]:
+            raise UsageError("--dryrun keeps no manifest: leave out --rebuild-manifest")
+        return
+    for name in ("info", "depth", "rate", "prices", "html", "as_csv"):
+        if options[name]:
+            option = {"as_csv": "csv"}.get(name, name)
+            raise UsageError(f"--{option} belongs to the report of --dryrun; add that")
+
+
+def check_sample(dst: str | None, options: dict[str, Any]) -> None:
+    """Raises UsageError for a number of objects where nobody knows how many there are."""
+    if isinstance(options["sample"], int) and dst is not None:
+        raise UsageError("--sample N needs to know how many there are, as a JOB does: say N%")
+
+
+def job_later(arguments: Sequence[str]) -> Job:
+    """What ``adsmig ARGUMENTS...`` would do; neither place is looked at, but a JOB's manifest is.
+
+    Raises UsageError for a command line that is wrong, or means something else at another time and
+    place: one with a relative path, or with a secret, which would have to be kept.
+    """
+    from adsmig.job import Job
+
+    try:
+        job = _later.main(list(arguments), prog_name="adsmig", standalone_mode=False)
+    except click.ClickException as exc:
+        text = redacted(exc.format_message().rstrip("."))
+        raise UsageError(f"{text}: what is to run is cp, sync, inventory or verify") from exc
+    assert isinstance(job, Job)
+    return job
+
+
+@click.group(cls=Commands, add_help_option=False, no_args_is_help=False)
+def _later() -> None:
+    pass
+
+
+def _job(command: str, src: str, dst: str | None, options: dict[str, Any]) -> Job:
+    from adsmig.location import parse
+
+    for side, text in (("src", src), ("dst", dst)):
+        if text is None:
+            continue
+        at = parse(text)
+        if at.credentials:
+            raise UsageError(
+                f"{at}: a schedule keeps no secrets; put these into ~/.config/adsmig/credentials as"
+                f" [NAME], and write --{side}-profile NAME"
+            )
+        if at.scheme == "file" and not text.startswith(("/", "~", "file:")):
+            raise UsageError(f"{text!r} depends on the current directory: write {at}")
+    _check_files(options)
+    return job_asked(command, src, dst, options)
+
+
+def _check_files(options: dict[str, Any]) -> None:
+    for name in _FILES:
+        if options.get(name):
+            _check_path(options[name])
+
+
+def _check_path(file: str | Path) -> None:
+    if not os.path.isabs(file):
+        raise UsageError(f"{str(file)!r} depends on the current directory: write a whole path")
+
+
+@_later.command("cp", cls=Command, add_help_option=False)
+@MIGRATION
+def _copy(src: str, dst: str, **options: Any) -> Job:
+    check_migration(options)
+    return _job("cp", src, dst, options)
+
+
+@_later.command("sync", cls=Command, add_help_option=False)
+@MIGRATION
+def _sync(src: str, dst: str, **options: Any) -> Job:
+    check_migration(options)
+    return _job("sync", src, dst, options)
+
+
+@_later.command("inventory", cls=Command, add_help_option=False)
+@INVENTORY
+def _inventory(src: str, dst: str | None, **options: Any) -> Job:
+    return _job("inventory", src, dst, {**options, "dryrun": True})
+
+
+@_later.command("verify", cls=Command, add_help_option=False)
+@VERIFICATION
+def _verify(src: str, dst: str | None, **options: Any) -> Job:
+    from adsmig import session
+
+    check_sample(dst, options)
+    if dst is not None:
+        return _job("verify", src, dst, options)
+    if os.path.isfile(src):
+        _check_path(src)
+    _check_files(options)
+    return against(*session.open_job(src, None), options)
+
+
+for _name in ("copy", "pcopy"):
+    _later.add_command(_copy, _name)

@@ -1,0 +1,107 @@
+"""Command lines that are to run later: checked now, and independent of time and place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adsmig.commandline import job_later
+from adsmig.errors import UsageError
+from adsmig.job import Job
+from adsmig.ledger import default_path
+from adsmig.location import parse
+from adsmig.manifest import Manifest
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("sync /src/ /dst/ --delete-dst --max-delete 3", "sync"),
+        ("--threads 4 copy /src/ /dst/", "cp"),
+        ("pcopy /src/ s3://bucket/", "cp"),
+        ("inventory /src/ --for ~/dst/", "inventory"),
+        ("verify /src/ file:///dst/", "verify"),
+        ("cp --dryrun --info --html /tmp/r.html /src/ /dst/", "cp"),
+        ("sync --rebuild-manifest --ca-bundle /etc/ca.pem /src/ s3://bucket/", "sync"),
+        ("verify --sample 1% --seed 7 /src/ /dst/", "verify"),
+    ],
+)
+def test_what_may_run_later_is_a_job_without_a_look_at_its_places(line: str, command: str) -> None:
+    assert job_later(line.split()).command == command
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "Missing command"),
+        ("rm /src/", "No such command 'rm'"),
+        ("resume", "No such command 'resume'"),
+        ("sync /src/", "Missing argument"),
+        ("sync /src/ /dst/ --frob", "No such option"),
+        ("sync /src/ /dst/ --threads x", "not a valid"),
+        ("sync --help", "No such option"),
+        ("sync --existing --ignore-existing /src/ /dst/", "leave nothing to copy"),
+        ("sync --include ( /src/ /dst/", "include"),
+        ("cp --info /src/ /dst/", "add that"),
+        ("cp --dryrun --rebuild-manifest /src/ /dst/", "--dryrun keeps no manifest"),
+        ("verify --sample 10 /src/ /dst/", "say N%"),
+        ("verify nosuchjob", "no job nosuchjob"),
+        ("sync src/ /dst/", "depends on the current directory: write /"),
+        ("inventory /src/ --for ./dst/", "depends on the current directory"),
+        ("sync --files-from list /src/ /dst/", "depends on the current directory"),
+        ("sync --manifest m.db /src/ /dst/", "depends on the current directory"),
+        ("sync --ca-bundle ca.pem /src/ s3://bucket/", "depends on the current directory"),
+    ],
+)
+def test_what_is_wrong_is_refused(line: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        job_later(line.split())
+    assert message in str(caught.value)
+
+
+def test_a_job_that_copied_may_be_verified_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    copied = Job("cp", parse("/src/"), parse("s3://AK:SK@bucket/"))
+    path = default_path(copied)
+    with Manifest(path, create=True) as manifest:
+        manifest.lock()
+        manifest.set_job(copied)
+    for name in (copied.id, str(path)):
+        later = job_later(["verify", name, "--sample", "10"])
+        assert (later.command, later.against) == ("verify", str(path))
+    monkeypatch.chdir(path.parent)
+    with pytest.raises(UsageError, match="depends on the current directory"):
+        job_later(["verify", path.name])
+    with pytest.raises(UsageError, match="depends on the current directory"):
+        job_later(["verify", copied.id, "--log-file", "log"])
+
+
+@pytest.mark.parametrize(
+    ("line", "side"),
+    [
+        ("sync s3://AK:s3cr3t@bucket/ /dst/", "--src-profile"),
+        ("sync s3://AK:KEY:s3cr3t@bucket/ /dst/", "--src-profile"),
+        ("sync /src/ u:s3cr3t@host:/dst/", "--dst-profile"),
+        ("inventory /src/ --for minio://AK:s3cr3t@host:9000/bucket/", "--dst-profile"),
+        ("sync /src/ /dst/ s3://AK:s3cr3t@bucket/", ""),
+        ("s3://AK:s3cr3t@bucket/", ""),
+        ("sync /src/ s3://AK:s3cr3t/x@bucket/", ""),
+        ("sync --src-endpoint https://AK:s3cr3t@host oss://bucket/ /dst/", ""),
+    ],
+)
+def test_secrets_are_refused_and_not_repeated(line: str, side: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        job_later(line.split())
+    assert side in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_secret_in_the_environment_is_none_in_the_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ADSMIG_SRC_ACCESS_KEY", "AK")
+    monkeypatch.setenv("ADSMIG_SRC_SECRET_KEY", "SK")
+    assert job_later(["sync", "s3://bucket/", str(tmp_path)]).src.credentials
