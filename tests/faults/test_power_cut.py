@@ -31,7 +31,7 @@ def traced(top: Path, *arguments: object) -> list[str]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     kinds = {
-        "published": re.compile(rf'rename.*"{top}/dst/(?!\.adsmig)[^"]+"'),
+        "published": re.compile(rf'rename.* \d+<{top}/dst>, "(?!\.adsmig)[^"]+"'),
         "flushed": re.compile(rf"syncfs\(\d+<{top}/dst>\) += 0$"),
         "removed": re.compile(rf"unlink.*{top}/src.* = 0$"),
         "committed": re.compile(rf"sync\(\d+<{top}/m\.db-wal>\) += 0$"),
