@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import sqlite3
 import sys
 import time
@@ -173,6 +174,28 @@ class Database:
                 f"the manifest {self.path} cannot be used ({text}): if it is damaged, restore it"
                 " or move it away and start the job anew"
             ) from exc
+
+
+def holder(path: Path) -> int | None:
+    """The process of this machine that has the manifest at ``path`` locked, if one has.
+
+    It takes no lock itself, which a job that is just being started would run into.
+    """
+    lock = f"{path}.lock"
+    try:
+        with open(lock, encoding="utf-8") as file:
+            match = re.match(r"process (\d+) on (\S+) since ", file.read(200))
+            there = os.fstat(file.fileno())
+        if not match or match[2] != os.uname().nodename:
+            return None
+        # The line stays when the process ends, and its number may be another's by now.
+        for one in os.scandir(f"/proc/{match[1]}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(one.path), there):
+                    return int(match[1])
+    except OSError:
+        pass
+    return None
 
 
 def _sqlite_utils() -> Any:

@@ -207,6 +207,12 @@ DRYRUN = click.option(
     "--dryrun", "--dry-run", is_flag=True, help="Change nothing anywhere; say what would be done."
 )
 
+SRC, DST = click.argument("src"), click.argument("dst")
+MIGRATION = (
+    SELECTION, COMPARISON, DELETION, DRYRUN, REPORT, STORING, LINKS, ADDRESS, SPEED, PROGRESS, LOG
+)  # fmt: skip
+"""What ``cp`` and ``sync`` take."""
+
 _SAME_NAME = (
     "threads", "workers", "bwlimit_mbps", "connect_timeout_s", "read_timeout_s", "depth",
     "files_from", "existing", "ignore_existing", "update", "delete_src", "delete_dst",

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from adsmig import report, scan
 from adsmig.coordinator import Coordinator
+from adsmig.database import holder
 from adsmig.errors import AdsmigError, ManifestError, UsageError
 from adsmig.inventory import Inventory
 from adsmig.job import Job
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 20
 INTERRUPTED = 130
+LONGEST_END_S = 300
+"""How long a process may take to settle what it has in hand."""
 
 Begin = Callable[[Manifest, Job], Run]
 
@@ -78,6 +82,44 @@ def retry(job: Job, path: Path, output: Output) -> int:
             output.result(f"nothing to retry: no object of job {job.id} has failed")
             return 0
     return _run(job, path, output, _retry)
+
+
+def cancel(job: Job, path: Path, output: Output) -> int:
+    """Gives up the unfinished run of a manifest, whose process is asked to end first.
+
+    Uploads that cannot be removed now are at the next run's beginning.
+    """
+    end(path)
+    with Manifest(path) as manifest:
+        manifest.lock()
+        run = manifest.unfinished_run()
+        if not run:
+            output.result(f"nothing to cancel: the last run of job {job.id} came to its end")
+            return 0
+        try:
+            abandon_uploads(job, manifest)
+        except AdsmigError as exc:
+            log.warning("unfinished uploads stay until the next run: %s", exc)
+        manifest.end_run(run.id, "cancelled")
+    output.result(f"cancelled run {run.id} of job {job.id}")
+    return 0
+
+
+def end(path: Path) -> None:
+    """Has the process that works on a manifest settle what it has in hand, and waits for its end.
+
+    Raises ManifestError if that takes too long.
+    """
+    pid = holder(path)
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGINT)
+    until = time.monotonic() + LONGEST_END_S
+    while holder(path) == pid:
+        if time.monotonic() > until:
+            raise ManifestError(f"process {pid} does not end; kill it, then try again")
+        time.sleep(0.1)
 
 
 def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
