@@ -271,7 +271,7 @@ def failures_command(job: str | None, manifest: Path | None, **options: Any) -> 
                  help="Where to listen [127.0.0.1:8080]."),
     click.option("--allow-path", "allowed", metavar="DIR", multiple=True,
                  type=click.Path(path_type=Path, exists=True, file_okay=False),
-                 help="Local paths of jobs have to lie in DIR, or in another one that is so named."),
+                 help="Local paths of jobs have to lie in DIR; can be repeated."),
     click.option("--language", type=click.Choice(["en", "zh"]),
                  help="The language of who has not chosen one [the browser's]."),
     click.option("--set-password", is_flag=True, help="Ask for a new password, keep its hash."),

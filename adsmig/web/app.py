@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import http
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -142,9 +141,7 @@ def _answer(request: Request, code: int, message: str, headers: Any = None) -> R
     if code == 401:
         wanted = quote(request.url.path, safe="/")
         return RedirectResponse(f"/login?next={wanted}", 303)
-    return page(
-        request, "error.html", code, headers, heading=http.HTTPStatus(code).phrase, message=message
-    )
+    return page(request, "error.html", code, headers, message=message)
 
 
 async def _adsmig_error(request: Request, exc: Exception) -> Response:

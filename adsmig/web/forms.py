@@ -20,12 +20,18 @@ from adsmig.options import DST, MIGRATION, SRC, Command, job_of, together
 from adsmig.providers import PROVIDERS
 from adsmig.web.console import Console
 from adsmig.web.text import gettext as _
+from adsmig.web.text import marked
 
 CLOUDS = {
-    "oss": "Alibaba Cloud OSS", "cos": "Tencent Cloud COS", "bos": "Baidu BOS",
-    "ks3": "Kingsoft Cloud KS3", "s3": "Amazon S3", "obs": "Huawei Cloud OBS",
-    "qiniu": "Qiniu KODO", "ufile": "UCloud US3",
-}  # fmt: skip
+    "oss": marked("Alibaba Cloud OSS"),
+    "cos": marked("Tencent Cloud COS"),
+    "bos": marked("Baidu AI Cloud BOS"),
+    "ks3": marked("Kingsoft Cloud KS3"),
+    "s3": marked("Amazon S3"),
+    "obs": marked("Huawei Cloud OBS"),
+    "qiniu": marked("Qiniu Cloud KODO"),
+    "ufile": marked("UCloud US3"),
+}
 """Third-party clouds by name; each is a row of the table of profiles."""
 DOMAINS = {
     "oss": "oss-cn-beijing.aliyuncs.com", "cos": "ap-beijing.myqcloud.com",
@@ -55,13 +61,13 @@ class Side(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: Literal["file", "object", "cloud", "sftp"] = "file"
-    path: Text = Field("", description="A local path, or one on an SFTP server.")
+    path: Text = Field(default="", description="A local path, or one on an SFTP server.")
     provider: Literal["s3", "minio", "oss", "cos", "bos", "ks3", "obs", "qiniu", "ufile"] = "s3"
-    endpoint: Text = Field("", description="The domain name, without the bucket.")
-    bucket: Text = Field("", description="BUCKET/ for all of it, or BUCKET/folder/.")
-    host: Text = Field("", description="HOST or HOST:PORT of an SFTP server.")
+    endpoint: Text = Field(default="", description="The domain name, without the bucket.")
+    bucket: Text = Field(default="", description="BUCKET/ for all of it, or BUCKET/folder/.")
+    host: Text = Field(default="", description="HOST or HOST:PORT of an SFTP server.")
     user: Text = ""
-    account: Text = Field("", description="The name of keys that were kept before.")
+    account: Text = Field(default="", description="The name of keys that were kept before.")
     access_key: Secret = SecretStr("")
     secret_key: Secret = SecretStr("")
     token: Secret = SecretStr("")
@@ -103,13 +109,13 @@ class NewJob(BaseModel):
     end: Text = ""
     compare: Literal["", "size", "checksum", "manifest"] = ""
     delete: Literal["", "source", "destination"] = ""
-    max_delete: int | None = Field(None, ge=0, le=2**53)
-    bandwidth_mbps: float | None = Field(None, ge=0, le=10**9, allow_inf_nan=False)
-    threads: int | None = Field(None, ge=1, le=4096)
-    workers: int | None = Field(None, ge=1, le=256)
+    max_delete: int | None = Field(default=None, ge=0, le=2**53)
+    bandwidth_mbps: float | None = Field(default=None, ge=0, le=10**9, allow_inf_nan=False)
+    threads: int | None = Field(default=None, ge=1, le=4096)
+    workers: int | None = Field(default=None, ge=1, le=256)
     https: bool | None = None
     accept_new_host_key: bool = False
-    region: Text = Field("", description="The region to sign for at the source.")
+    region: Text = Field(default="", description="The region to sign for at the source.")
     destination_region: Text = ""
     storage_class: Text = ""
 
@@ -169,7 +175,7 @@ def arguments(job: NewJob, console: Console, accounts: dict[str, str]) -> list[s
     Raises UsageError, as the command would, as far as that can be told without a look at either
     side; :func:`checked` takes that.
     """
-    words = [job.command]
+    words: list[str] = [job.command]
 
     def add(option: str, value: object) -> None:
         if value not in (None, "", False):
@@ -224,15 +230,13 @@ def keep_secrets(job: NewJob) -> dict[str, str]:
     """
     accounts = {}
     for name, side in job.sides():
-        accounts[name] = account = side.account if side.kind != "file" else ""
-        given = side.credentials()
-        if given:
+        if given := side.credentials():
             where = side.user or side.host if side.kind == "sftp" else side.bucket.partition("/")[0]
             kind = side.provider if side.kind != "sftp" else "sftp"
             wanted = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{kind}-{where}").strip("-")
             accounts[name] = keep_account(wanted[:60], given)
-        elif account:
-            accounts[name] = account
+        elif side.account and side.kind != "file":
+            accounts[name] = side.account
     return accounts
 
 

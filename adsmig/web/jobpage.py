@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from adsmig.errors import AdsmigError
@@ -90,7 +91,7 @@ def _key(digits: str) -> bytes | None:
         return None
 
 
-def _bars(runs: tuple[Run, ...] | list[Run]) -> list[tuple[Run, float]]:
+def _bars(runs: Sequence[Run]) -> list[tuple[Run, float]]:
     """The last runs, newest first, each with its share of the largest number of bytes."""
     most = max((run.counts.copied_bytes for run in runs), default=0) or 1
     return [(run, run.counts.copied_bytes / most) for run in reversed(runs)]

@@ -41,6 +41,9 @@ class Rate(NamedTuple):
     objects: float = 0.0
 
 
+NO_RATE = Rate()
+
+
 @dataclass(frozen=True)
 class Summary:
     """A job as a list shows it."""
@@ -53,7 +56,7 @@ class Summary:
     changed: float = 0.0
     """When its manifest was; Unix time."""
     runs: Sequence[Run] = ()
-    rate: Rate = Rate()
+    rate: Rate = NO_RATE
     fraction: float | None = None
     """How much of the last run is done; None where nobody can tell."""
     message: str = ""
@@ -151,7 +154,7 @@ class Jobs:
             str(job.dst or ""),
             changed=path.stat().st_mtime,
             runs=runs,
-            rate=rate(manifest.slices(run.id, RECENT)) if run and state in ACTIVE else Rate(),
+            rate=rate(manifest.slices(run.id, RECENT)) if run and state in ACTIVE else NO_RATE,
             fraction=_fraction(runs, manifest),
             message=run.message if run else "",
             shards=manifest.shard_counts(run.id) if run else {},
@@ -183,7 +186,7 @@ def rate(slices: Sequence[Slice]) -> Rate:
     since = now - RATE_S
     recent = [one for one in slices if one[1] > since]
     if not recent:
-        return Rate()
+        return NO_RATE
     length = max(now - max(since, min(one[0] for one in recent)), 1.0)
     # Of a slice that began before, the part that lies within.
     parts = [min(1.0, (one[1] - since) / max(one[1] - one[0], 1e-3)) for one in recent]

@@ -65,8 +65,10 @@ def _do(request: Request, form: Form) -> Response:
         if do == "command":
             words = forms.arguments(job, console, forms.placeholder_accounts(job))
             return _said(request, form, do, True, forms.shown(words))
-        # A form that was sent in vain keeps what it says, but for keys: those are named from now on.
-        words = forms.arguments(job, console, forms.keep_secrets(job))
+        accounts = forms.keep_secrets(job)
+        # Should it be shown once more, it names the keys that are not to be shown.
+        form = {**form, **{f"{side}_account": name for side, name in accounts.items()}}
+        words = forms.arguments(job, console, accounts)
         if do == "preview":
             return _gone(request, f"/previews/{begin_preview(words, console)}")
         if do == "schedule":
@@ -190,8 +192,8 @@ def _page(request: Request, form: Form, said: Form | None = None, code: int = 20
         code,
         form=values,
         said=said or {"do": "", "good": True, "message": "", "field": ""},
-        accounts=accounts,
-        clouds=forms.CLOUDS,
+        accounts=[(name, name) for name in accounts],
+        clouds=[(name, _(text)) for name, text in forms.CLOUDS.items()],
         domains=forms.DOMAINS,
         allowed=console_of(request).allowed,
     )

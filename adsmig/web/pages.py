@@ -31,6 +31,7 @@ from adsmig.web.events import stream
 from adsmig.web.jobpage import Filter, job_pieces, job_view
 from adsmig.web.jobs import ACTIVE, Jobs, Summary
 from adsmig.web.reports import failures_csv, history_csv, report_json
+from adsmig.web.shown import state_word
 from adsmig.web.text import gettext as _
 
 ACTIONS = ("pause", "resume", "cancel", "again", "retry")
@@ -247,8 +248,9 @@ def _listed(request: Request, q: str) -> dict[str, Any]:
 
 def searched(job: Summary) -> str:
     """What a search looks at."""
-    state = text.gettext(job.state)
-    return f"{job.name} {job.state} {state} {job.command} {job.src} {job.dst}".lower()
+    return (
+        f"{job.name} {job.state} {state_word(job.state)} {job.command} {job.src} {job.dst}".lower()
+    )
 
 
 def next_runs(module: Any) -> dict[str, float]:
@@ -292,7 +294,7 @@ def act(request: Request, name: str, action: Action, back: Annotated[str, Form()
 
 
 def perform(request: Request, name: str, action: Action) -> None:
-    """Does it; Refused where that makes no sense now, UsageError for a place that is not allowed."""
+    """Does it; Refused where that makes no sense now, UsageError for a path not allowed."""
     console, job = console_of(request), found(request, name)
     if action == "pause":
         console.pause(name)
@@ -309,7 +311,7 @@ def perform(request: Request, name: str, action: Action) -> None:
 
 @router.get("/jobs/{name}/report.html")
 async def report_html(request: Request, name: str) -> Response:
-    """The report with plots, as ``adsmig status --html`` writes it, made by a process of its own."""
+    """The report with plots; ``adsmig status --html`` writes it, in a process of its own."""
     await run_in_threadpool(found, request, name)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "report.html"

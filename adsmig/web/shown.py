@@ -5,31 +5,30 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
-from adsmig.output import text_of
 from adsmig.progress import duration, size
 from adsmig.report import printable
 from adsmig.web.text import gettext as _
-from adsmig.web.text import ngettext
+from adsmig.web.text import marked, ngettext
 
 STATE_WORDS = {
-    "new": lambda: _("New"),
-    "starting": lambda: _("Starting"),
-    "running": lambda: _("Running"),
-    "stopping": lambda: _("Stopping"),
-    "paused": lambda: _("Paused"),
-    "interrupted": lambda: _("Interrupted"),
-    "stopped": lambda: _("Stopped"),
-    "refused": lambda: _("Refused"),
-    "cancelled": lambda: _("Cancelled"),
-    "failures": lambda: _("Finished with failures"),
-    "finished": lambda: _("Finished"),
-    "unreadable": lambda: _("Unreadable"),
+    "new": marked("New"),
+    "starting": marked("Starting"),
+    "running": marked("Running"),
+    "stopping": marked("Stopping"),
+    "paused": marked("Paused"),
+    "interrupted": marked("Interrupted"),
+    "stopped": marked("Stopped"),
+    "refused": marked("Refused"),
+    "cancelled": marked("Cancelled"),
+    "failures": marked("Finished with failures"),
+    "finished": marked("Finished"),
+    "unreadable": marked("Unreadable"),
 }
 
 
 def state_word(state: str) -> str:
     """A state, of a job or of a run, in the language of the page."""
-    return STATE_WORDS[state]() if state in STATE_WORDS else state
+    return _(STATE_WORDS[state]) if state in STATE_WORDS else state
 
 
 def number(count: float) -> str:
@@ -78,5 +77,5 @@ def percent(fraction: float | None) -> str:
 
 FILTERS = {
     "size": size, "duration": duration, "number": number, "clock": clock, "iso": iso, "ago": ago,
-    "percent": percent, "printable": printable, "state_word": state_word, "key_text": text_of, "pair": lambda one: (one, one),
+    "percent": percent, "printable": printable, "state_word": state_word,
 }  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 MOST = 240
@@ -78,7 +78,8 @@ def between(low: bytes, key: bytes, high: bytes | None) -> float:
 
     Without ``high``, up to the last key that begins as ``key`` does at most.
     """
-    shared = len(os.path.commonprefix([low, high])) if high is not None else 0
+    pairs = zip(low, high or b"", strict=False)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     start, at = _number(low[shared:]), _number(key[shared:])
     # Names are mostly of ASCII characters.
     end = _number(high[shared:]) if high is not None else _number(b"\x7f")

@@ -20,13 +20,18 @@ def gettext(message: str) -> str:
     return catalogue(language.get()).gettext(message)
 
 
+def marked(message: str) -> str:
+    """The message as it is; marks it as one that is translated where it is shown."""
+    return message
+
+
 def ngettext(one: str, many: str, count: int) -> str:
     """The message for so many, in the language of the request."""
     return catalogue(language.get()).ngettext(one, many, count)
 
 
 def preferred(request: HTTPConnection, fallback: str) -> str:
-    """The language that a request asks for: chosen before, else ``fallback``, else the browser's."""
+    """The language of a request: chosen before, else ``fallback``, else what the browser says."""
     chosen = request.cookies.get("language", "") or fallback
     if chosen in LANGUAGES:
         return chosen
@@ -45,7 +50,7 @@ def catalogue(name: str) -> _gettext.NullTranslations:
     from babel.messages.mofile import write_mo
     from babel.messages.pofile import read_po
 
-    source = resources.files("adsmig.web").joinpath("locale", name, "adsmig.po")
+    source = resources.files("adsmig.web").joinpath(f"locale/{name}/adsmig.po")
     with source.open("rb") as file:
         messages = read_po(file, name)
     compiled = io.BytesIO()

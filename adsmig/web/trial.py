@@ -18,6 +18,7 @@ from adsmig.errors import AdsmigError
 from adsmig.job import Job
 from adsmig.location import Location, parse
 from adsmig.model import Entry, Meta
+from adsmig.progress import size
 from adsmig.report import printable
 from adsmig.storage import open_storage
 from adsmig.web.console import Console, console_directory, tail
@@ -81,7 +82,8 @@ def _try_directory(at: Location) -> str:
         raise AdsmigError(_("%(path)s cannot be written to.") % {"path": there})
     free = shutil.disk_usage(there).free
     text = _("It can be written to.") if there == path else _("It will be made.")
-    return f"{text} {_('Free: %(size)s') % {'size': f'{free / 1e9:,.1f} GB'}}"
+    left = _("Free: %(size)s") % {"size": size(free)}
+    return f"{text} {left}"
 
 
 @dataclass
