@@ -189,9 +189,9 @@ def holder(path: Path) -> int | None:
         if not match or match[2] != os.uname().nodename:
             return None
         # The line stays when the process ends, and its number may be another's by now.
-        for one in os.scandir(f"/proc/{match[1]}/fd"):
+        for name in os.listdir(f"/proc/{match[1]}/fd"):
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(one.path), there):
+                if os.path.samestat(os.stat(f"/proc/{match[1]}/fd/{name}"), there):
                     return int(match[1])
     except OSError:
         pass

@@ -433,6 +433,15 @@ class Manifest:
                 )
         return pending
 
+    def part_bytes(self) -> int:
+        """How much of large objects is done that no run's counts hold yet."""
+        with self._errors():
+            (size,) = self._connection.execute(
+                "SELECT total(min(uploads.part_size, uploads.size)) FROM parts"
+                " JOIN uploads USING (key)"
+            ).fetchone()
+        return int(size)
+
     def deletions(
         self, at_source: bool, directories: bool, past: int, most: int
     ) -> dict[int, Deletion]:

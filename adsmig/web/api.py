@@ -98,7 +98,7 @@ class JobInfo(BaseModel):
             destination=job.dst, message=job.message, done=job.fraction,
             bytes_per_second=job.rate.bytes, objects_per_second=job.rate.objects,
             shards=job.shards, last_success=job.last_success,
-            last_run=RunInfo.of(job.run) if job.run else None,
+            last_run=RunInfo.of(job.run._replace(counts=job.counts)) if job.run else None,
         )  # fmt: skip
 
 

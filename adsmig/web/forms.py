@@ -178,7 +178,7 @@ def arguments(job: NewJob, console: Console, accounts: dict[str, str]) -> list[s
     words: list[str] = [job.command]
 
     def add(option: str, value: object) -> None:
-        if value not in (None, "", False):
+        if value is not None and value is not False and value != "":
             words.append(option if value is True else f"{option}={value}")
 
     for name in ("include", "exclude", "include_dir", "exclude_dir"):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from adsmig.errors import AdsmigError
 from adsmig.manifest import Manifest, Run
+from adsmig.model import Counts
 from adsmig.progress import size
 from adsmig.web.console import Console, log_path, manifest_path, tail
 from adsmig.web.jobs import PLOTTED, Summary
@@ -46,7 +47,7 @@ def job_view(job: Summary, console: Console, chosen: Filter) -> dict[str, Any]:
         "failures": [],
         "more": "",
         "chosen": chosen,
-        "bars": _bars(job.runs[-SHOWN_RUNS:]),
+        "bars": _bars(job.runs[-SHOWN_RUNS:], job.counts),
         "log": lines,
         "has_log": bool(lines),
         "exit_code": process.code if process else None,
@@ -91,8 +92,12 @@ def _key(digits: str) -> bytes | None:
         return None
 
 
-def _bars(runs: Sequence[Run]) -> list[tuple[Run, float]]:
-    """The last runs, newest first, each with its share of the largest number of bytes."""
+def _bars(runs: Sequence[Run], live: Counts) -> list[tuple[Run, float]]:
+    """The last runs, newest first, each with its share of the largest number of bytes.
+
+    ``live``: the counts of the last one, with what is not committed yet.
+    """
+    runs = [*runs[:-1], *(run._replace(counts=live) for run in runs[-1:])]
     most = max((run.counts.copied_bytes for run in runs), default=0) or 1
     return [(run, run.counts.copied_bytes / most) for run in reversed(runs)]
 

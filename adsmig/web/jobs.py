@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from adsmig.database import holder
 from adsmig.errors import AdsmigError
 from adsmig.job import Job
+from adsmig.limits import live_at
 from adsmig.manifest import Manifest, Run, state_directory
 from adsmig.model import Counts
 from adsmig.timeline import Slice
@@ -30,6 +32,8 @@ STATES = ("new", "starting", "running", "stopping", "paused", "interrupted", "st
           "cancelled", "failures", "finished", "unreadable")  # fmt: skip
 """``paused`` by a person; ``interrupted``: its process was killed; ``stopped`` by what its message
 says; ``failures``: finished, and not everything could be copied."""
+INTERRUPTED = "interrupted"
+"""What is noted of a run that a signal ended."""
 ACTIVE = ("starting", "running", "stopping")
 RESUMABLE = ("paused", "interrupted", "stopped")
 
@@ -56,6 +60,8 @@ class Summary:
     changed: float = 0.0
     """When its manifest was; Unix time."""
     runs: Sequence[Run] = ()
+    live: Counts = Counts()  # noqa: RUF009 - it is immutable
+    """What is done in the last run, and not committed yet."""
     rate: Rate = NO_RATE
     fraction: float | None = None
     """How much of the last run is done; None where nobody can tell."""
@@ -72,12 +78,12 @@ class Summary:
     @property
     def counts(self) -> Counts:
         """Those of the last run."""
-        return self.runs[-1].counts if self.runs else Counts()
+        return self.runs[-1].counts + self.live if self.runs else Counts()
 
     @property
     def total(self) -> Counts:
         """Those of all runs together."""
-        return sum((run.counts for run in self.runs), Counts())
+        return sum((run.counts for run in self.runs), self.live)
 
     @property
     def last_success(self) -> float | None:
@@ -107,6 +113,8 @@ class Jobs:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._read: dict[Path, tuple[object, Summary]] = {}
+        self._samples: defaultdict[Path, deque[tuple[float, int, int]]] = defaultdict(deque)
+        """Of running jobs: when, bytes and objects that were done."""
 
     def all(self) -> list[Summary]:
         """Every job, the one that was begun last first."""
@@ -136,6 +144,7 @@ class Jobs:
             found = Summary(name, "unreadable", message=str(exc))
         if found.state in ACTIVE:
             return found  # its rate falls by itself, and its process can end without a word
+        self._samples.pop(path, None)
         self._read[path] = (marks, found)
         return found
 
@@ -146,6 +155,10 @@ class Jobs:
         job, runs = Job.from_json(text), manifest.runs()
         state = self._state(name, path, runs)
         run = runs[-1] if runs else None
+        live, speed = Counts(), NO_RATE
+        if run and state in ("running", "stopping"):
+            live = live_at(f"{path}.shared") + Counts(copied_bytes=manifest.part_bytes())
+            speed = self._rate(path, run.counts + live) or rate(manifest.slices(run.id, RECENT))
         return Summary(
             name,
             state,
@@ -154,9 +167,10 @@ class Jobs:
             str(job.dst or ""),
             changed=path.stat().st_mtime,
             runs=runs,
-            rate=rate(manifest.slices(run.id, RECENT)) if run and state in ACTIVE else NO_RATE,
-            fraction=_fraction(runs, manifest),
-            message=run.message if run else "",
+            live=live,
+            rate=speed,
+            fraction=_fraction(runs, manifest, live),
+            message=run.message if run and run.message != INTERRUPTED else "",
             shards=manifest.shard_counts(run.id) if run else {},
         )
 
@@ -174,10 +188,30 @@ class Jobs:
         if run.state == "running":
             return "interrupted"
         if run.state == "stopped":
-            return "stopped" if run.message else "paused"
+            return "paused" if run.message in ("", INTERRUPTED) else "stopped"
         if run.state == "finished":
             return "failures" if run.counts.failed else "finished"
         return run.state
+
+    def _rate(self, path: Path, counts: Counts) -> Rate | None:
+        """By what this console saw in the last half minute; None if it has just begun to look."""
+        now = time.monotonic()
+        samples = self._samples[path]
+        samples.append((now, counts.copied_bytes, settled(counts)))
+        while now - samples[0][0] > RATE_S:
+            samples.popleft()
+        then, size, objects = samples[0]
+        passed = now - then
+        if passed < 1:
+            return None
+        return Rate(
+            max(counts.copied_bytes - size, 0) / passed, max(settled(counts) - objects, 0) / passed
+        )
+
+
+def settled(counts: Counts) -> int:
+    """Objects that need no more work in a run."""
+    return counts.copied + counts.unchanged + counts.failed + counts.left
 
 
 def rate(slices: Sequence[Slice]) -> Rate:
@@ -195,18 +229,17 @@ def rate(slices: Sequence[Slice]) -> Rate:
     return Rate(moved / length, found / length)
 
 
-def _fraction(runs: Sequence[Run], manifest: Manifest) -> float | None:
+def _fraction(runs: Sequence[Run], manifest: Manifest, live: Counts) -> float | None:
     """By what the last complete run found; without one, by the ranges of keys."""
     if not runs:
         return None
     run = runs[-1]
     if run.state == "finished":
         return 1.0
-    counts = run.counts
-    settled = counts.copied + counts.unchanged + counts.failed + counts.left
+    counts = run.counts + live
     before = [one for one in runs[:-1] if one.state == "finished" and one.kind != "retry"]
     if before and run.kind != "retry" and before[-1].counts.found:
-        return min(settled / max(before[-1].counts.found, counts.found), 0.999)
+        return min(settled(counts) / max(before[-1].counts.found, counts.found), 0.999)
     shards = manifest.shard_counts(run.id)
     total = sum(shards.values())
     return shards["done"] / total if total > 1 else None

@@ -76,15 +76,30 @@ def _filled(shard: Shard) -> float:
 def between(low: bytes, key: bytes, high: bytes | None) -> float:
     """Where a key lies from ``low`` to ``high``, 0 to 1, by its bytes past those that both share.
 
-    Without ``high``, up to the last key that begins as ``key`` does at most.
+    Without ``high``, up to the last key of ASCII characters.
     """
-    pairs = zip(low, high or b"", strict=False)
+    high = b"\x7f" if high is None else high
+    pairs = zip(low, high, strict=False)
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    start, at = _number(low[shared:]), _number(key[shared:])
-    # Names are mostly of ASCII characters.
-    end = _number(high[shared:]) if high is not None else _number(b"\x7f")
+    tails = [one[shared:] for one in (low, key, high)]
+    alike = len({_alphabet(tail[0]) if tail else None for tail in tails}) == 1
+    start, at, end = (_number(tail, alike) for tail in tails)
     return min(max((at - start) / (end - start), 0.0), 1.0) if end > start else 0.0
 
 
-def _number(key: bytes) -> int:
-    return int.from_bytes(key[:8].ljust(8, b"\0"), "big")
+def _number(tail: bytes, alike: bool) -> float:
+    """A key as a fraction; after a digit come nine others, after a letter those of its case."""
+    value, width = 0.0, 1.0
+    for place, byte in enumerate(tail[:10]):
+        first, size = _alphabet(byte) if place or alike else (0, 256)
+        width /= size
+        value += (byte - first) * width
+    return value
+
+
+def _alphabet(byte: int) -> tuple[int, int]:
+    """The first of the characters that are likely at this one's place, and how many they are."""
+    for first, size in ((0x30, 10), (0x61, 26), (0x41, 26)):
+        if first <= byte < first + size:
+            return first, size
+    return 0, 256
