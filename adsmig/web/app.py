@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adsmig import __version__
 from adsmig.errors import AdsmigError, UsageError
-from adsmig.web import api, newjob, pages, text
+from adsmig.web import api, newjob, pages, scheduled, text
 from adsmig.web.access import Access
 from adsmig.web.console import Console, Refused
 from adsmig.web.jobs import Jobs
@@ -60,6 +60,7 @@ def make_app(console: Console, access: Access, language: str = "") -> ASGIApp:
     app.state.templates = templates()
     app.include_router(pages.open_router)
     app.include_router(newjob.router)
+    app.include_router(scheduled.router)
     app.include_router(pages.router)
     app.include_router(api.router)
     app.include_router(api.metrics_router)

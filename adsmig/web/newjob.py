@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 
 from adsmig.credentials import account_names
 from adsmig.errors import AdsmigError, UsageError
-from adsmig.web import forms
+from adsmig.web import clockwork, forms
 from adsmig.web.console import Console, Refused, log_path
 from adsmig.web.events import stream
 from adsmig.web.forms import FieldError, NewJob
@@ -25,7 +25,6 @@ from adsmig.web.pages import (
     may_see,
     page,
     render,
-    schedules_module,
 )
 from adsmig.web.text import gettext as _
 from adsmig.web.trial import begin_preview, preview, try_side
@@ -72,7 +71,11 @@ def _do(request: Request, form: Form) -> Response:
         if do == "preview":
             return _gone(request, f"/previews/{begin_preview(words, console)}")
         if do == "schedule":
-            return _gone(request, scheduled(job, words, form))
+            cron, name, zone = (
+                str(form.get(field, "")).strip() for field in ("cron", "schedule_name", "timezone")
+            )
+            clockwork.add(words, cron, name, zone)
+            return _gone(request, "/schedules")
         return _gone(request, f"/jobs/{start(words, console)}")
     except FieldError as exc:
         return _said(request, form, do, False, str(exc), exc.name)
@@ -87,18 +90,6 @@ def start(words: list[str], console: Console) -> str:
         raise Refused(_("This job is running already: %(name)s") % {"name": name})
     console.start(name, ["-v", *words], log_path(name), {})
     return name
-
-
-def scheduled(job: NewJob, words: list[str], form: Form) -> str:
-    """Puts a job on a schedule; the page that shows it."""
-    module = schedules_module()
-    if module is None:
-        raise UsageError(_("There is no scheduler here."))
-    name = str(form.get("schedule_name", "")).strip() or forms.checked(words).id
-    module.Schedules().add(
-        name, str(form.get("cron", "")).strip(), str(form.get("timezone", "")).strip(), words
-    )
-    return "/schedules"
 
 
 @router.get("/previews/{name}")

@@ -24,12 +24,12 @@ from starlette.responses import (
 
 from adsmig.errors import AdsmigError
 from adsmig.manifest import Manifest
-from adsmig.web import text
+from adsmig.web import clockwork, text
 from adsmig.web.access import COOKIE, LONGEST_S, SAFE, Access, Session, is_foreign
 from adsmig.web.console import Console, log_path, manifest_path
 from adsmig.web.events import stream
 from adsmig.web.jobpage import Filter, job_pieces, job_view
-from adsmig.web.jobs import ACTIVE, Jobs, Summary
+from adsmig.web.jobs import Jobs, Summary
 from adsmig.web.reports import failures_csv, history_csv, report_json
 from adsmig.web.shown import state_word
 from adsmig.web.text import gettext as _
@@ -86,18 +86,9 @@ def render(request: Request, name: str, **values: object) -> str:
         lang=text.language.get(),
         languages=text.LANGUAGES,
         theme=theme if theme in ("light", "dark") else "",
-        schedules=schedules_module() is not None,
+        schedules=clockwork.PRESENT,
     )
     return made
-
-
-def schedules_module() -> Any:
-    """The scheduler; None where it is not there."""
-    try:
-        from adsmig import schedules  # type: ignore[attr-defined, unused-ignore]
-    except ImportError:
-        return None
-    return schedules
 
 
 def is_program(request: Request) -> bool:
@@ -240,10 +231,7 @@ def _listed(request: Request, q: str) -> dict[str, Any]:
     jobs = jobs_of(request).all()
     words = q.lower().split()
     chosen = [one for one in jobs if all(word in searched(one) for word in words)]
-    upcoming = {}
-    if module := schedules_module():
-        upcoming = next_runs(module)
-    return {"jobs": chosen, "all_jobs": jobs, "q": q, "upcoming": upcoming, "ACTIVE": ACTIVE}
+    return {"jobs": chosen, "all_jobs": jobs, "q": q, "upcoming": clockwork.next_runs()}
 
 
 def searched(job: Summary) -> str:
@@ -251,11 +239,6 @@ def searched(job: Summary) -> str:
     return (
         f"{job.name} {job.state} {state_word(job.state)} {job.command} {job.src} {job.dst}".lower()
     )
-
-
-def next_runs(module: Any) -> dict[str, float]:
-    """When each job that has a schedule runs next; Unix time."""
-    return {}
 
 
 def may_see(request: Request) -> bool:

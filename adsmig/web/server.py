@@ -14,6 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from adsmig.errors import AdsmigError, UsageError
+from adsmig.web import clockwork
 from adsmig.web.access import Access, write_password
 from adsmig.web.app import make_app
 from adsmig.web.console import Console
@@ -53,7 +54,14 @@ def serve(listen: str, allowed: Sequence[Path], language: str) -> int:
         server_header=False,
         timeout_graceful_shutdown=1,  # of streams of events, which have no end
     )
-    uvicorn.Server(config).run(sockets=[server])
+    clock = clockwork.scheduler()
+    if clock:
+        clock.start()
+    try:
+        uvicorn.Server(config).run(sockets=[server])
+    finally:
+        if clock:
+            clock.stop()
     return 0
 
 
