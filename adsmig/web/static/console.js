@@ -8,11 +8,18 @@ const all = (selector, from = document) => [...from.querySelectorAll(selector)];
 
 function put(id, html) {
   const element = document.getElementById(id);
+  const made = document.createElement(element?.tagName ?? "div");
+  made.innerHTML = html;
+  if (!element || made.innerHTML === element.innerHTML) return;
+  if (element.querySelector(":active")) {  // a click that has begun is to find its button
+    setTimeout(put, 200, id, html);
+    return;
+  }
   const typing = element?.contains(document.activeElement) && /^(INPUT|TEXTAREA)$/.test(document.activeElement.tagName);
-  if (!element || typing) return;
+  if (typing) return;
   const ends = all("[data-end]", element).map((one) => one.scrollHeight - one.scrollTop - one.clientHeight < 30);
   const focused = element.contains(document.activeElement) && document.activeElement.closest("form")?.getAttribute("action");
-  element.innerHTML = html;
+  element.replaceChildren(...made.childNodes);
   all("[data-end]", element).forEach((one, at) => { if (ends[at] ?? true) one.scrollTop = one.scrollHeight; });
   if (focused) find(`form[action="${CSS.escape(focused)}"] button`, element)?.focus();
 }
