@@ -76,7 +76,13 @@ def figure(page: Page, name: str) -> int:
 
 
 def state_is(page: Page, state: str) -> None:
-    page.wait_for_selector(f".facts .badge.{state}")
+    """Waits until the job's page says so."""
+    from playwright.sync_api import TimeoutError
+
+    try:
+        page.wait_for_selector(f".facts .badge.{state}")
+    except TimeoutError as exc:
+        raise AssertionError(f"{page.url} is not {state}: {page.inner_text('body')}") from exc
 
 
 def name_in(page: Page) -> str:
@@ -163,11 +169,11 @@ def test_pause_resume_cancel_and_a_console_that_is_killed(
     state_is(page, "running")
     job = name_in(page)
     wait_for(lambda: figure(page, "Copied"))
-    page.click("text=Pause")
+    page.click("button:text-is('Pause')")
     state_is(page, "paused")
     settled = figure(page, "Copied")
     assert 0 < settled < 150
-    page.click("text=Resume")
+    page.click("button:text-is('Resume')")
     state_is(page, "running")
 
     # The job lives on without a console, and a new one finds it.
@@ -182,7 +188,7 @@ def test_pause_resume_cancel_and_a_console_that_is_killed(
     new.goto(f"{new.url.rpartition('/')[0]}/jobs/{job}")
     state_is(new, "running")
     new.on("dialog", lambda dialog: dialog.accept())
-    new.click("text=Cancel")
+    new.click("button:text-is('Cancel')")
     state_is(new, "cancelled")
     page.goto(new.url)
     state_is(page, "cancelled")
