@@ -40,6 +40,9 @@ class Database:
             )
             self.tables = _sqlite_utils().Database(self.connection, execute_plugins=False)
             version = self._pragma("user_version")
+            if path and not create and not version and not self.tables.table_names():
+                # Whoever makes it does not want anybody else to have the lock meanwhile.
+                raise ManifestError(f"{path} is empty: its job is just being started, or never was")
             if version > VERSION:
                 raise ManifestError(
                     f"{path} was written by a newer adsmig (schema {version}, this one knows"

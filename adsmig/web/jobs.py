@@ -25,6 +25,8 @@ RATE_S = 30.0
 """Rates of a running job are averages over so long."""
 RECENT = 512
 """Slices looked at to tell a rate."""
+FRESH_NS = 2_000_000_000
+"""Clocks of file systems tick some hundred times a second; those of others once in two."""
 PLOTTED = 20_000
 """Slices that a plot is made of, the last ones of a run."""
 
@@ -134,17 +136,26 @@ class Jobs:
     def _of(self, path: Path) -> Summary:
         name = path.stem
         # Closing a manifest may change its files: then it is read once more.
-        marks = (*_marks(path), self._console.is_starting(name), self._console.stopping.get(name))
+        files = tuple(_marks(path))
+        marks = (files, self._console.is_starting(name), self._console.stopping.get(name))
         if (known := self._read.get(path)) and known[0] == marks:
             return known[1]
         try:
             with Manifest(path) as manifest:
                 found = self._summary(name, path, manifest)
         except AdsmigError as exc:
-            found = Summary(name, "unreadable", message=str(exc))
+            starting = self._console.is_starting(name)
+            found = (
+                Summary(name, "starting")
+                if starting
+                else Summary(name, "unreadable", message=str(exc))
+            )
         if found.state in ACTIVE:
             return found  # its rate falls by itself, and its process can end without a word
         self._samples.pop(path, None)
+        newest = max((mark[0] for mark in files if mark), default=0)
+        if time.time_ns() - newest < FRESH_NS:
+            return found  # what is written next may leave the same marks
         self._read[path] = (marks, found)
         return found
 

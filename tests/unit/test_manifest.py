@@ -1006,3 +1006,14 @@ def test_a_damaged_schema_is_an_error_in_one_line(
     with pytest.raises(ManifestError) as caught:
         use(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    path.touch()
+    with pytest.raises(ManifestError, match="just being started"):
+        Manifest(path)
+    assert not path.with_name("m.db.lock").exists()
+    assert path.read_bytes() == b""
+    with Manifest(path, create=True) as manifest:
+        assert manifest.job_json() is None
