@@ -518,6 +518,20 @@ class Manifest:
                 (run, most),
             ).fetchall()
 
+    def slices_summed(
+        self, run: int, most: int
+    ) -> list[tuple[float, float, int, int, int, int, int]]:
+        """As :meth:`slices`, but about ``most`` of them: what was committed one after the other is
+        one, from the beginning of the first to the end of the last.
+        """
+        with self._errors():
+            return self._connection.execute(
+                "SELECT min(started), max(ended), min(worker), sum(found), sum(copied),"
+                " sum(failed), sum(bytes) FROM slices WHERE run = ?1 GROUP BY id /"
+                " (SELECT (max(id) - min(id)) / ?2 + 1 FROM slices WHERE run = ?1) ORDER BY 1",
+                (run, most),
+            ).fetchall()
+
     def shards(self, run: int) -> list[tuple[bytes, bytes | None, bytes | None, bool]]:
         """After, upto, cursor and whether it is done, of all shards of a run, by key."""
         with self._errors():

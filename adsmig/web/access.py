@@ -95,15 +95,19 @@ class Access:
         """Ends the session; its cookie is good for nothing from now on."""
         self._sessions.pop(_digest(request.cookies.get(COOKIE, "")), None)
 
-    def session(self, request: HTTPConnection) -> Session | None:
-        """Who makes a request, by the key for the API or by a cookie; None: nobody known."""
+    def session(self, request: HTTPConnection, used: bool = True) -> Session | None:
+        """Who makes a request, by the key for the API or by a cookie; None: nobody known.
+
+        Not ``used``, it gets no younger: a page that is left open is nobody at work.
+        """
         kind, _, key = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and _same(self.key, key):
             return Session(by_key=True)
         found = self._sessions.get(_digest(request.cookies.get(COOKIE, "")))
         if not found or found.over:
             return None
-        found.seen = time.monotonic()
+        if used:
+            found.seen = time.monotonic()
         return found
 
     def is_forged(self, request: HTTPConnection, session: Session, csrf: str) -> bool:

@@ -68,7 +68,7 @@ def _from_manifest(job: Summary, manifest: Manifest, chosen: Filter) -> dict[str
     failures = manifest.failures_like(chosen.kind, chosen.q, after, SHOWN_FAILURES + 1)
     first = manifest.failures_like("", "", None, 500)
     more = failures[SHOWN_FAILURES - 1][0].hex() if len(failures) > SHOWN_FAILURES else ""
-    slices = manifest.slices(job.run.id, PLOTTED)
+    slices = manifest.slices_summed(job.run.id, PLOTTED)
     drawn: list[tuple[str, Plot]] = []
     for name, of_bytes, written in (
         ("bytes", True, lambda value: f"{size(value)}/s"),

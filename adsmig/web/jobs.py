@@ -27,8 +27,8 @@ RECENT = 512
 """Slices looked at to tell a rate."""
 FRESH_NS = 2_000_000_000
 """Clocks of file systems tick some hundred times a second; those of others once in two."""
-PLOTTED = 20_000
-"""Slices that a plot is made of, the last ones of a run."""
+PLOTTED = 1_000
+"""Slices, or sums of some, that a plot is made of."""
 
 STATES = ("new", "starting", "running", "stopping", "paused", "interrupted", "stopped", "refused",
           "cancelled", "failures", "finished", "unreadable")  # fmt: skip
@@ -253,7 +253,7 @@ def _fraction(runs: Sequence[Run], manifest: Manifest, live: Counts) -> float | 
         return min(settled(counts) / max(before[-1].counts.found, counts.found), 0.999)
     shards = manifest.shard_counts(run.id)
     total = sum(shards.values())
-    return shards["done"] / total if total > 1 else None
+    return min(shards["done"] / total, 0.999) if total > 1 else None
 
 
 def _marks(path: Path) -> Iterator[tuple[int, int] | None]:

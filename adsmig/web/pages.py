@@ -243,7 +243,7 @@ def searched(job: Summary) -> str:
 
 def may_see(request: Request) -> bool:
     """Whether whoever asked is still logged in."""
-    return request.app.state.access.session(request) is not None
+    return request.app.state.access.session(request, used=False) is not None
 
 
 @router.get("/jobs/{name}")

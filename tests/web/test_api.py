@@ -15,9 +15,10 @@ from adsmig.model import Counts
 from adsmig.web.access import Access, key_file
 from adsmig.web.app import make_app
 from adsmig.web.console import Console
+from tests.e2e.conftest import FULL
 from tests.web.conftest import Client, make_job, make_manifest, wait_for
 
-EXAMPLES = int(os.environ.get("ADSMIG_TEST_EXAMPLES", "12"))
+EXAMPLES = 100 if FULL else 12
 """Of requests, for each operation of the API."""
 
 
