@@ -112,10 +112,16 @@ def begin_preview(words: list[str], console: Console) -> str:
     path = directory / f"{name}.json"
     with open(path, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         json.dump(words, file)
-    # "verify" changes nothing as it is, and has no preview: an inventory of its source will do.
-    dry = ["--json", *(["--dryrun"] if words[0] != "verify" else [])]
-    console.start(name, [words[0], *dry, *words[1:]], path.with_suffix(".out"), {})
+    console.start(name, _dry(words), path.with_suffix(".out"), {})
     return name
+
+
+def _dry(words: list[str]) -> list[str]:
+    """The command line that tries another one; ``verify``, which reads all, becomes a listing."""
+    if words[0] != "verify":
+        return [words[0], "--json", "--dryrun", *words[1:]]
+    *options, _, src, dst = words[1:]
+    return ["inventory", "--json", *options, f"--for={dst}", "--", src]
 
 
 def preview(name: str, console: Console) -> Preview | None:

@@ -13,10 +13,11 @@ import pytest
 from adsmig.credentials import accounts_file, keep_account
 from adsmig.errors import UsageError
 from adsmig.location import Credentials
+from adsmig.manifest import state_directory
 from adsmig.web import forms
 from adsmig.web.console import Console, console_directory
 from adsmig.web.forms import CLOUDS, DOMAINS, FieldError, NewJob
-from tests.web.conftest import Client, ClientFactory
+from tests.web.conftest import Client, ClientFactory, wait_for
 
 SECRET = "wJalrXUtnFEMI+/K7MDENG"
 FILE = {"kind": "file", "path": "/data/photos/"}
@@ -228,3 +229,13 @@ def test_trials_say_what_is_wrong(client: Client, tmp_path: Path) -> None:
 def test_the_command_line_can_be_pasted() -> None:
     words = line(source={"kind": "file", "path": "/data/it's here/"})
     assert shlex.split(forms.shown(words))[-2] == "/data/it's here/"
+
+
+def test_a_comparison_is_previewed_by_listing_both_sides(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a").write_text("hello")
+    places = {"src_path": f"{tmp_path}/src/", "dst_path": f"{tmp_path}/dst/"}
+    page = client.submit("/new", do="preview", command="verify", **places).headers["location"]
+    wait_for(lambda: "Nothing was changed" in client.get(page).text)
+    assert not (tmp_path / "dst").exists()
+    assert not state_directory().exists()
