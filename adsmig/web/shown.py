@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from adsmig.progress import duration, size
 from adsmig.report import printable
@@ -41,6 +42,11 @@ def clock(seconds: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
 
 
+def clock_in(seconds: float, zone: str) -> str:
+    """A time of another zone, to the minute."""
+    return f"{datetime.fromtimestamp(seconds, ZoneInfo(zone)):%Y-%m-%d %H:%M}"
+
+
 def iso(seconds: float) -> str:
     """The same for programs, with its zone."""
     return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
@@ -76,6 +82,6 @@ def percent(fraction: float | None) -> str:
 
 
 FILTERS = {
-    "size": size, "duration": duration, "number": number, "clock": clock, "iso": iso, "ago": ago,
+    "size": size, "duration": duration, "number": number, "clock": clock, "clock_in": clock_in, "iso": iso, "ago": ago,
     "percent": percent, "printable": printable, "state_word": state_word,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,9 @@ def test_a_schedule_is_made_by_the_form_and_steered(client: Client, tmp_path: Pa
     assert made.headers["location"] == "/schedules"
     (one,) = schedules.Schedules().all()
     assert (one.name, one.cron, one.timezone) == ("m", "0 2 1 * *", "Asia/Shanghai")
-    assert f"adsmig sync {tmp_path}/src/ {tmp_path}/dst/" in client.get("/schedules").text
+    page = client.get("/schedules").text
+    assert f"adsmig sync {tmp_path}/src/ {tmp_path}/dst/" in page
+    assert re.search(r"next run <time [^>]*>\d+-\d+-01 02:00<", page)  # on clocks of Shanghai
     client.submit("/schedules/m/pause")
     assert schedules.Schedules().get("m").paused
     client.submit("/schedules/m/resume")
