@@ -82,6 +82,6 @@ def percent(fraction: float | None) -> str:
 
 
 FILTERS = {
-    "size": size, "duration": duration, "number": number, "clock": clock, "clock_in": clock_in, "iso": iso, "ago": ago,
-    "percent": percent, "printable": printable, "state_word": state_word,
+    "size": size, "duration": duration, "number": number, "clock": clock, "clock_in": clock_in,
+    "iso": iso, "ago": ago, "percent": percent, "printable": printable, "state_word": state_word,
 }  # fmt: skip
