@@ -127,6 +127,32 @@ def retry_command(job: str | None, manifest: Path | None, **options: Any) -> int
     return session.retry(job_, path, output)
 
 
+@cli.command("again", cls=Command, short_help="Run a job once more, with all its options.")
+@together(JOB, YES, SPEED, PROGRESS, LOG)
+def again_command(job: str | None, manifest: Path | None, **options: Any) -> int:
+    """Runs JOB once more with all its options, as the same command line would.
+
+    An unfinished run goes on.
+    """
+    from adsmig import session
+
+    job_, path, output = _saved(job, manifest, options)
+    return session.start(job_, path, output)
+
+
+@cli.command("cancel", cls=Command, short_help="Give up an unfinished run.")
+@together(JOB, MANIFEST, LOG)
+def cancel_command(job: str | None, manifest: Path | None, **options: Any) -> int:
+    """Gives up the unfinished run of JOB: ends its process, and removes its unfinished uploads.
+
+    What was copied stays, and stays on record. The next run begins from the start.
+    """
+    from adsmig import session
+
+    job_, path, output = _saved(job, manifest, options)
+    return session.cancel(job_, path, output)
+
+
 @cli.command(
     "inventory", cls=Command, short_help="Say what is there, and what a migration would cost."
 )
@@ -218,6 +244,41 @@ def failures_command(job: str | None, manifest: Path | None, **options: Any) -> 
     from adsmig import session
 
     return print_lines(session.failure_lines(job, manifest, begin(options)))
+
+
+@cli.command("web", cls=Command, short_help="Serve the console: jobs in a browser.")
+@together(
+    click.option("--listen", metavar="ADDRESS:PORT", default="127.0.0.1:8080",
+                 help="Where to listen [127.0.0.1:8080]."),
+    click.option("--allow-path", "allowed", metavar="DIR", multiple=True,
+                 type=click.Path(path_type=Path, exists=True, file_okay=False),
+                 help="Local paths of jobs have to lie in DIR; can be repeated."),
+    click.option("--language", type=click.Choice(["en", "zh"]),
+                 help="The language of who has not chosen one [the browser's]."),
+    click.option("--set-password", is_flag=True, help="Ask for a new password, keep its hash."),
+    LOG,
+)  # fmt: skip
+def web_command(
+    listen: str,
+    allowed: Sequence[Path],
+    language: str | None,
+    set_password: bool,
+    **options: Any,
+) -> int:
+    """Serves the console: pages to start, watch and steer jobs, and the same as an API.
+
+    It moves no data itself: each job is a process of its own, which needs no console.
+    """
+    begin(options)
+    try:
+        from adsmig.web import server
+    except ModuleNotFoundError as exc:
+        if (exc.name or "adsmig").startswith("adsmig"):
+            raise
+        raise AdsmigError(f"the console needs {exc.name}: pip install 'adsmig[web]'") from exc
+    if set_password:
+        return server.set_password()
+    return server.serve(listen, allowed, language or "")
 
 
 @cli.command("providers", cls=Command, short_help="Show what is known of each kind of store.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import fcntl
 import os
 import stat
 from dataclasses import replace
@@ -76,6 +77,51 @@ def accounts_file() -> Path:
     """Named accounts, in sections as those of AWS's shared files; need not exist."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base).expanduser() / "adsmig" / "credentials"
+
+
+def account_names() -> list[str]:
+    """The accounts of that file, in its order; raises UsageError where it cannot be read."""
+    parser = _accounts(accounts_file())
+    return parser.sections() if parser else []
+
+
+def keep_account(wanted: str, credentials: Credentials) -> str:
+    """Adds an account to that file, which is made if need be; its name.
+
+    That is ``wanted``, or, where such an account has other credentials, the same with a number.
+    Raises UsageError for what cannot be kept in such a file, or a file that cannot be written.
+    """
+    values = {
+        "access_key": credentials.access_key,
+        "secret_key": credentials.secret_key,
+        "token": credentials.token or "",
+        "password": credentials.password or "",
+    }
+    given = {name: value for name, value in values.items() if value}
+    if any(not value.isprintable() or value != value.strip() for value in given.values()):
+        raise UsageError("a key or a password that has a blank at an end, or is not printable")
+    path = accounts_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(path, "a", encoding="utf-8", opener=_private) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            parser = _accounts(path)
+            if parser is None:
+                raise UsageError(f"{path} is no file of sections [NAME] with lines NAME = VALUE")
+            name, number = wanted, 1
+            while name in parser and dict(parser[name]) != given:
+                number += 1
+                name = f"{wanted}-{number}"
+            if name not in parser:
+                lines = [f"{key} = {value}\n" for key, value in given.items()]
+                file.write(f"\n[{name}]\n{''.join(lines)}")
+    except OSError as exc:
+        raise UsageError(f"cannot write {path}: {exc.strerror}") from exc
+    return name
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _accounts(path: Path) -> configparser.RawConfigParser | None:

@@ -17,7 +17,7 @@ from adsmig.errors import ManifestError
 from adsmig.job import Job
 from adsmig.model import Counts, Deletion, Entry, KeyRange, Outcome, Part, Upload
 from adsmig.room import Patience, impatient, patiently
-from adsmig.schema import from_db
+from adsmig.schema import from_db, to_db
 
 S = TypeVar("S", bound="Ledger")
 
@@ -154,6 +154,15 @@ class Ledger:
                 )
         return pending
 
+    def part_bytes(self) -> int:
+        """How much of large objects is done that no run's counts hold yet."""
+        with self._errors():
+            (size,) = self._connection.execute(
+                "SELECT total(min(uploads.part_size, uploads.size)) FROM parts"
+                " JOIN uploads USING (key)"
+            ).fetchone()
+        return int(size)
+
     def deletions(
         self, at_source: bool, directories: bool, past: int, most: int
     ) -> dict[int, Deletion]:
@@ -229,16 +238,55 @@ class Ledger:
             ):
                 yield from_db(key)
 
-    def slices(self, run: int) -> list[tuple[float, float, int, int, int, int, int]]:
+    def slices(
+        self, run: int, most: int = -1
+    ) -> list[tuple[float, float, int, int, int, int, int]]:
         """What was committed in a run, in the order of its beginning: started and ended (Unix time,
-        seconds), worker, found, copied, failed, bytes.
+        seconds), worker, found, copied, failed, bytes.  The last ``most``, or all.
         """
         with self._errors():
             return self._connection.execute(
-                "SELECT started, ended, worker, found, copied, failed, bytes FROM slices"
-                " WHERE run = ? ORDER BY started",
+                "SELECT started, ended, worker, found, copied, failed, bytes FROM"
+                " (SELECT * FROM slices WHERE run = ? ORDER BY id DESC LIMIT ?) ORDER BY started",
+                (run, most),
+            ).fetchall()
+
+    def slices_summed(
+        self, run: int, most: int
+    ) -> list[tuple[float, float, int, int, int, int, int]]:
+        """As :meth:`slices`, but about ``most`` of them: what was committed one after the other is
+        one, from the beginning of the first to the end of the last.
+        """
+        with self._errors():
+            return self._connection.execute(
+                "SELECT min(started), max(ended), min(worker), sum(found), sum(copied),"
+                " sum(failed), sum(bytes) FROM slices WHERE run = ?1 GROUP BY id /"
+                " (SELECT (max(id) - min(id)) / ?2 + 1 FROM slices WHERE run = ?1) ORDER BY 1",
+                (run, most),
+            ).fetchall()
+
+    def shards(self, run: int) -> list[tuple[bytes, bytes | None, bytes | None, bool]]:
+        """After, upto, cursor and whether it is done, of all shards of a run, by key."""
+        with self._errors():
+            rows = self._connection.execute(
+                "SELECT after, upto, cursor, done FROM shards WHERE run = ?"
+                " ORDER BY CAST(after AS BLOB)",
                 (run,),
             ).fetchall()
+        return [
+            (*(None if key is None else from_db(key) for key in keys), bool(done))  # type: ignore
+            for *keys, done in rows
+        ]
+
+    def shard_counts(self, run: int) -> dict[str, int]:
+        """How many shards of a run are ``done``, ``begun`` and ``waiting``."""
+        with self._errors():
+            row = self._connection.execute(
+                "SELECT total(done), total(NOT done AND cursor IS NOT NULL),"
+                " total(NOT done AND cursor IS NULL) FROM shards WHERE run = ?",
+                (run,),
+            ).fetchone()
+        return dict(zip(("done", "begun", "waiting"), map(int, row), strict=True))
 
     def slowest(self, run: int, most: int) -> list[tuple[bytes, int, float]]:
         """Key, size and seconds of the objects of a run that took the longest to copy."""
@@ -258,11 +306,33 @@ class Ledger:
             ):
                 yield Outcome(from_db(row[0]), row[1], 0, None, None, row[3], row[2])
 
-    def failure_kinds(self) -> list[tuple[str, int, str]]:
-        """Kind, count and one example message of what failed, most frequent first."""
+    def failures_like(
+        self, kind: str, text: str, after: bytes | None, most: int
+    ) -> list[tuple[bytes, str, str, int, float]]:
+        """Key, kind, error, size and Unix time of failures, by key, past ``after``: up to ``most``.
+
+        Of that ``kind``, and with that ``text`` in the key or the error; '' for any.
+        """
+        with self._errors():
+            rows = self._connection.execute(
+                "SELECT key, kind, error, size, at FROM failures"
+                " WHERE (?1 = '' OR kind = ?1)"
+                " AND (?2 = '' OR instr(CAST(key AS BLOB), CAST(?2 AS BLOB)) OR instr(error, ?2))"
+                " AND (?3 IS NULL OR key > ?3) ORDER BY key LIMIT ?4",
+                (kind, text, None if after is None else to_db(after), most),
+            ).fetchall()
+        return [(from_db(key), *rest) for key, *rest in rows]
+
+    def failure_kinds(self, most: int = -1) -> list[tuple[str, int, str]]:
+        """Kind, count and one example message of what failed, most frequent first.
+
+        Of ``most`` failures, or of all.
+        """
         with self._errors():
             return self._connection.execute(
-                "SELECT kind, count(*), min(error) FROM failures GROUP BY kind ORDER BY 2 DESC"
+                "SELECT kind, count(*), min(error) FROM (SELECT * FROM failures LIMIT ?)"
+                " GROUP BY kind ORDER BY 2 DESC",
+                (most,),
             ).fetchall()
 
 

@@ -56,3 +56,25 @@ class Lock:
 
     def _text(self) -> str:
         return os.pread(self._fd, 400, 0).decode(errors="replace")
+
+
+def holder(path: Path) -> int | None:
+    """The process of this machine that has the manifest at ``path`` locked, if one has.
+
+    It takes no lock itself, which a job that is just being started would run into.
+    """
+    lock = f"{path}.lock"
+    try:
+        with open(lock, encoding="utf-8") as file:
+            match = re.match(r"process (\d+) on (\S+) since ", file.read(200))
+            there = os.fstat(file.fileno())
+        if not match or match[2] != os.uname().nodename:
+            return None
+        # The line stays when the process ends, and its number may be another's by now.
+        for name in os.listdir(f"/proc/{match[1]}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(f"/proc/{match[1]}/fd/{name}"), there):
+                    return int(match[1])
+    except OSError:
+        pass
+    return None

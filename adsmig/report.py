@@ -120,7 +120,7 @@ def status(manifest: Ledger, job: Job) -> Iterator[str]:
     if last.state == "refused":
         yield ""
         yield last.message
-    elif last.state != "finished":
+    elif last.state not in ("finished", "cancelled"):
         left = len(manifest.open_shards(last.id))
         large = manifest.pending_uploads()
         yield ""

@@ -38,7 +38,8 @@ SCHEMA: dict[str, tuple[dict[str, Any], Any]] = {
     ),
     # Every time the job was run from the beginning; a resumed run keeps its row.
     # state: running (or killed), stopped (resumable), refused (it would have removed too much),
-    # finished.  kind: cp, sync, rm, verify, retry.  manner: the options that it was begun with.
+    # finished, cancelled.  kind: cp, sync, rm, verify, retry.  manner: the options that it was
+    # begun with.
     # places: what tells whether the directories that it is about are still the same.
     "runs": (
         {

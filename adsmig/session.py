@@ -7,6 +7,7 @@ import heapq
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from adsmig.keylist import sort_keys
 from adsmig.large import abandon_lost_uploads, abandon_uploads
 from adsmig.launch import tell
 from adsmig.ledger import Run, default_path, jobs, state_directory
+from adsmig.lock import holder
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange, Outcome
 from adsmig.output import Output, text_of
@@ -39,6 +41,8 @@ ALL = 2**64
 """The sample that leaves out none."""
 SALVAGED = 10_000
 """Objects of a lost manifest that are taken over at once."""
+LONGEST_END_S = 300
+"""How long a process may take to settle what it has in hand."""
 
 Begin = Callable[[Manifest, Job], Run]
 
@@ -89,6 +93,44 @@ def retry(job: Job, path: Path, output: Output) -> int:
             output.result(f"nothing to retry: no object of job {job.id} has failed")
             return 0
     return _run(job, path, output, _retry)
+
+
+def cancel(job: Job, path: Path, output: Output) -> int:
+    """Gives up the unfinished run of a manifest, whose process is asked to end first.
+
+    Uploads that cannot be removed now are at the next run's beginning.
+    """
+    end(path)
+    with Manifest(path) as manifest:
+        manifest.lock()
+        run = manifest.unfinished_run()
+        if not run:
+            output.result(f"nothing to cancel: the last run of job {job.id} came to its end")
+            return 0
+        try:
+            abandon_uploads(job, manifest)
+        except AdsmigError as exc:
+            log.warning("unfinished uploads stay until the next run: %s", exc)
+        manifest.end_run(run.id, "cancelled")
+    output.result(f"cancelled run {run.id} of job {job.id}")
+    return 0
+
+
+def end(path: Path) -> None:
+    """Has the process that works on a manifest settle what it has in hand, and waits for its end.
+
+    Raises ManifestError if that takes too long.
+    """
+    pid = holder(path)
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGINT)
+    until = time.monotonic() + LONGEST_END_S
+    while holder(path) == pid:
+        if time.monotonic() > until:
+            raise ManifestError(f"process {pid} does not end; kill it, then try again")
+        time.sleep(0.1)
 
 
 def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:

@@ -1073,3 +1073,30 @@ def test_a_damaged_schema_is_an_error_in_one_line(
     with pytest.raises(ManifestError) as caught:
         use(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    path.touch()
+    with pytest.raises(ManifestError, match="just being started"):
+        Manifest(path)
+    assert not path.with_name("m.db.lock").exists()
+    assert path.read_bytes() == b""
+    with Manifest(path, create=True) as manifest:
+        assert manifest.job_json() is None
+
+
+def test_slices_are_summed_up_without_loss(tmp_path: Path) -> None:
+    with Manifest(tmp_path / "m.db", create=True) as manifest:
+        run = manifest.begin_run("sync", [KeyRange(closed=True)])
+        (shard, _), *_others = manifest.open_shards(run.id)
+        for number in range(25):
+            counts = Counts(found=number, copied=1, copied_bytes=100)
+            result = SliceResult(b"k", False, counts, worker=1, started=number, ended=number + 2)
+            manifest.commit_slice(run.id, shard, result)
+        summed = manifest.slices_summed(run.id, 10)
+        assert 8 <= len(summed) <= 11
+        assert [sum(column) for column in zip(*summed, strict=True)][3:] == [300, 25, 0, 2500]
+        assert (summed[0][0], summed[-1][1]) == (0, 26)
+        assert manifest.slices_summed(run.id, 100) == manifest.slices(run.id)
+        assert manifest.slices(run.id, 2) == manifest.slices(run.id)[-2:]
