@@ -108,7 +108,7 @@ def test_a_manifest_that_cannot_be_read_is_shown_as_such(client: Client) -> None
     assert client.get("/jobs").status_code == 200
     page = client.get(f"/jobs/{path.stem}")
     assert page.status_code == 200
-    assert "cannot be used" in page.text
+    assert "--rebuild-manifest" in page.text
     assert client.get("/metrics").status_code == 200
 
 
