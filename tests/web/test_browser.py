@@ -124,7 +124,7 @@ def test_from_the_form_to_the_report(
     page.click(".finish [value=preview]")
     page.wait_for_selector("text=Nothing was changed")
     assert figure(page, "Would be copied") == 121
-    assert page.is_visible("text=a name of more than 255 bytes")
+    page.wait_for_selector("text=a name of more than 255 bytes")
     assert not destination.exists()
 
     minio.client().delete_object(Bucket=name, Key=LONG)
@@ -270,7 +270,7 @@ def test_it_fits_a_phone_in_both_languages_and_both_lights(
     page.goto(url)
     for path, word in (("jobs", "已暂停"), ("new", "等效命令行"), (f"jobs/{job.id}", "失败明细")):
         page.goto(f"{url.partition('login')[0]}{path}")
-        assert page.is_visible(f"text={word}")
+        page.wait_for_selector(f"text={word}")
         room, wide = page.evaluate(
             "[document.documentElement.clientWidth, document.documentElement.scrollWidth]"
         )
