@@ -49,6 +49,10 @@ from adsmig.storage.signing import encode_path
 from adsmig.storage.tls import context_for
 from adsmig.storage.wire import Response, Wire
 
+NO_PARTS = (200, 206, 400, 412, 416, 501)
+"""What a HEAD of a part is answered with: the part, or in many ways that parts are not known. With
+412 an object that was replaced says so, too; whoever reads it will notice."""
+
 
 class S3Storage:
     """One bucket and prefix.  Listing, odd keys and signing live in modules beside this one.
@@ -223,7 +227,7 @@ class S3Storage:
         query: dict[str, str | bytes] = {"partNumber": str(number)}
         path, headers = self._path(entry.key), _if_match(entry)
         try:
-            answer = self._wire.request("HEAD", path, query, headers, expect=(200, 206, 400, 501))
+            answer = self._wire.request("HEAD", path, query, headers, expect=NO_PARTS)
         except (NotFound, ObjectError):
             return 0
         if answer.status >= 400 or not etag_tells(answer.headers):
