@@ -12,7 +12,7 @@ from adsmig.interruption import INTERRUPTED
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    from adsmig.cmdline import hide_secrets
+    from adsmig.argv import hide_secrets
 
     hide_secrets()  # first: what follows takes a moment
     code = INTERRUPTED

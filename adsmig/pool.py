@@ -88,6 +88,9 @@ def _clean_processes() -> BaseContext:
 
 def _begin_worker(level: int, log_file: str | None) -> None:
     """Readies a worker process, so that it does not outlive its parent."""
+    from adsmig.tied import tie  # not before: to import it is to be tied
+
+    tie()  # to the process that it was forked from, which is tied to the parent
     sys.path[:] = filter(None, sys.path)
     log.begin_log(level, log_file)
     # What a slice gathers is dropped whole at its end: to look for cycles in it is a waste.
@@ -101,6 +104,3 @@ def _begin_worker(level: int, log_file: str | None) -> None:
         os._exit(1)
 
     threading.Thread(target=leave, name="parent watch", daemon=True).start()
-    from adsmig.tied import tie  # not before: to import it is to be tied
-
-    tie()  # to the process that it was forked from, which is tied to the parent

@@ -174,8 +174,14 @@ def upload(tree: Path, tmp_path: Path, seaweedfs: SeaweedFS, bucket: BucketFacto
 
 
 def with_workers(running: Running, manifest: Path) -> Running:
-    """Returns when worker processes have settled something."""
-    until(lambda: running.workers() and settled(manifest))
+    """Returns when there are worker processes, all of them ready, and something was settled."""
+
+    def ready() -> bool:
+        workers = running.workers()
+        watched = all(one.num_threads() > 1 for one in workers)
+        return bool(workers) and watched and bool(settled(manifest))
+
+    until(ready)
     return running
 
 

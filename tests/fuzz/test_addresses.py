@@ -9,7 +9,7 @@ from urllib.parse import quote
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from adsmig.cmdline import redacted as redacted_line
+from adsmig.argv import redacted as redacted_line
 from adsmig.errors import UsageError
 from adsmig.location import Location, parse
 from adsmig.log import redacted
