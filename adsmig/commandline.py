@@ -145,7 +145,7 @@ def _job(command: str, src: str, dst: str | None, options: dict[str, Any]) -> Jo
             )
         if at.scheme == "file" and not text.startswith(("/", "~", "file:")):
             raise UsageError(f"{text!r} depends on the current directory: write {at}")
-    if options["dryrun"] and options.get("delete_src"):
+    if options.get("dryrun") and options.get("delete_src"):
         raise UsageError("--dryrun --delete-src removes the source, as rm does; leave one out")
     _check_files(options)
     return job_asked(command, src, dst, options)

@@ -52,6 +52,7 @@ def test_what_may_run_later_is_a_job_without_a_look_at_its_places(line: str, com
         ("sync --files-from list /src/ /dst/", "depends on the current directory"),
         ("sync --manifest m.db /src/ /dst/", "depends on the current directory"),
         ("sync --ca-bundle ca.pem /src/ s3://bucket/", "depends on the current directory"),
+        ("sync --dryrun --delete-src --yes /src/ /dst/", "removes the source"),
     ],
 )
 def test_what_is_wrong_is_refused(line: str, message: str) -> None:
