@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from heapq import merge
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,8 +40,12 @@ def failed_keys(path: str, keys: KeyRange) -> Iterator[bytes]:
 
 def _rows(page: Page[R], path: str, keys: KeyRange) -> Iterator[R]:
     """Rows that begin with a key, in the order of the keys."""
-    # Among themselves, both are in the order of their bytes.
-    return merge(*(_of_kind(page, path, keys, kind) for kind in ("text", "blob") if path))
+    if not path:
+        return iter(())
+    # Among themselves, both are in the order of their bytes.  Mostly, all keys are text.
+    texts, blobs = (_of_kind(page, path, keys, kind) for kind in ("text", "blob"))
+    first = next(blobs, None)
+    return texts if first is None else merge(texts, chain([first], blobs))
 
 
 def _of_kind(page: Page[R], path: str, keys: KeyRange, kind: str) -> Iterator[R]:
