@@ -599,7 +599,10 @@ class Seed:
         scenario = self.scenario
         words = [scenario.command, *scenario.options, self.src_url, self.dst_url]
         workers = "2" if scenario.process or scenario.seed % 3 == 0 else "1"
-        words += ["--timeout", str(TIMEOUT_S), "--conn-timeout", "3", "--workers", workers]
+        # What is stored late is held back for more than a second.  Were that longer than the client
+        # waits, the store might keep what it was sent first, whoever sends it: so may any.
+        patience = TIMEOUT_S * (10 if "stored-late" in scenario.kinds else 1)
+        words += ["--timeout", str(patience), "--conn-timeout", "3", "--workers", workers]
         for side, store in zip(("src", "dst"), scenario.stores, strict=True):
             if store:
                 words += [f"--{side}-set", "max_keys=7"]

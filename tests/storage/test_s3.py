@@ -484,6 +484,20 @@ def test_an_etag_that_is_no_md5_is_not_taken_for_one(faked: Faked) -> None:
     assert [put(storage, b"object", b"content").md5 for _ in range(3)] == [None] * 3
 
 
+def test_an_error_behind_a_200_is_no_success_of_a_write(faked: Faked) -> None:
+    # There may be an older object of the same size, which nobody could tell from what was sent.
+    older = Reply(200, b"", {"ETag": f'"{ETAG}"', "Content-Length": "7"})
+    for answer, kind in ((error(200, "InternalError"), TransientError),
+                         (error(200, "SlowDown"), Throttled),
+                         (error(200, "AccessDenied"), ObjectError)):  # fmt: skip
+        storage = faked(answer, older).storage()
+        with pytest.raises(kind):
+            storage.write(b"object", iter([memoryview(b"content")]), 7, Meta())
+        upload = Upload(ENTRY, "id", 7)
+        with pytest.raises(kind):
+            faked(answer).storage().put_part(b"object", upload, 1, iter([memoryview(b"content")]))
+
+
 def test_a_server_that_refuses_a_body_before_it_is_sent_is_understood(faked: Faked) -> None:
     server = faked(replace(error(403, "AccessDenied"), read_body=False))
     with pytest.raises(ObjectError) as caught:
