@@ -27,7 +27,7 @@ from adsmig.model import (
 )
 from adsmig.scan import selection_of
 from adsmig.slice import deletion_of
-from adsmig.transfer import failure
+from adsmig.transfer import combined_checksum, failure
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ class _Large:
     strikes: int = 0
     struck: bool = False
     """A strike was counted for what is in hand: workers that die, die together."""
+    seen: str = ""
+    """The checksum of what was read and was to be put together last."""
     failed: Outcome | None = None
     again: bool = False
     """The source changed or the upload is gone: from the beginning, once nothing is lent."""
@@ -172,7 +174,9 @@ class LargeObjects:
             return False
         else:
             parts = [large.parts[number] for number in sorted(large.parts)]
-            self._step(large, worker.finish_upload, (large.upload, parts), self._finished)
+            seen, large.seen = large.seen, combined_checksum(large.upload, parts) or ""
+            arguments = (large.upload, parts, seen)
+            self._step(large, worker.finish_upload, arguments, self._finished)
         return True
 
     def _step(

@@ -75,6 +75,7 @@ def _clean_processes() -> BaseContext:
     if silent not in (given := os.environ.get("PYTHONWARNINGS", "")):
         os.environ["PYTHONWARNINGS"] = f"{given},{silent}".lstrip(",")
     # Unknown to Python 3.10, where only what workers import later is safe; see _begin_worker.
+    safe = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -83,6 +84,8 @@ def _clean_processes() -> BaseContext:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if safe is None:  # others whom we start may want to import from where they are
+            del os.environ["PYTHONSAFEPATH"]
     return context
 
 

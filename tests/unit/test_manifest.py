@@ -1075,17 +1075,6 @@ def test_a_damaged_schema_is_an_error_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_manifest_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "m.db"
-    path.touch()
-    with pytest.raises(ManifestError, match="just being started"):
-        Manifest(path)
-    assert not path.with_name("m.db.lock").exists()
-    assert path.read_bytes() == b""
-    with Manifest(path, create=True) as manifest:
-        assert manifest.job_json() is None
-
-
 def test_slices_are_summed_up_without_loss(tmp_path: Path) -> None:
     with Manifest(tmp_path / "m.db", create=True) as manifest:
         run = manifest.begin_run("sync", [KeyRange(closed=True)])

@@ -1009,7 +1009,7 @@ def test_an_object_in_parts_appears_when_all_are_there(
     assert (result.sent, result.failure, result.changed, result.stop) == (43, None, False, None)
     assert keys_of(dst) == []
     parts = sorted(result.parts)
-    outcome = worker.finish_upload(job(), upload, parts, ALONE).outcome
+    outcome = worker.finish_upload(job(), upload, parts, "", ALONE).outcome
     assert outcome
     checksum = combined_checksum(upload, parts)
     assert outcome == Outcome(b"large", 43, large.stored_ns, large.etag, checksum)
@@ -1091,7 +1091,7 @@ def test_an_upload_that_is_gone_is_begun_anew(
     parts = run_all(upload).parts
     worker.abort_upload(job(), b"large", upload.upload_id)
     assert run_all(upload).changed
-    found = worker.finish_upload(job(), upload, parts, ALONE)
+    found = worker.finish_upload(job(), upload, parts, "", ALONE)
     assert (found.upload, found.outcome, found.stop) == (None, None, None)
 
 
@@ -1102,7 +1102,7 @@ def test_an_object_that_changed_after_its_parts_is_not_completed(
     upload = dst.begin_upload(b"large", large, Meta())
     parts = run_all(upload).parts
     put(src, b"large", LARGE[::-1])
-    found = worker.finish_upload(job(), upload, parts, ALONE)
+    found = worker.finish_upload(job(), upload, parts, "", ALONE)
     assert (found.upload, found.outcome, found.stop) == (None, None, None)
     assert keys_of(dst) == []
 
@@ -1143,7 +1143,7 @@ def test_an_object_that_cannot_be_opened_or_finished_is_a_failure_and_stops_no_r
     upload = dst.begin_upload(b"large", large, Meta())
     for found in (
         worker.open_upload(job(), large, False, ALONE),
-        worker.finish_upload(job(), upload, [], ALONE),
+        worker.finish_upload(job(), upload, [], "", ALONE),
     ):
         assert found.stop is None
         assert found.outcome
@@ -1160,7 +1160,7 @@ def test_nobody_answering_stops_the_run(
     stop = Stop("nobody is there", 3, "Unreachable")
     assert worker.open_upload(job(), large, False, ALONE).stop == stop
     assert run_all(upload).stop == stop
-    assert worker.finish_upload(job(), upload, [], ALONE).stop == stop
+    assert worker.finish_upload(job(), upload, [], "", ALONE).stop == stop
 
 
 @pytest.mark.parametrize(
@@ -1201,7 +1201,7 @@ def test_a_large_file_keeps_its_mode_and_time(use: Open, small_parts: None, tmp_
     assert upload
     assert not (tmp_path / "dst" / "large").exists()
     parts = sorted(run_all(upload, threads=4).parts)
-    outcome = worker.finish_upload(job(), upload, parts, ALONE).outcome
+    outcome = worker.finish_upload(job(), upload, parts, "", ALONE).outcome
     assert outcome
     copied = tmp_path / "dst" / "large"
     assert copied.read_bytes() == LARGE
