@@ -45,7 +45,7 @@ MOST_DELETIONS = 20_000
 """Or after so many deletions."""
 CLOSE_S = 1.0
 """How long to wait for threads to let go of what they share; all but a listing takes far less."""
-MOST_EQUAL = 50_000
+MOST_EQUAL = 20_000
 """Or after so many that were found equal, and are to be put on record."""
 
 _WORK = (What.COPY, What.CHECK)
