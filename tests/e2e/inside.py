@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ Here = Callable[..., str]
 def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Here]:
     """``here(*arguments, code=0)``: the program in this process; what it printed."""
     monkeypatch.setattr("adsmig.output.begin_log", lambda *_: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # what tests before this one left is not for this one to answer for
 
     def run(*arguments: object, code: int = 0) -> str:
         capfd.readouterr()
