@@ -48,17 +48,30 @@ class Reader:
         self._held: memoryview | None = None
         self._xxh3 = xxhash.xxh3_64()
         self._md5 = hashlib.md5(usedforsecurity=False) if want_md5 or body.md5 else None
+        self._ahead: str | None = None
 
     def md5_ahead(self) -> str | None:
-        """The MD5 of all of it, before any is given out: the source's own, or that of what the
-        buffer can hold, which is read therefore; None if neither is at hand.
+        """The MD5 of all of it, before any is given out: the source's own, that of what the
+        buffer can hold, or of a file that can be read twice; None if none is at hand.
+
+        Whoever is told it ahead refuses what was damaged on its way, and keeps what it had.
         """
-        if self._body.md5 or not self._md5 or self._size > CHUNK:
+        if self._body.md5 or not self._md5:
             return self._body.md5
         view, at = _buffer.view, 0
-        while self._left:
-            at += len(self._next(view[at:]))
-        self._held = view[:at]
+        if self._size <= CHUNK:
+            while self._left:
+                at += len(self._next(view[at:]))
+            self._held = view[:at]
+        elif self._body.rewind():
+            while at < self._size:
+                count = self._body.readinto(view)
+                self._md5.update(view[:count])
+                at += count
+            self._body.rewind()
+            self._ahead, self._md5 = self.md5, None
+        else:
+            return None
         return self.md5
 
     def chunks(self) -> Iterator[memoryview]:
@@ -89,8 +102,8 @@ class Reader:
 
     @property
     def md5(self) -> str | None:
-        """Of what was read so far, hexadecimal; None if it was not asked for."""
-        return self._md5.hexdigest() if self._md5 else None
+        """Of what was read so far, or ahead of it, hexadecimal; None if it was not asked for."""
+        return self._md5.hexdigest() if self._md5 else self._ahead
 
     @property
     def xxh3(self) -> str:

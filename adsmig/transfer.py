@@ -165,7 +165,7 @@ def _copy_once(
     else:
         parts = _parts_of(src, entry, doubts)
         with src.read(entry) as body:
-            reader = Reader(body, entry.size, dst.etag_is_md5, limits, parts)
+            reader = Reader(body, entry.size, not dst.keeps_files, limits, parts)
             began = time.monotonic()
             meta = meta_for(dst, entry, body.meta, manner.perms)
             md5 = None if dst.keeps_files else reader.md5_ahead()

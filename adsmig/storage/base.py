@@ -39,6 +39,10 @@ class Body(Protocol):
         """
         ...
 
+    def rewind(self) -> bool:
+        """Begins anew with the first byte, if reading twice asks nobody; whether it did."""
+        ...
+
     def __enter__(self) -> Body: ...
 
     def __exit__(

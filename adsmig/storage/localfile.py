@@ -21,7 +21,7 @@ class LocalBody:
 
     def __init__(self, fd: int, entry: Entry, start: int, size: int) -> None:
         self._fd, self._entry = fd, entry
-        self._at, self._end = start, start + size
+        self._start, self._at, self._end = start, start, start + size
         self.md5: str | None = None
         try:
             self.meta = meta_of(self._check())
@@ -53,6 +53,11 @@ class LocalBody:
                 raise SourceChanged("the file became shorter while it was read")
         return count
 
+    def rewind(self) -> bool:
+        """See Body.rewind."""
+        self._at = self._start
+        return True
+
     def __enter__(self) -> LocalBody:
         return self
 
@@ -71,6 +76,10 @@ class DirectoryBody:
     def readinto(self, buffer: memoryview) -> int:
         """0: this is the end."""
         return 0
+
+    def rewind(self) -> bool:
+        """See Body.rewind."""
+        return False
 
     def __enter__(self) -> DirectoryBody:
         return self

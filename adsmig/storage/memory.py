@@ -115,7 +115,10 @@ class MemoryStorage:
         content = b"".join(map(bytes, chunks))
         if len(content) != size:
             raise TransientError(f"{len(content)} bytes came instead of {size}")
-        return self._put(key, content, hashlib.md5(content).hexdigest(), meta)
+        etag = hashlib.md5(content).hexdigest()
+        if md5 not in (None, etag):
+            raise TransientError("another MD5 was told")
+        return self._put(key, content, etag, meta)
 
     def write_link(self, key: bytes, target: bytes, meta: Meta) -> None:
         """See Storage.write_link."""
@@ -236,6 +239,10 @@ class MemoryBody:
         buffer[:count] = self._left[:count]
         self._left = self._left[count:]
         return count
+
+    def rewind(self) -> bool:
+        """See Body.rewind."""
+        return False
 
     def __enter__(self) -> MemoryBody:
         return self

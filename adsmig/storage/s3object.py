@@ -48,6 +48,10 @@ class S3Body:
             raise SourceChanged("the object is longer than it was")
         return count
 
+    def rewind(self) -> bool:
+        """See Body.rewind."""
+        return False
+
     def __enter__(self) -> S3Body:
         return self
 

@@ -137,6 +137,10 @@ class SftpBody:
         self._handle = b""
         self._flying.clear()
 
+    def rewind(self) -> bool:
+        """See Body.rewind."""
+        return False
+
     def __enter__(self) -> SftpBody:
         return self
 

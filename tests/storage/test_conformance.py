@@ -423,6 +423,21 @@ def test_writing_replaces_an_object_whole(storage: Storage) -> None:
         assert keys_of(storage) == [b"object"]
 
 
+@pytest.mark.parametrize("size", [100, 3 * MIB])
+def test_what_arrives_with_another_md5_than_told_replaces_nothing(
+    storage: Storage, place: Place, size: int
+) -> None:
+    if storage.keeps_files:
+        pytest.skip("it is told none")
+    if place.kind == "moto":
+        pytest.skip("it does not look at Content-MD5")
+    put(storage, b"object", b"as it was")
+    other = hashlib.md5(b"other").hexdigest()
+    with pytest.raises(TransientError):
+        storage.write(b"object", chunks_of(bytes(size)), size, Meta(), other)
+    assert content_of(storage, b"object") == b"as it was"
+
+
 class Interrupted(Exception):
     """Not one of ours: a bug, or a Ctrl-C, in the middle of a write."""
 

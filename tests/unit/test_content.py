@@ -6,9 +6,11 @@ import os
 import uuid
 from hashlib import md5
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from xxhash import xxh3_64_hexdigest
 
 from adsmig import retry
 from adsmig.content import CHUNK, Reader, digest, same_content
@@ -169,3 +171,25 @@ def test_content_that_ends_early_has_changed() -> None:
         reader = Reader(body, 5, False, None)
         with pytest.raises(SourceChanged, match="2 bytes early"):
             list(reader.chunks())
+
+
+def test_a_file_is_read_twice_so_that_its_md5_is_told_ahead(files: Reads, tmp_path: Path) -> None:
+    content = os.urandom(3 * CHUNK + 5)
+    (tmp_path / "k").write_bytes(content)
+    taken: list[int] = []
+    limits: Any = SimpleNamespace(take=taken.append)
+    with files.read(files.stat(b"k")) as body:
+        reader = Reader(body, len(content), True, limits)
+        assert reader.md5_ahead() == md5(content).hexdigest()
+        assert not taken  # nothing is on its way yet
+        assert b"".join(bytes(chunk) for chunk in reader.chunks()) == content
+    assert reader.md5 == md5(content).hexdigest()
+    assert reader.xxh3 == xxh3_64_hexdigest(content)
+    assert sum(taken) == len(content)
+
+
+def test_what_neither_fits_the_buffer_nor_can_be_read_twice_has_no_md5_ahead() -> None:
+    store = objects()
+    with store.read(put(store, os.urandom(CHUNK + 1))) as body:
+        reader = Reader(body, CHUNK + 1, True, None)
+        assert reader.md5_ahead() is None

@@ -343,6 +343,7 @@ def test_a_job_of_a_moment_starts_no_processes(
         pytest.fail("started processes")
 
     monkeypatch.setattr(module, "processes", processes)
+    monkeypatch.setattr(module, "TICK_S", 60)  # seconds: a moment on whatever machine
     fill(stores.src, 100)
     run(job(workers=4, threads=4), manifest)
     assert finished(manifest).copied == 100

@@ -277,7 +277,9 @@ def test_it_fits_a_phone_in_both_languages_and_both_lights(
         assert wide <= room, path
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.click("button[name=theme]:visible")
-    wait_for(lambda: page.evaluate("getComputedStyle(document.body).backgroundColor") != dark)
+    page.wait_for_function(  # the page is a new one, for a moment without a body
+        "dark => document.body && getComputedStyle(document.body).backgroundColor != dark", arg=dark
+    )
     page.click("text=English")
     page.wait_for_selector("text=What failed")
     context.close()
