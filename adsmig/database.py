@@ -7,9 +7,8 @@ import errno
 import logging
 import os
 import sqlite3
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,6 @@ class Database:
             self.connection = sqlite3.connect(
                 path or ":memory:", isolation_level=None, check_same_thread=False
             )
-            self.tables = _sqlite_utils().Database(self.connection, execute_plugins=False)
 
     def _make(self, path: Path) -> None:
         """Makes a new one beside its place, so that there is never one without its tables."""
@@ -143,7 +141,7 @@ class Database:
     def _bring_up_to_date(self) -> None:
         """Makes the tables and columns that are not there yet."""
         with self._alone():
-            there = set(self.tables.table_names())
+            there = self._tables()
             if not there:
                 raise self._damaged("it has no tables")
             version = self._pragma("user_version")
@@ -174,19 +172,36 @@ class Database:
             self._unlock()
 
     def _make_tables(self) -> None:
-        there = set(self.tables.table_names())
+        there = self._tables()
         self.connection.execute("PRAGMA journal_mode=WAL")
-        with self.transaction():
-            for name, (columns, key) in self._schema.tables.items():
-                table = self.tables.table(name)
-                if name not in there:
-                    table.create(columns, pk=key)
-                    continue
-                for column in columns.keys() - table.columns_dict.keys():
-                    kind = columns[column]
-                    table.add_column(column, kind, not_null_default=0 if kind is int else None)
-            self.connection.execute(f"PRAGMA application_id={self._schema.application}")
-            self.connection.execute(f"PRAGMA user_version={self._schema.version}")
+        with self.transaction() as execute:
+            for name in self._schema.tables:
+                if name in there:
+                    self._add_columns(name)
+                else:
+                    execute(self._schema.creation(name))
+            execute(f"PRAGMA application_id={self._schema.application}")
+            execute(f"PRAGMA user_version={self._schema.version}")
+
+    def _tables(self) -> set[str]:
+        rows = self.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return {name for (name,) in rows}
+
+    def _add_columns(self, name: str) -> None:
+        """Those that a table of an older schema lacks."""
+        from sqlite_utils import Database as Tables  # 60 ms, which who makes a new file is spared
+
+        table = Tables(self.connection, execute_plugins=False).table(name)
+        columns, _ = self._schema.tables[name]
+        for column in columns.keys() - table.columns_dict.keys():
+            kind = columns[column]
+            table.add_column(column, kind, not_null_default=0 if kind is int else None)
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """What a query finds, by the names of the columns."""
+        cursor = self.connection.execute(query, values)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def __repr__(self) -> str:
         return f"Database({self.path})"
@@ -276,19 +291,6 @@ class Database:
             with contextlib.suppress(OSError):
                 os.unlink(probe)
         return True
-
-
-def _sqlite_utils() -> Any:
-    """The module.  It would import NumPy where that is installed, to know its types: 60 ms."""
-    if "sqlite_utils" in sys.modules or "numpy" in sys.modules:
-        import sqlite_utils
-    else:
-        sys.modules["numpy"] = None  # type: ignore[assignment]
-        try:
-            import sqlite_utils
-        finally:
-            del sys.modules["numpy"]
-    return sqlite_utils
 
 
 def _keep_others_from_writing(path: Path, name: str) -> None:

@@ -96,7 +96,7 @@ class Ledger:
     def runs(self) -> list[Run]:
         """All runs, oldest first."""
         with self._errors():
-            rows = self._database.tables.query("SELECT * FROM runs ORDER BY id")
+            rows = self._database.rows("SELECT * FROM runs ORDER BY id")
             return [_run(row) for row in rows]
 
     def unfinished_run(self) -> Run | None:
@@ -136,7 +136,7 @@ class Ledger:
         """The large objects that are not done."""
         pending = []
         with self._errors():
-            for row in list(self._database.tables.query("SELECT * FROM uploads ORDER BY key")):
+            for row in self._database.rows("SELECT * FROM uploads ORDER BY key"):
                 key = from_db(row["key"])
                 entry = Entry(key, row["size"], row["mtime_ns"], row["stored_ns"], row["etag"])
                 id_, size = row["upload_id"], row["part_size"]

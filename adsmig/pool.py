@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -12,7 +13,7 @@ import time
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait as wait_for
-from multiprocessing.context import BaseContext
+from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
 
 from adsmig import log
@@ -56,6 +57,19 @@ def _members(pool: Executor) -> list[BaseProcess]:
     return list((getattr(pool, "_processes", None) or {}).values())
 
 
+class _Worker(ForkServerProcess):
+    """Ends in silence when the pool's pipes are gone: whoever closed them knows why."""
+
+    def run(self) -> None:
+        """See BaseProcess.run."""
+        with contextlib.suppress(EOFError, OSError):
+            super().run()
+
+
+class _Context(ForkServerContext):
+    Process = _Worker
+
+
 def _clean_processes() -> BaseContext:
     """Forks workers from a small process without threads or open files, as this one is not.
 
@@ -64,7 +78,7 @@ def _clean_processes() -> BaseContext:
     semaphores complain when all of us were killed.  Nothing is imported from the current directory,
     as ``python -c``, by which both are started, would: it may be full of other people's files.
     """
-    context = multiprocessing.get_context("forkserver")
+    context = _Context()
     modules = ["adsmig.worker", "adsmig.storage.s3", "adsmig.storage.local"]
     if "adsmig.storage.sftp" in sys.modules:  # costs more than the others together
         modules.append("adsmig.storage.sftp")

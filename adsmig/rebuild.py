@@ -100,9 +100,11 @@ def salvage(path: Path) -> Iterator[Outcome]:
 def _outcome(
     key: Any, size: Any, time_ns: Any, etag: Any, checksum: Any, seconds: Any
 ) -> Outcome | None:
-    """A row as it was written; None for what cannot be one."""
+    """A row as it was written; None for what cannot be one: copying takes time, so that the last
+    value of a row that was torn off, and is zeros from there on, tells.
+    """
     numbers = isinstance(size, int) and isinstance(time_ns, int) and isinstance(seconds, float)
-    if not (numbers and isinstance(key, bytes) and isinstance(etag, bytes | None)):
+    if not (numbers and isinstance(key, bytes) and isinstance(etag, bytes | None) and seconds > 0):
         return None
     try:
         texts = None if etag is None else etag.decode(), checksum.decode()

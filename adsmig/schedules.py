@@ -96,7 +96,7 @@ class Schedules:
     def all(self) -> list[Schedule]:
         """All of them, by name."""
         with self._open() as database:
-            rows = list(database.tables.query("SELECT * FROM schedules ORDER BY name"))
+            rows = database.rows("SELECT * FROM schedules ORDER BY name")
             return [self._schedule(database, row) for row in rows]
 
     def get(self, name: str) -> Schedule:
@@ -172,7 +172,7 @@ class Schedules:
         The schedule's lock is ours, so a run that is open has nobody.
         """
         execute = database.connection.execute
-        rows = list(database.tables.query("SELECT * FROM schedules WHERE name = ?", [name]))
+        rows = database.rows("SELECT * FROM schedules WHERE name = ?", [name])
         if not rows:
             return None, None
         row, paused = rows[0], rows[0]["paused"]
@@ -217,7 +217,7 @@ class Schedules:
     def find(self, run: str) -> tuple[Schedule, ScheduledRun] | None:
         """A run and its schedule; None if they are not there any more."""
         with self._open() as database:
-            for row in list(database.tables.query("SELECT * FROM runs WHERE id = ?", [run])):
+            for row in database.rows("SELECT * FROM runs WHERE id = ?", [run]):
                 found = self._run(row)
                 return self._schedule(database, _row(database, found.schedule)), found
         return None
@@ -309,7 +309,7 @@ class Schedules:
     def _runs(self, database: Database, name: str, most: int = -1) -> list[ScheduledRun]:
         """The last one first, whatever was done to the clock."""
         query = "SELECT * FROM runs WHERE schedule = ? ORDER BY rowid DESC LIMIT ?"
-        return [self._run(row) for row in database.tables.query(query, [name, most])]
+        return [self._run(row) for row in database.rows(query, [name, most])]
 
     def _run(self, row: dict[str, Any]) -> ScheduledRun:
         values = {**row, "again": bool(row["again"])}
@@ -321,7 +321,7 @@ class Schedules:
 
 
 def _row(database: Database, name: str) -> dict[str, Any]:
-    for row in list(database.tables.query("SELECT * FROM schedules WHERE name = ?", [name])):
+    for row in database.rows("SELECT * FROM schedules WHERE name = ?", [name]):
         return dict(row)
     raise UsageError(f"no schedule {name}; see adsmig schedule list")
 

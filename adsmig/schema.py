@@ -23,7 +23,17 @@ class Schema(NamedTuple):
     first: frozenset[str]
     """The tables that its first version had: those of an older one tell that it is ours."""
     tables: dict[str, tuple[dict[str, Any], Any]]
-    """For each table its columns and its key."""
+    """For each table its columns and its key, one column or several."""
+
+    def creation(self, name: str) -> str:
+        """The statement that makes a table."""
+        columns, key = self.tables[name]
+        keys = key if isinstance(key, tuple) else (key,)
+        lines = [f"{column} {_TYPES[kind]}" for column, kind in columns.items()]
+        return f"CREATE TABLE {name} ({', '.join(lines)}, PRIMARY KEY ({', '.join(keys)}))"
+
+
+_TYPES = {int: "INTEGER", float: "REAL", str: "TEXT"}
 
 
 VERSION = 3

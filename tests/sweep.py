@@ -565,20 +565,27 @@ class Seed:
                 break
             code = self._run_and_check(self._again())
         self._calm_down()
-        for _ in range(3):
-            if code in (0, 1):
-                break
-            code = self._run_and_check(self._again())
-        if code not in (0, 1):
-            raise Wrong(f"it does not come to its end, without faults: {self.runs[-1]}")
+        code = self._finish(code)
         if code == 1:
             # A second look at what failed: only what failed, or everything.
             retries = scenario.command == "cp" or self.chance.random() < 0.5
-            self._run_and_check(["retry"] if retries else self._command())
+            self._finish(self._run_and_check(["retry"] if retries else self._command()))
         if self.changes:
             # By now everything is settled; only another look finds what has changed since.
-            self._run_and_check(["sync", *self._command()[1:]])
+            self._finish(self._run_and_check(["sync", *self._command()[1:]]))
         self._check_end()
+
+    def _finish(self, code: int) -> int:
+        """Goes on with what ended with ``code``: there are no faults but those of a server that
+        many sweep at once.
+        """
+        for _ in range(3):
+            if code in (0, 1):
+                return code
+            code = self._run_and_check(self._again())
+        if code not in (0, 1):
+            raise Wrong(f"it does not come to its end, without faults: {self.runs[-1]}")
+        return code
 
     def _calm_down(self) -> None:
         """No more faults."""
