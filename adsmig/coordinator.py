@@ -39,6 +39,7 @@ from adsmig.place import refuse_one_place, same_place
 from adsmig.pool import close, kill, processes
 from adsmig.room import patiently
 from adsmig.scan import holds_objects, plan_of
+from adsmig.spare import SpareTime
 from adsmig.storage.base import Identity
 from adsmig.transfer import failure
 
@@ -53,7 +54,8 @@ OBJECTS = 20_000
 PIECES = 4
 """The most that a range is cut into at once: one worker does it, one cut after the other."""
 HUNGRY_S = 1.0
-"""How long slices last while there are workers who wait for something to be cut off."""
+"""How long slices last while there are workers who wait for something to be cut off, or when there
+may soon be room for them."""
 TICK_S = 0.2
 SHOW_S = 0.1
 """The least between two calls of the watch: it takes its time to add up what many have done."""
@@ -112,6 +114,8 @@ class Coordinator:
         self._ahead: Executor | None = None
         """Processes that are being started while the first slice runs here."""
         self._pooled = executor is not None
+        # Who says how many processes, or how much at once, gets it as soon as may be.
+        self._spare = SpareTime() if job.workers is None and job.threads is None else None
         self._lent_ranges = 0
         # Whatever ended a resumed run, may have been in this process.
         self._tried = self._resumed = run.resumed > 0
@@ -388,7 +392,8 @@ class Coordinator:
             # it found to remove is removed here.
             if self._tried and not (self._resumed or self._ranges or self._large):
                 return 1
-            if self._tried or self._large or len(self._ranges) != 1:
+            wanted = self._tried and (self._resumed or self._ahead or self._has_room())
+            if wanted or self._large or len(self._ranges) != 1:
                 self._close_executor()
                 self._pooled = True
             self._tried = True
@@ -409,7 +414,8 @@ class Coordinator:
         if self._pooled and hungry and not (piece.whole or piece.fresh):
             self._lend_cut(piece, min(share, PIECES))
         else:
-            self._lend_slice(piece, min(self._seconds, HUNGRY_S) if hungry else self._seconds)
+            short = hungry or not self._pooled
+            self._lend_slice(piece, min(self._seconds, HUNGRY_S) if short else self._seconds)
         return True
 
     def _lend_directories(self) -> bool:
@@ -537,11 +543,19 @@ class Coordinator:
     # Processes
 
     def _start_ahead(self) -> None:
-        """The first slice takes its time: there will be need of processes, which take theirs."""
-        if self._ahead is None and not self._pooled and self.job.processes > 1:
+        """A slice in this process takes its time: there will be need of others, which take theirs
+        to start.
+        """
+        if self._pooled or self._ahead or self.job.processes == 1:
+            return
+        if self._has_room():
             self._ahead = processes(self.job.processes)
             for _ in range(self.job.processes):
                 self._ahead.submit(os.getpid)
+
+    def _has_room(self) -> bool:
+        """Whether the machine has time for more processes than this one."""
+        return self._spare is None or self._spare.enough()
 
     def _new_executor(self) -> Executor:
         if not self._pooled:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from adsmig.errors import ManifestError, UsageError
@@ -85,8 +85,8 @@ class Job:
     """Trust, and remember, SFTP servers that are not known."""
     threads: int | None = None
     """Objects and parts in flight, all processes together; None: as many as are of use."""
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Processes."""
+    workers: int | None = None
+    """Processes; None: one for each processor, if those have time for them."""
     bwlimit_mbps: float = 0
     """Megabits a second, all processes together; 0: unlimited."""
     connect_timeout_s: float = 10
@@ -123,7 +123,7 @@ class Job:
                 f"--end {os.fsdecode(self.end)!r} comes before --start"
                 f" {os.fsdecode(self.start)!r} in byte order: nothing lies between"
             )
-        if self.workers < 1 or (self.threads is not None and self.threads < 1):
+        if self.processes < 1 or (self.threads is not None and self.threads < 1):
             raise UsageError("--threads and --workers are numbers from 1")
         if self.bwlimit_mbps < 0 or self.connect_timeout_s <= 0 or self.read_timeout_s <= 0:
             raise UsageError("--bwlimit cannot be negative; timeouts are more than 0 seconds")
@@ -272,7 +272,8 @@ class Job:
     @property
     def processes(self) -> int:
         """How many processes work: ``workers``, or fewer if there are not so many ``threads``."""
-        return min(self.workers, self.threads or self.workers)
+        workers = (os.cpu_count() or 1) if self.workers is None else self.workers
+        return workers if self.threads is None else min(workers, self.threads)
 
     @property
     def threads_per_worker(self) -> int | None:

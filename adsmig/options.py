@@ -93,7 +93,7 @@ SPEED = together(
     click.option("-p", "--threads", type=click.IntRange(1, 4096), metavar="N",
                  help="Objects and parts in flight, all processes together [as many as help]."),
     click.option("--workers", type=click.IntRange(1, 256), metavar="N",
-                 help="Processes [one for each CPU]."),
+                 help="Processes [one for each CPU that has time]."),
     click.option("--bwlimit", "bwlimit_mbps", type=click.FloatRange(0), metavar="MBPS",
                  help="Megabits a second, all processes together; 0 is unlimited [0]."),
     click.option("--conn-timeout", "--connTimeout", "--conntimeout", "connect_timeout_s",

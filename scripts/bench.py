@@ -30,7 +30,14 @@ sys.path.insert(0, str(TOP))
 from scripts.benchdata import TREES, Tree, lists_equal, make_tree  # noqa: E402
 from scripts.benchtools import OURS, PEERS, Place, Task, Tool  # noqa: E402
 from scripts.slowproxy import SlowProxy  # noqa: E402
-from tests.servers import MinIOGateway, SeaweedFS, Server, Sshd, program  # noqa: E402
+from tests.servers import (  # noqa: E402
+    MinIOGateway,
+    SeaweedFS,
+    SecureSeaweedFS,
+    Server,
+    Sshd,
+    program,
+)
 
 DELAY_S = 0.02
 """The round trip that the workloads of ``latency`` are given."""
@@ -67,6 +74,8 @@ WORKLOADS = [
     Workload("large-down", "large", "seaweedfs", "local"),
     Workload("huge-up", "huge", "local", "seaweedfs"),
     Workload("huge-down", "huge", "seaweedfs", "local"),
+    Workload("https-large-up", "large", "local", "https"),
+    Workload("https-large-down", "large", "https", "local"),
     Workload("mixed-up", "mixed", "local", "seaweedfs"),
     Workload("mixed-down", "mixed", "seaweedfs", "local"),
     Workload("s3-s3-small", "small", "seaweedfs", "minio"),
@@ -145,7 +154,7 @@ class Bench:
                     return None
                 if workload.how == "remembered" and tool is OURS:
                     quietly(tool.command(Task("sync", src, dst, Path(scratch))) or ())
-                figures = measure(command, Path(scratch), src.key or dst.key)
+                figures = measure(command, Path(scratch), src, dst)
             if workload.how == "copy":
                 self._check(tool, tree, dst)
                 self._clear(dst)
@@ -156,7 +165,8 @@ class Bench:
     def server(self, name: str) -> Server:
         """One of the servers, started when first asked for."""
         if name not in self._servers:
-            kind = {"seaweedfs": SeaweedFS, "minio": MinIOGateway, "sftp": Sshd}[name]
+            kinds = {"seaweedfs": SeaweedFS, "https": SecureSeaweedFS, "minio": MinIOGateway}
+            kind = {**kinds, "sftp": Sshd}[name]
             self._servers[name] = self._stack.enter_context(kind(self.directory / name))
         return self._servers[name]
 
@@ -172,12 +182,14 @@ class Bench:
                 place = self._through_sftp(local)
             elif where != "local":
                 server = self.server(where)
-                place = Place(f"{server.make_bucket(f'bench-{tree.name}')}/src", server.host)
+                place = _in(server, f"{server.make_bucket(f'bench-{tree.name}')}/src")
                 target = f"s3://{server.host}/{place.path}/"
                 state = self.directory / f"fill-{where}-{tree.name}.db"
-                quietly(
-                    [program("adsmig"), "cp", "-q", "--manifest", str(state), f"{local}/", target]
-                )
+                words = [program("adsmig"), "cp", "-q", "--manifest", str(state)]
+                if place.certificate:
+                    words += ["--https", "--ca-bundle", place.certificate]
+                    target = f"s3://{place.host}/{place.path}/"
+                quietly([*words, f"{local}/", target])
                 time.sleep(SETTLED_S)
             self._filled[where, tree.name] = place
         return self._filled[where, tree.name]
@@ -196,7 +208,7 @@ class Bench:
             path.mkdir()
             return self._through_sftp(path)
         server = self.server(workload.dst)
-        return Place(f"{server.make_bucket(f'bench-dst-{self._count}')}/dst", server.host)
+        return _in(server, f"{server.make_bucket(f'bench-dst-{self._count}')}/dst")
 
     def _slowed(self, at: Place, stack: contextlib.ExitStack) -> Place:
         """The same, at a distance; a directory here stays where it is."""
@@ -264,6 +276,13 @@ class Bench:
                     client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
 
 
+def _in(server: Server, path: str) -> Place:
+    """A place in a store, over https where it speaks that."""
+    if isinstance(server, SecureSeaweedFS):
+        return Place(path, server.secure_host, certificate=str(server.certificate))
+    return Place(path, server.host)
+
+
 def environment() -> dict[str, str]:
     """What every tool is given: keys for all stores, and no user's settings."""
     keys = {
@@ -280,15 +299,18 @@ def environment() -> dict[str, str]:
     return {**kept, **keys}
 
 
-def measure(command: Sequence[str], scratch: Path, key: str = "") -> dict[str, float]:
-    """The figures of measure.py, with a private ``key`` if one is needed; BenchError if the command
-    fails.
+def measure(command: Sequence[str], scratch: Path, *places: Place) -> dict[str, float]:
+    """The figures of measure.py, with the keys and certificates of ``places``; BenchError if the
+    command fails.
     """
     output = scratch / "output"
     words = [sys.executable, str(TOP / "scripts" / "measure.py"), str(output), *command]
     env = {**environment(), "HOME": str(scratch), "XDG_STATE_HOME": str(scratch)}
-    if key:
-        env["SSH_PRIVATE_KEY_PATH"] = key
+    for place in places:
+        if place.key:
+            env["SSH_PRIVATE_KEY_PATH"] = place.key
+        if place.certificate:
+            env["SSL_CERT_FILE"] = env["AWS_CA_BUNDLE"] = place.certificate
     done = subprocess.run(words, env=env, capture_output=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout)
     if figures["code"]:

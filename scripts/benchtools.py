@@ -23,10 +23,17 @@ class Place:
     """Of the store, or of the SFTP server; '' for a directory here."""
     key: str = ""
     """The file of root's private key at an SFTP server; '' at others."""
+    certificate: str = ""
+    """Of a store that is spoken to over https; '' over http."""
 
     @property
     def local(self) -> bool:
         return not self.host
+
+    @property
+    def endpoint(self) -> str:
+        """Of a store, as a URL."""
+        return f"{'https' if self.certificate else 'http'}://{self.host}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,8 @@ def adsmig(task: Task) -> list[str]:
         return [program("adsmig"), "inventory", place(task.src)]
     command = "cp" if task.how == "copy" else "sync"
     remembered = ["--compare", "manifest"] if task.how == "remembered" else []
-    words += [command, *remembered, "--manifest", f"{task.scratch}/m.db"]
+    secure = ["--https"] if task.src.certificate or task.dst.certificate else []
+    words += [command, *remembered, *secure, "--manifest", f"{task.scratch}/m.db"]
     return [*words, place(task.src), place(task.dst)]
 
 
@@ -79,7 +87,7 @@ def rclone(task: Task) -> list[str]:
             plain = "shell_type=none,disable_hashcheck=true"
             return f":sftp,host={name},port={port},user=root,key_file={at.key},{plain}:{at.path}"
         keys = f"access_key_id={Server.access_key},secret_access_key={Server.secret_key}"
-        return f":s3,provider=Other,{keys},list_version=2,endpoint='http://{at.host}':{at.path}"
+        return f":s3,provider=Other,{keys},list_version=2,endpoint='{at.endpoint}':{at.path}"
 
     words = [program("rclone"), "--config", "/dev/null", "--s3-no-check-bucket", "--fast-list"]
     words += ["--transfers", str(THREADS), "--checkers", str(THREADS)]
@@ -102,8 +110,8 @@ def s5cmd(task: Task) -> list[str] | None:
     def place(at: Place) -> str:
         return f"{at.path}/" if at.local else f"s3://{at.path}/"
 
-    host = task.dst.host or task.src.host
-    words = [program("s5cmd"), "--endpoint-url", f"http://{host}", "--log", "error"]
+    store = task.src if task.dst.local else task.dst
+    words = [program("s5cmd"), "--endpoint-url", store.endpoint, "--log", "error"]
     words += ["--numworkers", str(THREADS)]
     if task.how == "list":
         return [*words, "du", f"{place(task.src)}*"]
@@ -118,10 +126,13 @@ def juicefs(task: Task) -> list[str]:
             return f"{at.path}/"
         if at.key:
             return f"root@{at.host}:{at.path}/"
-        return f"minio://{Server.access_key}:{Server.secret_key}@{at.host}/{at.path}/"
+        kind = "s3" if at.certificate else "minio"  # which speaks no https
+        return f"{kind}://{Server.access_key}:{Server.secret_key}@{at.host}/{at.path}/"
 
     words = [program("juicefs"), "--no-agent", "sync", "--threads", str(THREADS), "--quiet"]
-    words += ["--metrics", "127.0.0.1:0", "--no-https"]
+    words += ["--metrics", "127.0.0.1:0"]
+    if not (task.src.certificate or task.dst.certificate):
+        words.append("--no-https")
     if task.how == "list":
         empty = task.scratch / "empty"
         empty.mkdir()

@@ -30,6 +30,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.certificates import self_signed
+
 START_LIMIT_S = 60
 START_TRIES = 3
 
@@ -285,8 +287,8 @@ class SeaweedFS(Server):
         return {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "2"}
 
     def command(self) -> list[str]:
-        s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc = self._ports
-        options = {
+        s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc = self._ports[:8]
+        options: dict[str, object] = {
             "dir": self.directory / "data",
             "ip": self.host_name,
             "ip.bind": self.host_name,
@@ -315,13 +317,42 @@ class SeaweedFS(Server):
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
         }
+        options.update(self.more_options())
         return [program("weed"), "server", *(f"-{key}={value}" for key, value in options.items())]
+
+    def more_options(self) -> dict[str, object]:
+        """What a subclass adds to the options."""
+        return {}
 
     def clean_up(self) -> None:
         # It leaves its Unix sockets, named after the ports, behind in /tmp.
         for port in self._ports:
             for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 path.unlink(missing_ok=True)
+
+
+class SecureSeaweedFS(SeaweedFS):
+    """It answers over https as well, with a certificate signed by itself."""
+
+    port_count = 9
+
+    @property
+    def secure_host(self) -> str:
+        """Where it answers over https."""
+        return f"{self.host_name}:{self._ports[8]}"
+
+    @property
+    def certificate(self) -> Path:
+        """Of the host, with its key, as PEM."""
+        return self.directory / "certificate.pem"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self_signed(self.certificate, self.host_name)
+
+    def more_options(self) -> dict[str, object]:
+        files = {"s3.cert.file": self.certificate, "s3.key.file": self.certificate}
+        return {"s3.port.https": self._ports[8], **files}
 
 
 class MinIOGateway(Server):

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import self_signed
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig
 from tests.e2e.inside import put, tree_of
 from tests.e2e.test_clouds import SMALL, Cloud
-from tests.e2e.test_tls import self_signed
 from tests.quirks import QUIRKS, Quirks
 from tests.quirkserver import QuirkServer
 from tests.servers import Moto, program

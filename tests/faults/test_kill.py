@@ -215,7 +215,7 @@ def test_a_worker_that_dies_is_replaced(
 ) -> None:
     make_tree(tmp_path / "tree", 4000, most=2000)
     url, manifest = seaweedfs.url(bucket(seaweedfs)), tmp_path / "m.db"
-    process = start("cp", tmp_path / "tree", url, "--manifest", manifest)
+    process = start("cp", "--workers", "2", tmp_path / "tree", url, "--manifest", manifest)
     killed = 0
     for _ in range(600):
         if settled(manifest) >= 300 * (killed + 1):

@@ -214,7 +214,9 @@ def test_a_second_signal_ends_at_once(
     manifest = tmp_path / "m.db"
     with Gate(seaweedfs.host) as gate:
         url = seaweedfs.url(bucket(seaweedfs)).replace(seaweedfs.host, gate.host)
-        running = Running("cp", tree, url, "--manifest", manifest, "--bwlimit", "4", *PATIENT)
+        running = Running(
+            "cp", tree, url, "--manifest", manifest, "--bwlimit", "4", "--workers", "2", *PATIENT
+        )
         with_workers(running, manifest)
         gate.shut()
         assert gate.held.wait(SOON_S)
@@ -348,7 +350,18 @@ def test_a_signal_is_answered_while_nothing_comes_from_a_server(
     manifest = tmp_path / "m.db"
     with Gate(seaweedfs.host) as gate:
         url = seaweedfs.url(bucket(seaweedfs)).replace(seaweedfs.host, gate.host)
-        command = ("cp", tree, url, "--manifest", manifest, "--bwlimit", "4", *PATIENT)
+        command = (
+            "cp",
+            tree,
+            url,
+            "--manifest",
+            manifest,
+            "--bwlimit",
+            "4",
+            "--workers",
+            "2",
+            *PATIENT,
+        )
         running = with_workers(Running(*command), manifest)
         gate.shut()
         assert gate.held.wait(SOON_S)
@@ -525,7 +538,17 @@ def test_a_stopped_group_does_not_outlive_its_parent(upload: list[object], tmp_p
 
 def test_a_run_that_was_stopped_and_continued_goes_on(tree: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "m.db"
-    command = ("cp", tree, tmp_path / "copy", "--manifest", manifest, "--bwlimit", "8")
+    command = (
+        "cp",
+        tree,
+        tmp_path / "copy",
+        "--manifest",
+        manifest,
+        "--bwlimit",
+        "8",
+        "--workers",
+        "2",
+    )
     running = with_workers(Running(*command), manifest)
     os.killpg(running.pid, signal.SIGSTOP)
     await_stop(running)

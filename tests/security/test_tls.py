@@ -13,9 +13,9 @@ import pytest
 
 from adsmig.job import Job
 from adsmig.location import parse
+from tests.certificates import self_signed
 from tests.conftest import BucketFactory
 from tests.e2e.inside import COLLECTED, Here, here, no_pauses, put, tree_of
-from tests.e2e.test_tls import self_signed
 from tests.recorder import Recorder
 from tests.servers import Moto
 
