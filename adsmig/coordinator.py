@@ -392,8 +392,7 @@ class Coordinator:
             # it found to remove is removed here.
             if self._tried and not (self._resumed or self._ranges or self._large):
                 return 1
-            wanted = self._tried and (self._resumed or self._ahead or self._has_room())
-            if wanted or self._large or len(self._ranges) != 1:
+            if self._wants_processes():
                 self._close_executor()
                 self._pooled = True
             self._tried = True
@@ -552,6 +551,13 @@ class Coordinator:
             self._ahead = processes(self.job.processes)
             for _ in range(self.job.processes):
                 self._ahead.submit(os.getpid)
+
+    def _wants_processes(self) -> bool:
+        if self._spare is None:
+            return bool(self._tried or self._large or len(self._ranges) != 1)
+        if len(self._ranges) > 1 or self._resumed or self._ahead:
+            return True
+        return self._tried and self._spare.enough()
 
     def _has_room(self) -> bool:
         """Whether the machine has time for more processes than this one."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import configparser
 import fcntl
 import os
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adsmig.errors import UsageError
 from adsmig.location import Credentials, Location
+
+if TYPE_CHECKING:
+    import configparser
 
 AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
@@ -126,6 +129,8 @@ def _private(path: str, flags: int) -> int:
 
 def _accounts(path: Path) -> configparser.RawConfigParser | None:
     """What the file holds, nothing if it is not there; None if it cannot be understood."""
+    import configparser  # takes 5 ms, which most jobs need not
+
     parser = configparser.RawConfigParser()  # in which a '%' in a secret means itself
     try:
         with open(path, encoding="utf-8") as file:

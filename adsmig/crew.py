@@ -39,14 +39,14 @@ TICK_S = 0.5
 class Crew:
     """``count`` threads; None: it finds out how many.
 
-    It begins with few and doubles them as long as that gets more done.  The level that is found is
-    held for a while, and then more are tried, and fewer.  Each time that a store asked for fewer
-    requests, half of them leave.
+    It begins with ``first`` and doubles them as long as that gets more done.  The level that is
+    found is held for a while, and then more are tried, and fewer.  Each time that a store asked for
+    fewer requests, half of them leave.
     """
 
-    def __init__(self, count: int | None = None) -> None:
+    def __init__(self, count: int | None = None, first: int = FIRST) -> None:
         self._fixed = count is not None
-        self.level = count or FIRST
+        self.level = count or first
         """How many are to be at work."""
         self._pool = ThreadPoolExecutor(count or MOST, "copy")
         self._lock = threading.Lock()

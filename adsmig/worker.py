@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 
 from adsmig import failpoint, scan
-from adsmig.crew import Crew, Stay
+from adsmig.crew import FIRST, Crew, Stay
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.job import Job
 from adsmig.limits import Lease, Limits, opened
@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 CHANGED = (SourceChanged,)
 MOST_ALIGNED = 128 << 20
 """Bytes of a part that one thread copies; of larger ones, too few would be in flight."""
+SFTP_FIRST = 8
+"""Threads at first where each file takes several requests, one after the other, and a flush."""
 UNDELETED = "not deleted"
 """The kind of failure of an object that could not be removed."""
 
@@ -67,7 +69,7 @@ def run_slice(job: Job, keys: KeyRange, budget: Budget, lease: Lease) -> SliceRe
     What the result calls settled is on stable storage.  An error that ends the run is in the
     result's ``stop``, along with what was settled before it.
     """
-    return Slice(job, keys, budget, lease).run(_crew(job.threads_per_worker))
+    return Slice(job, keys, budget, lease).run(_crew_for(job))
 
 
 def cut_range(job: Job, keys: KeyRange, pieces: int) -> list[bytes]:
@@ -155,7 +157,7 @@ def run_parts(
             if not stay(upload.span(number)[1]):
                 return
 
-    _crew(job.threads_per_worker).run(work, stopping)
+    _crew_for(job, parts=True).run(work, stopping)
     with lock:
         parts, errors = parts.copy(), errors.copy()  # some threads may be late
     failed, stop = None, None
@@ -223,7 +225,7 @@ def delete_objects(job: Job, deletions: list[Deletion], lease: Lease) -> Deletio
     try:
         key_at = bytes if at_source else job.dst_key
         side = src if at_source else dst
-        gone, problems = remove(src, side, deletions, key_at, _crew(job.threads_per_worker))
+        gone, problems = remove(src, side, deletions, key_at, _crew_for(job))
         failures = [Outcome(key, 0, 0, None, None, why, UNDELETED) for key, why in problems.items()]
     except AdsmigError as exc:
         stop = None if isinstance(exc, TransientError) and stopping() else stop_of(exc)
@@ -254,10 +256,18 @@ def abort_upload(job: Job, key: bytes, upload_id: str) -> None:
     storages(job)[1].abort(job.dst_key(key), upload_id)
 
 
-@lru_cache(maxsize=1)
-def _crew(count: int | None) -> Crew:
-    """The process's threads; each keeps its connections from slice to slice."""
-    return Crew(count)
+def _crew_for(job: Job, *, parts: bool = False) -> Crew:
+    """The process's threads; each keeps its connections from slice to slice.  Those for ``parts``
+    are others, unless their number is given: few do best at one file of an SFTP server.
+    """
+    over_sftp = "sftp" in (job.src.scheme, job.dst.scheme if job.dst else "")
+    many = over_sftp and not parts and not job.threads
+    return _crew(job.threads_per_worker, SFTP_FIRST if many else FIRST)
+
+
+@lru_cache(maxsize=2)
+def _crew(count: int | None, first: int) -> Crew:
+    return Crew(count, first)
 
 
 def forget() -> None:

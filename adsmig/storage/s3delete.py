@@ -11,8 +11,8 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from html import escape
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
 from adsmig.errors import BLAMELESS, AdsmigError, NotFound, ObjectError, TransientError
 from adsmig.retry import retry

@@ -6,7 +6,7 @@ docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from xml.sax.saxutils import escape
+from html import escape
 
 from adsmig.errors import NotFound, ObjectError, TransientError
 from adsmig.model import Part

@@ -1,0 +1,53 @@
+"""Whether more processes would find something to run on."""
+
+from __future__ import annotations
+
+import time as clock
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from adsmig import spare
+
+
+class Machine:
+    """Two processors, and a clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.idle, self.nice = 100.0, 5.0, 1.0
+        monkeypatch.setattr(clock, "monotonic", lambda: self.now)
+        monkeypatch.setattr(psutil, "cpu_times", self._times)
+
+    def _times(self) -> SimpleNamespace:
+        return SimpleNamespace(user=9.0, idle=self.idle, nice=self.nice, iowait=0.0)
+
+    def work(self, seconds: float, *, idle: float = 0.0, nice: float = 0.0) -> None:
+        self.now += seconds
+        self.idle += idle
+        self.nice += nice
+
+
+def test_one_processor_that_idles_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, time = Machine(monkeypatch), spare.SpareTime()
+    assert not time.enough()  # nobody can tell yet
+    machine.work(0.2, idle=0.2)
+    assert not time.enough()
+    machine.work(0.2, idle=0.2)
+    assert time.enough()
+
+
+def test_two_that_are_busy_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, time = Machine(monkeypatch), spare.SpareTime()
+    time.enough()
+    machine.work(1, idle=0.5)
+    assert not time.enough()
+    machine.work(1, idle=0.9)
+    assert time.enough()
+
+
+def test_work_of_low_priority_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, time = Machine(monkeypatch), spare.SpareTime()
+    time.enough()
+    machine.work(1, nice=1)
+    assert time.enough()
