@@ -123,7 +123,7 @@ class Job:
                 f"--end {os.fsdecode(self.end)!r} comes before --start"
                 f" {os.fsdecode(self.start)!r} in byte order: nothing lies between"
             )
-        if self.processes < 1 or (self.threads is not None and self.threads < 1):
+        if any(number is not None and number < 1 for number in (self.threads, self.workers)):
             raise UsageError("--threads and --workers are numbers from 1")
         if self.bwlimit_mbps < 0 or self.connect_timeout_s <= 0 or self.read_timeout_s <= 0:
             raise UsageError("--bwlimit cannot be negative; timeouts are more than 0 seconds")
