@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import time
 
-WINDOW_S = 0.35
-"""The least time over which they are looked at."""
-ENOUGH = 0.7
-"""Of one processor; a process that gets less of it than that is not worth its start."""
+SHARE = 0.7
+"""Of one processor, is left unused by who now and then waits for a disk or a server."""
+COST_S = 0.5
+"""Of a processor's time, that it takes to start processes and have them connect."""
 
 
 class SpareTime:
-    """What was left of the processors since this was last asked.
+    """What was left of the processors since this was first asked.
 
     Where somebody else on this machine needs them, perhaps the store itself, more processes only
     take turns with those that there are.
     """
 
     def __init__(self) -> None:
-        self._idle = self._at = 0.0
+        self._idle = self._at = self._unused = 0.0
 
     def enough(self) -> bool:
-        """Whether another process would have something to run on; False when asked for the first
-        time, and as long as it is too early to tell.
+        """Whether so much was left that other processes could have been started of it; False when
+        asked for the first time.
         """
-        now = time.monotonic()
-        if self._at and now - self._at < WINDOW_S:
-            return False
-        idle, before = _idle_s(), self._idle
-        seconds, first = now - self._at, not self._at
+        idle, now = _idle_s(), time.monotonic()
+        if self._at:
+            unused = idle - self._idle - SHARE * (now - self._at)
+            self._unused = max(self._unused + unused, 0)
         self._idle, self._at = idle, now
-        return not first and (idle - before) / seconds >= ENOUGH
+        return self._unused >= COST_S
 
 
 def _idle_s() -> float:

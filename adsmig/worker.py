@@ -57,8 +57,9 @@ log = logging.getLogger(__name__)
 CHANGED = (SourceChanged,)
 MOST_ALIGNED = 128 << 20
 """Bytes of a part that one thread copies; of larger ones, too few would be in flight."""
-SFTP_FIRST = 8
-"""Threads at first where each file takes several requests, one after the other, and a flush."""
+SFTP_FILES, SFTP_PARTS = 8, 1
+"""Threads at first over SFTP: each small file takes several requests, one after the other, and a
+flush; of those who write to one file, each waits for the others."""
 UNDELETED = "not deleted"
 """The kind of failure of an object that could not be removed."""
 
@@ -258,11 +259,11 @@ def abort_upload(job: Job, key: bytes, upload_id: str) -> None:
 
 def _crew_for(job: Job, *, parts: bool = False) -> Crew:
     """The process's threads; each keeps its connections from slice to slice.  Those for ``parts``
-    are others, unless their number is given: few do best at one file of an SFTP server.
+    are others, unless their number is given.
     """
     over_sftp = "sftp" in (job.src.scheme, job.dst.scheme if job.dst else "")
-    many = over_sftp and not parts and not job.threads
-    return _crew(job.threads_per_worker, SFTP_FIRST if many else FIRST)
+    first = (SFTP_PARTS if parts else SFTP_FILES) if over_sftp and not job.threads else FIRST
+    return _crew(job.threads_per_worker, first)
 
 
 @lru_cache(maxsize=2)

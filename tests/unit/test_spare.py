@@ -28,21 +28,26 @@ class Machine:
         self.nice += nice
 
 
-def test_one_processor_that_idles_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_unused_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, time = Machine(monkeypatch), spare.SpareTime()
     assert not time.enough()  # nobody can tell yet
-    machine.work(0.2, idle=0.2)
+    machine.work(0.5, idle=0.8)
     assert not time.enough()
-    machine.work(0.2, idle=0.2)
+    machine.work(0.5, idle=0.8)
     assert time.enough()
 
 
-def test_two_that_are_busy_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processors_that_are_busy_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, time = Machine(monkeypatch), spare.SpareTime()
+    for _ in range(100):
+        assert not time.enough()
+        machine.work(1, idle=0.6)
+
+
+def test_many_that_idle_are_used_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, time = Machine(monkeypatch), spare.SpareTime()
     time.enough()
-    machine.work(1, idle=0.5)
-    assert not time.enough()
-    machine.work(1, idle=0.9)
+    machine.work(0.1, idle=6)
     assert time.enough()
 
 
