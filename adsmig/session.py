@@ -82,7 +82,10 @@ def resume(job: Job, path: Path, output: Output) -> int:
     with Manifest(path) as manifest:
         if not manifest.unfinished_run():
             output.result(f"nothing to resume: the last run of job {job.id} came to its end")
-            return 0
+            if not manifest.failure_kinds(1):
+                return 0
+            _suggest_retry(job, manifest, output)
+            return 1
     return _run(job, path, output, _retry)
 
 
@@ -487,6 +490,11 @@ def _exit_code(
         output.note(f"interrupted{hint}")
         return INTERRUPTED
     if run.counts.failed and not job.dryrun:
-        verb = "compare these again" if job.command == "verify" else "try these again"
-        output.note(f"{verb} with: {program} retry {which}")
+        _suggest_retry(job, manifest, output)
     return 1 if run.counts.failed else 0
+
+
+def _suggest_retry(job: Job, manifest: Manifest, output: Output) -> None:
+    """Says what can be done about what is on record as failed."""
+    verb = "compare these again" if job.command == "verify" else "try these again"
+    output.note(f"{verb} with: {report.program()} retry {report.which(job, manifest)}")

@@ -640,6 +640,22 @@ def test_links_to_directories_are_skipped_and_recorded(
     assert (tmp_path / "links.txt").read_text() == f"{src}/dir\n{src}/sub/dir\n"
 
 
+def test_a_resume_that_finds_nothing_to_do_still_says_that_something_failed(
+    here: Here, tmp_path: Path
+) -> None:
+    make_tree(tmp_path / "src", 3, most=10)
+    (tmp_path / "dst" / "blocked").mkdir(parents=True)
+    (tmp_path / "src" / "blocked").write_bytes(b"a file here, a directory there")
+    line = ["--manifest", tmp_path / "m.db"]
+    here("cp", *line, tmp_path / "src/", tmp_path / "dst/", code=1)
+    said = here("resume", *line, code=1)
+    assert "nothing to resume" in said
+    assert "try these again with: adsmig retry" in said
+    (tmp_path / "dst" / "blocked").rmdir()
+    here("retry", *line)
+    assert "try these again" not in here("resume", *line)
+
+
 def test_a_retry_does_not_forget_the_links_that_were_recorded(here: Here, tmp_path: Path) -> None:
     src, record, manifest = put(tmp_path / "src", {}), tmp_path / "links.txt", tmp_path / "m.db"
     put(tmp_path / "other", {"x": b"x"})

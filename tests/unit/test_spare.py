@@ -54,5 +54,5 @@ def test_many_that_idle_are_used_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_work_of_low_priority_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, time = Machine(monkeypatch), spare.SpareTime()
     time.enough()
-    machine.work(1, nice=1)
+    machine.work(1, nice=1.5)
     assert time.enough()
