@@ -33,6 +33,10 @@ class Page(NamedTuple):
     truncated: bool
     token: str
     """Where to go on: a continuation token, or of version 1 the next marker, a full key."""
+    of_token: str = ""
+    """The token that the store was asked to go on from, as it says; '' if it does not."""
+    of_after: bytes = b""
+    """The key that it was asked to start after, as it stands there, perhaps encoded."""
 
 
 def parse(document: bytes, version: int = 2) -> Page:
@@ -82,7 +86,9 @@ def parse(document: bytes, version: int = 2) -> Page:
         if more == "true":  # kept as it is, even if it is no text
             last = _next_marker(entries, prefixes, _key(root, space + "NextMarker", encoded))
             token = last.decode("utf-8", "surrogateescape")
-    return Page(entries, prefixes, more == "true", token)
+    of_token = (root.findtext(space + "ContinuationToken") or "") if version == 2 else ""
+    of_after = _key(root, space + ("StartAfter" if version == 2 else "Marker"), False)
+    return Page(entries, prefixes, more == "true", token, of_token, of_after)
 
 
 Row = tuple[bytes, ...]

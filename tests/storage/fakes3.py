@@ -73,6 +73,12 @@ def listing_of(keys: Iterable[bytes]) -> Callable[[Request], Reply]:
         if more:
             items += f"<NextContinuationToken>{shown[-1].hex()}</NextContinuationToken>"
         text = f"<IsTruncated>{str(more).lower()}</IsTruncated><EncodingType>url</EncodingType>"
+        for name, tag in (
+            ("continuation-token", "ContinuationToken"),
+            ("start-after", "StartAfter"),
+        ):
+            if name in query:
+                text += f"<{tag}>{quote(query[name].encode('latin-1'))}</{tag}>"
         return Reply(200, f"<ListBucketResult>{text}{items}</ListBucketResult>".encode())
 
     return answer

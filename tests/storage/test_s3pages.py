@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from adsmig.errors import AdsmigError
 from adsmig.model import EVERYTHING, KeyRange
-from tests.storage.fakes3 import DROPPED, Answer, FakeS3, error, listing_of
+from adsmig.storage.s3pages import REQUESTS
+from tests.storage.fakes3 import DROPPED, Answer, FakeS3, Reply, Request, error, listing_of
 
 KEYS = [f"k{number:05d}".encode() for number in range(4500)]
 LISTS = listing_of(KEYS)
@@ -52,3 +54,50 @@ def test_a_page_that_is_refused_is_told_of() -> None:
         listed = server.storage().list(EVERYTHING)
         with pytest.raises(AdsmigError, match="InvalidAccessKeyId"):
             list(listed)
+
+
+# Pages that somebody on the way mixed up
+
+
+def other(**query: str) -> Answer:
+    """The page that is the answer to another request."""
+
+    def answer(request: Request) -> Reply:
+        kept = {name: request.query[name] for name in ("prefix", "max-keys")}
+        return LISTS(replace(request, query={**kept, **query}))
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        other(**{"continuation-token": KEYS[1002].hex()}),
+        other(**{"start-after": KEYS[1002].decode()}),
+    ],
+    ids=["from a token", "after a key"],
+)
+def test_a_page_that_begins_too_late_is_told_by_what_it_was_asked(answer: Answer) -> None:
+    """In order as it is, it would leave out keys in silence."""
+    with FakeS3(answer, answer, LISTS) as server:
+        listed = server.storage().list(KeyRange(KEYS[1000], closed=False))
+        assert [entry.key for entry in listed] == KEYS[1001:]
+    with FakeS3(answer, LISTS) as server:
+        assert [entry.key for entry in server.storage().list(EVERYTHING)] == KEYS
+
+
+def test_in_place_of_a_page_from_a_token_too() -> None:
+    with FakeS3(LISTS, LISTS, other(**{"continuation-token": KEYS[2002].hex()}), LISTS) as server:
+        assert [entry.key for entry in server.storage().list(EVERYTHING)] == KEYS
+
+
+def test_a_store_with_words_of_its_own_for_what_it_was_asked_is_believed() -> None:
+    def answer(request: Request) -> Reply:
+        reply = LISTS(request)
+        body = reply.body.replace(b"<StartAfter>", b"<StartAfter>my-")
+        return replace(reply, body=body.replace(b"<ContinuationToken>", b"<ContinuationToken>my-"))
+
+    with FakeS3(answer) as server:
+        listed = server.storage().list(KeyRange(KEYS[1000], closed=False))
+        assert [entry.key for entry in listed] == KEYS[1001:]
+        assert len(server.requests) == 4 + REQUESTS - 1
