@@ -1,0 +1,243 @@
+"""The kernel's requests, one by one, and our answers: a mounted directory, and its end.
+
+Why not a binding.  Measured on Linux 6.18 with two cores and an empty file system in Python: one
+stat took 180 µs through pyfuse3 3.5 (its loop is trio's), 100 µs through mfusepy 3.1 with threads
+and 25 µs through this.  Neither tells of interrupts in time, and mfusepy, which speaks of paths,
+cannot have a name lead to a new file when an object was replaced.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from adsmig.errors import AdsmigError
+from adsmig.mount import protocol as p
+
+log = logging.getLogger(__name__)
+
+Reply = list[Any]
+"""Buffers that are sent one behind the other."""
+Handler = Callable[["Request"], "bytes | Reply | Coroutine[Any, Any, bytes | Reply] | None"]
+"""Answers at once, or returns the work that will; None: nobody waits for an answer.  Raises OSError
+for what the caller is to be told."""
+
+
+class Request:
+    """One of the kernel's requests.  ``body`` is valid until the handler returns, no longer."""
+
+    __slots__ = ("body", "gid", "node", "opcode", "pid", "uid", "unique")
+
+    def __init__(self, head: tuple[int, ...], body: memoryview) -> None:
+        _, self.opcode, self.unique, self.node, self.uid, self.gid, self.pid, _, _ = head
+        self.body = body
+
+
+def mounted(directory: str, options: str) -> int:
+    """Mounts an empty connection on the directory; the file by which requests come.
+
+    fusermount3 does that, for root as for others, and hands the file over (its COMMFD).  Raises
+    AdsmigError saying what is missing.
+    """
+    if not os.path.exists("/dev/fuse"):
+        raise AdsmigError(
+            "no /dev/fuse here: load the kernel's module (modprobe fuse); in a container, start it"
+            " with --device /dev/fuse --cap-add SYS_ADMIN"
+        )
+    program = helper()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        done = subprocess.run(
+            [program, "-o", options, "--", directory],
+            env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno()), "LC_ALL": "C"},
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            said = done.stderr.strip().rpartition("\n")[2].removeprefix("fusermount3: ")
+            if "user_allow_other" in said:
+                said = "--allow-other needs the line user_allow_other in /etc/fuse.conf"
+            raise AdsmigError(f"cannot mount {directory}: {said or 'fusermount3 failed'}")
+        fds = array.array("i")
+        _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(fds.itemsize))
+        fds.frombytes(ancillary[0][2][: fds.itemsize])
+    return fds[0]
+
+
+def helper() -> str:
+    """The program that mounts; raises AdsmigError where it is not installed."""
+    found = shutil.which("fusermount3") or shutil.which("/usr/bin/fusermount3")
+    if not found:
+        raise AdsmigError("FUSE 3 is not installed: no fusermount3; apt-get install fuse3")
+    return found
+
+
+def unmount(directory: str, lazily: bool = False) -> str:
+    """Unmounts; why that was not possible, or ''.  ``lazily``: it vanishes even if it is in use."""
+    command = [helper(), "-u", *(["-z"] if lazily else []), "--", directory]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}
+    )
+    return done.stderr.strip() if done.returncode else ""
+
+
+class Channel:
+    """A connection to the kernel, served by the running loop until the directory is unmounted.
+
+    ``handlers`` are by opcode.  A request whose work takes longer than ``patience_s``, with
+    ``progress()``, a time of the monotonic clock, as long ago, is answered with EIO; one whose
+    process was interrupted, with EINTR.  The work itself goes on, so that nothing is half done, and
+    ``abandoned`` is told what came of it.
+    """
+
+    def __init__(
+        self, fd: int, handlers: dict[int, Handler], writing: bool, patience_s: float,
+        abandoned: Callable[[int, bytes | Reply], None], progress: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self.fd = fd
+        self._handlers = handlers
+        self._writing, self._patience_s = writing, patience_s
+        self._abandoned, self._progress = abandoned, progress
+        self._buffer = bytearray(p.MAX_WRITE + 8192)
+        self._view = memoryview(self._buffer)
+        self._waiting: dict[int, asyncio.Task[None]] = {}
+        self._work = set[asyncio.Task[Any]]()
+        self.closed = asyncio.Event()
+        """The directory is unmounted."""
+
+    def begin(self) -> None:
+        """Answers from now on."""
+        os.set_blocking(self.fd, False)
+        asyncio.get_running_loop().add_reader(self.fd, self._readable)
+
+    def close(self) -> None:
+        """No request is answered any more; what is under way goes on."""
+        if not self.closed.is_set():
+            asyncio.get_running_loop().remove_reader(self.fd)
+            os.close(self.fd)
+            self.closed.set()
+
+    def notify(self, message: bytes) -> None:
+        """Tells the kernel something, which may not want to know it."""
+        with contextlib.suppress(OSError):
+            os.write(self.fd, message)
+
+    def _readable(self) -> None:
+        for _ in range(64):
+            try:
+                size = os.readv(self.fd, [self._buffer])
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                if exc.errno == errno.ENODEV:
+                    self.close()
+                    return
+                if exc.errno in (errno.ENOENT, errno.EINTR):  # it was interrupted meanwhile
+                    continue
+                raise
+            head = p.HEADER.unpack_from(self._buffer)
+            self._serve(Request(head, self._view[p.HEADER.size : size]))
+            if self.closed.is_set():
+                return
+
+    def _serve(self, request: Request) -> None:
+        opcode, unique = request.opcode, request.unique
+        if opcode == p.INTERRUPT:
+            if task := self._waiting.get(p.number(request.body)):
+                task.cancel()
+            return
+        if opcode == p.INIT:
+            self._init(request)
+            return
+        handler = self._handlers.get(opcode)
+        if handler is None:
+            if opcode != p.DESTROY:
+                self._send(unique, p.reply(unique, 0, errno.ENOSYS))
+            return
+        try:
+            answer = handler(request)
+        except OSError as exc:
+            self._send(unique, p.reply(unique, 0, exc.errno or errno.EIO))
+            return
+        except Exception:
+            log.exception("internal error in an answer to request %d", opcode)
+            self._send(unique, p.reply(unique, 0, errno.EIO))
+            return
+        if answer is None:
+            return
+        if isinstance(answer, (bytes, list)):
+            self.answer(unique, answer)
+            return
+        work = asyncio.ensure_future(answer)
+        self._work.add(work)
+        work.add_done_callback(self._work.discard)
+        self._waiting[unique] = asyncio.ensure_future(self._wait(opcode, unique, work))
+
+    def _init(self, request: Request) -> None:
+        asked = p.init_of(request.body)
+        if asked is None:  # a newer one, which then asks for ours
+            answer = p.init_reply(p.VERSION[1], 0, self._writing)
+        else:
+            answer = p.init_reply(*asked, self._writing)
+        self.answer(request.unique, answer)
+
+    async def _wait(self, opcode: int, unique: int, work: asyncio.Task[bytes | Reply]) -> None:
+        began = time.monotonic()
+        try:
+            while not work.done():
+                await asyncio.wait([work], timeout=self._patience_s / 4)
+                idle = time.monotonic() - max(self._progress(), began)
+                if not work.done() and idle > self._patience_s:
+                    raise TimeoutError
+            self.answer(unique, work.result())
+            return
+        except asyncio.CancelledError:
+            error = errno.EINTR
+        except TimeoutError:
+            error = errno.EIO
+            log.warning("the store does not answer; request %d fails", opcode)
+        except OSError as exc:
+            error = exc.errno or errno.EIO
+        except Exception:
+            log.exception("internal error in the work for request %d", opcode)
+            error = errno.EIO
+        finally:
+            self._waiting.pop(unique, None)
+        if not work.done():
+            work.add_done_callback(lambda done: self._late(opcode, done))
+        self._send(unique, p.reply(unique, 0, error))
+
+    def _late(self, opcode: int, work: asyncio.Task[bytes | Reply]) -> None:
+        """The work is done, and nobody waits for its answer any more."""
+        if work.cancelled():
+            return
+        if exc := work.exception():
+            log.info("nobody waited for request %d, which failed: %s", opcode, exc)
+        else:
+            self._abandoned(opcode, work.result())
+
+    def answer(self, unique: int, parts: bytes | Reply) -> None:
+        """Sends an answer."""
+        if isinstance(parts, bytes):
+            self._send(unique, p.reply(unique, len(parts)), parts)
+        else:
+            self._send(unique, p.reply(unique, sum(map(len, parts))), *parts)
+
+    def _send(self, unique: int, *parts: Any) -> None:
+        try:
+            os.writev(self.fd, parts)
+        except OSError as exc:
+            # Nobody waits for it any more, or nothing is mounted.
+            if exc.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF):
+                log.warning("the kernel does not take an answer: %s", exc.strerror)
