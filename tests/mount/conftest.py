@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,15 +31,15 @@ def store(request: pytest.FixtureRequest) -> Server:
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[MountFactory]:
-    """``mount(url, *options, **environment)`` mounts it, in a directory of its own."""
+    """``mount(url, *options)`` mounts it, in a directory of its own; see Mount for more."""
     with ExitStack() as stack:
+        numbers = count()
 
-        def make(url: str, *options: object, **environment: str) -> Mount:
-            number = sum(one.name.startswith("mnt") for one in tmp_path.iterdir())
-            one = stack.enter_context(
-                Mount(url, tmp_path / f"mnt{number}", *options, **environment)
-            )
-            one.start()
+        def make(url: str, *options: object, start: bool = True, **more: Any) -> Mount:
+            path = tmp_path / f"mnt{next(numbers)}"
+            one = stack.enter_context(Mount(url, path, *options, **more))
+            if start:
+                one.start()
             return one
 
         yield make

@@ -48,10 +48,12 @@ class Mount:
     Leaving kills what still runs of it, and takes the mount away.
     """
 
-    def __init__(self, url: str, path: Path, *options: object, **environment: str) -> None:
+    def __init__(
+        self, url: str, path: Path, *options: object, cache: Path | None = None, **environment: str
+    ) -> None:
         """Mounts nothing yet; `path` is made, and a cache directory beside it."""
         self.url, self.path, self.options = url, path, [*map(str, options)]
-        self.cache = path.with_name(f"{path.name}.cache")
+        self.cache = cache or path.with_name(f"{path.name}.cache")
         self.said = ""
         """All that the commands have printed."""
         self._mark = uuid4().hex
@@ -71,13 +73,17 @@ class Mount:
         self.kill()
         self.detach()
 
-    def start(self, code: int = 0) -> str:
+    def start(self, code: int | tuple[int, ...] = 0) -> str:
         """Mounts it; what the command said."""
-        words = ["mount", self.url, str(self.path), "--cache-dir", str(self.cache), *self.options]
-        return self._run(words, code)
+        return self._run(self.command(), code)
 
-    def stop(self, code: int = 0) -> str:
-        """``adsmig umount``; what it said.  Once it has returned, no process is left."""
+    def command(self) -> list[str]:
+        """The words of ``adsmig mount``."""
+        cache = ["--cache-dir", str(self.cache)]
+        return ["mount", self.url, str(self.path), *cache, *self.options]
+
+    def stop(self, code: int | tuple[int, ...] = 0) -> str:
+        """``adsmig umount``; what it said.  If it could do it, no process is left."""
         said = self._run(["umount", str(self.path)], code)
         if code == 0:
             assert not self.mounted()
@@ -125,7 +131,18 @@ class Mount:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
         return any(line.split()[4] == str(self.path) for line in lines)
 
-    def _run(self, words: list[str], code: int) -> str:
+    def popen(self) -> subprocess.Popen[str]:
+        """``adsmig mount``, not waited for."""
+        return subprocess.Popen(
+            [*PROGRAM, *self.command()],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def _run(self, words: list[str], code: int | tuple[int, ...]) -> str:
         done = subprocess.run(
             [*PROGRAM, *words],
             env=self._environment,
@@ -137,7 +154,8 @@ class Mount:
         said = done.stdout + done.stderr
         self.said += said
         assert "Traceback" not in said, said
-        assert done.returncode == code, f"{words[0]} gave {done.returncode}: {said}"
+        codes = code if isinstance(code, tuple) else (code,)
+        assert done.returncode in codes, f"{words[0]} gave {done.returncode}: {said}"
         return said
 
 
@@ -147,20 +165,21 @@ def only_line(said: str) -> str:
     return said
 
 
-def contents(server: Server, bucket: str, prefix: str = "") -> dict[str, bytes]:
-    """What the store itself holds; without the markers of directories."""
-    client = server.client()
-    return {
-        item["Key"]: client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
-        for item in objects(server, bucket, prefix)
-        if not item["Key"].endswith("/")
-    }
+def contents(server: Server, bucket: str, markers: bool = False) -> dict[str, bytes]:
+    """What the store itself holds; of keys that end in a slash, with ``markers``, those with
+    content.
+    """
+    client, found = server.client(), {}
+    for item in objects(server, bucket):
+        key = item["Key"]
+        if not key.endswith("/") or (markers and item["Size"]):
+            found[key] = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return found
 
 
-def objects(server: Server, bucket: str, prefix: str = "") -> Iterator[dict[str, Any]]:
+def objects(server: Server, bucket: str) -> Iterator[dict[str, Any]]:
     """As the store lists them."""
-    pages = server.client().get_paginator("list_objects_v2")
-    for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+    for page in server.client().get_paginator("list_objects_v2").paginate(Bucket=bucket):
         yield from page.get("Contents", [])
 
 
