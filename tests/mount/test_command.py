@@ -1,4 +1,4 @@
-"""``adsmig mount`` and ``umount``: what they answer, what a mount shows, and what stays a secret."""
+"""``adsmig mount`` and ``umount``: what they answer, what is shown, and what stays a secret."""
 
 from __future__ import annotations
 

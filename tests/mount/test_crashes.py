@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -42,9 +43,10 @@ def promised(name):
     say("is", name, hashlib.sha256(names[name]).hexdigest())
 
 number = 0
+kinds = ["new", "new", "again", "change", "rename", "remove"]
 while True:
     number += 1
-    kind = chance.choice(["new", "new", "again", "change", "rename", "remove"] if names else ["new"])
+    kind = chance.choice(kinds) if names else "new"
     content = chance.randbytes(chance.choice([0, 100, 5000, 300_000, 300_000, 6_000_000]))
     name = f"f{number}" if kind == "new" else chance.choice(list(names))
     digest = hashlib.sha256(content).hexdigest()
@@ -198,10 +200,8 @@ def test_sigterm_stores_what_is_dirty_and_unmounts(
     os.fsync(fds[2])
     at.signal(signal.SIGTERM)
     for fd in fds:
-        try:
+        with contextlib.suppress(OSError):  # nobody is behind it any more
             os.close(fd)
-        except OSError:  # nobody is behind it any more
-            pass
     assert not at.mounted()
     assert contents(seaweedfs, name) == {
         "closed": b"closed",

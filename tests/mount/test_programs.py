@@ -101,9 +101,7 @@ def test_a_clone_is_whole_and_clean(
     at.stop()
 
 
-def test_an_unpacked_archive_is_what_was_packed(
-    at: Mount, project: Path, tmp_path: Path
-) -> None:
+def test_an_unpacked_archive_is_what_was_packed(at: Mount, project: Path, tmp_path: Path) -> None:
     archive = tmp_path / "project.tar"
     run("tar", "-C", project, "-cf", archive, ".")
     run("tar", "-C", at.path, "-xpf", archive)
