@@ -102,12 +102,12 @@ class Channel:
     """
 
     def __init__(
-        self, fd: int, handlers: dict[int, Handler], writing: bool, patience_s: float,
+        self, fd: int, handlers: dict[int, Handler], patience_s: float,
         abandoned: Callable[[int, bytes | Reply], None], progress: Callable[[], float],
     ) -> None:  # fmt: skip
         self.fd = fd
         self._handlers = handlers
-        self._writing, self._patience_s = writing, patience_s
+        self._patience_s = patience_s
         self._abandoned, self._progress = abandoned, progress
         self._buffer = bytearray(p.MAX_WRITE + 8192)
         self._view = memoryview(self._buffer)
@@ -187,9 +187,9 @@ class Channel:
     def _init(self, request: Request) -> None:
         asked = p.init_of(request.body)
         if asked is None:  # a newer one, which then asks for ours
-            answer = p.init_reply(p.VERSION[1], 0, self._writing)
+            answer = p.init_reply(p.VERSION[1], 0)
         else:
-            answer = p.init_reply(*asked, self._writing)
+            answer = p.init_reply(*asked)
         self.answer(request.unique, answer)
 
     async def _wait(self, opcode: int, unique: int, work: asyncio.Task[bytes | Reply]) -> None:

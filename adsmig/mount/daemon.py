@@ -108,7 +108,7 @@ def mount(plan: Plan, foreground: bool, level: int) -> list[str]:
     if foreground:
         return _serve(plan, word, lambda lines: print("\n".join(["mounted", *lines]), flush=True))
     reading, writing = os.pipe()
-    if os.fork():
+    if child := os.fork():
         os.close(writing)
         os.close(held)
         with open(reading, encoding="utf-8") as pipe:
@@ -117,6 +117,7 @@ def mount(plan: Plan, foreground: bool, level: int) -> list[str]:
             raise AdsmigError(f"the mount ended before it began; see {word.log}")
         facts = json.loads(said)
         if "error" in facts:
+            os.waitpid(child, 0)  # then nothing is held any more
             raise (UsageError if facts["code"] == 2 else AdsmigError)(facts["error"])
         lines: list[str] = facts["lines"]
         return lines
@@ -161,7 +162,10 @@ def _serve(plan: Plan, word: Word, ready: Callable[[list[str]], None]) -> list[s
     if plan.job.bwlimit_mbps:
         limits = Limits.create(bwlimit_mbps=plan.job.bwlimit_mbps)
     storage = S3Storage(plan.job.src, plan.job, destination=not plan.read_only)
-    storage.prepare()
+    try:
+        storage.prepare()
+    except AdsmigError as exc:
+        raise AdsmigError(f"cannot mount {plan.job.src}: {exc}") from exc
     place = _cache_place(plan)
     drafts = place / "dirty"
     drafts.mkdir(exist_ok=True, mode=0o700)
@@ -215,7 +219,7 @@ async def _run(
     fd = channel.mounted(plan.directory, ",".join(options))
     patience_s = plan.job.read_timeout_s
     served = Channel(
-        fd, system.handlers(writing), writing, patience_s, system.abandoned,
+        fd, system.handlers(writing), patience_s, system.abandoned,
         lambda: store.progress,
     )  # fmt: skip
     stop = asyncio.Event()

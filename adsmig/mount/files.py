@@ -343,22 +343,23 @@ class Files:
         draft = node.draft
         if not draft or not draft.dirty or node.gone:
             return
-        if draft.written_ns:
+        natural = bool(draft.written_ns)
+        if natural:
             node.meta = replace(node.meta, mtime_ns=draft.written_ns)
-            draft.written_ns = 0
         meta = node.meta
         try:
             if draft.sent and not draft.upload:
                 await self._fetch_back(node, draft)
             if draft.upload or self._sending.get(draft) or draft.size > SINGLE:
                 entry = await self._finish(node, draft)
-                entry, node.meta = await self._restated(draft, entry, meta)
+                entry, node.meta = await self._restated(draft, entry, meta, natural)
             else:
                 entry = await self.store.run(self.store.write, node.key, draft.fd, draft.size, meta)
         except OSError as exc:
             self.unsaved[node] = exc.strerror or str(exc)
             raise
         self.unsaved.pop(node, None)
+        draft.written_ns = 0
         if draft.sent:
             # It is not here any more; whoever reads it, reads the object.
             node.draft = None
@@ -369,18 +370,16 @@ class Files:
         self._sending.pop(draft, None)
         self._stored(node, entry)
 
-    async def _restated(self, draft: Draft, entry: Entry, meta: Meta) -> tuple[Entry, Meta]:
-        """The object with its metadata: what it began with, if it is as good; its time may be
-        any between the first byte and the last.
+    async def _restated(
+        self, draft: Draft, entry: Entry, meta: Meta, natural: bool
+    ) -> tuple[Entry, Meta]:
+        """The object with its metadata: what its upload was opened with, if that is as good.  Where
+        nobody chose a time (``natural``), that of the first bytes is as good as that of the last.
         """
         begun = draft.begun
-        if begun.mtime_ns and meta.mtime_ns:
-            natural = begun.mtime_ns <= meta.mtime_ns <= time.time_ns()
-            if natural and replace(meta, mtime_ns=begun.mtime_ns) == begun:
-                return entry, begun
-        if meta != begun:
-            entry = await self.store.run(self.store.copy, entry, entry.key, meta)
-        return entry, meta
+        if meta == begun or (natural and replace(meta, mtime_ns=begun.mtime_ns) == begun):
+            return entry, begun
+        return await self.store.run(self.store.copy, entry, entry.key, meta), meta
 
     def _stored(self, node: Node, entry: Entry) -> None:
         node.entry = entry

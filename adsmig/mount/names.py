@@ -5,6 +5,7 @@ A key's parts lie between its slashes.  Nearly all are their own names.  The oth
 
 ====================  ====================================================
 ``.adsmig~empty``      nothing between two slashes, as in ``a//b``
+``.adsmig~content``    what is stored under the key of its directory, ``a/``
 ``.adsmig~dot``        ``.``, and ``.adsmig~dotdot`` for ``..``
 ``.adsmig~file~NAME``  an object ``NAME`` beside objects below ``NAME/``
 ``.adsmig~x~NAME``     ``NAME`` with what no name can hold as ``%XX``, or one that begins with
@@ -22,7 +23,8 @@ LONGEST = 255
 """Bytes of a name; NAME_MAX of Linux."""
 MARK = b".adsmig~"
 _WORDS = {b"": b"empty", b".": b"dot", b"..": b"dotdot"}
-_PARTS = {MARK + word: part for part, word in _WORDS.items()}
+CONTENT = MARK + b"content"
+_PARTS = {MARK + word: part for part, word in _WORDS.items()} | {CONTENT: b""}
 _BAD = re.compile(rb"[\x00%]")
 _ESCAPE = re.compile(rb"%([0-9A-F]{2})")
 

@@ -24,11 +24,13 @@ FSYNCDIR, CREATE, INTERRUPT, DESTROY = 30, 35, 36, 38
 BATCH_FORGET, READDIRPLUS, RENAME2 = 42, 44, 45
 
 _ASYNC_READ, _BIG_WRITES, _DO_READDIRPLUS, _READDIRPLUS_AUTO = 1 << 0, 1 << 5, 1 << 13, 1 << 14
-_ASYNC_DIO, _WRITEBACK_CACHE, _PARALLEL_DIROPS, _MAX_PAGES = 1 << 15, 1 << 16, 1 << 18, 1 << 22
+_ASYNC_DIO, _PARALLEL_DIROPS, _MAX_PAGES = 1 << 15, 1 << 18, 1 << 22
 _WANTED = (
     _ASYNC_READ | _BIG_WRITES | _DO_READDIRPLUS | _READDIRPLUS_AUTO | _ASYNC_DIO
-    | _WRITEBACK_CACHE | _PARALLEL_DIROPS | _MAX_PAGES
+    | _PARALLEL_DIROPS | _MAX_PAGES
 )  # fmt: skip
+"""Not the kernel's cache of what is to be written: with that, it believes no size and no time of a
+file but its own, and those that it is told first, when metadata need not be known yet."""
 
 MODE, UID, GID, SIZE, ATIME, MTIME, ATIME_NOW, MTIME_NOW = 1, 2, 4, 8, 16, 32, 128, 256
 """What a SETATTR sets."""
@@ -97,12 +99,11 @@ def init_of(body: memoryview) -> tuple[int, int] | None:
     return (minor, flags) if major == VERSION[0] else None
 
 
-def init_reply(minor: int, flags: int, writing: bool) -> bytes:
-    """What we can do; ``writing``: the kernel may keep back what is written."""
-    wanted = _WANTED if writing else _WANTED & ~_WRITEBACK_CACHE
+def init_reply(minor: int, flags: int) -> bytes:
+    """What we can do, of what the kernel can."""
     pages = MAX_WRITE // 4096
     return _INIT.pack(
-        VERSION[0], min(minor, VERSION[1]), MAX_READAHEAD, wanted & flags, 64, 48, MAX_WRITE, 1,
+        VERSION[0], min(minor, VERSION[1]), MAX_READAHEAD, _WANTED & flags, 64, 48, MAX_WRITE, 1,
         pages, 0, 0, 0, 0,
     )  # fmt: skip
 

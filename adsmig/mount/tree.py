@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from adsmig.model import Entry
-from adsmig.mount.names import LONGEST, part_of, spelled
+from adsmig.mount.names import CONTENT, LONGEST, part_of, spelled
 from adsmig.mount.nodes import FRESH_S, Directory, Node, Nodes
 from adsmig.mount.store import Store, may_be_link, target_of
 
@@ -312,6 +312,8 @@ def named(directory: Directory, rows: list[tuple[bytes, Entry | None]]) -> Itera
             yield spelled(part), part, None
         elif not part:
             directory.marked = entry.etag != ""
+            if entry.size:
+                yield CONTENT, part, entry
         else:
             yield spelled(part, part in directories), part, entry
 
