@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from tests.conftest import BucketFactory
 from tests.mount.conftest import MountFactory
 from tests.mount.mounts import contents, error_of, put
-from tests.servers import Moto, Server
+from tests.servers import Moto, SeaweedFS, Server
 
 ODD = [
     " blank ",
@@ -58,11 +58,13 @@ def test_odd_names_are_the_keys_of_the_same_names(
     store: Server, bucket: BucketFactory, mount: MountFactory
 ) -> None:
     name = bucket(store)
-    there = {f"there/{key}": key.encode() for key in ODD}
+    # SeaweedFS makes it a slash.
+    odd = [key for key in ODD if "\\" not in key or not isinstance(store, SeaweedFS)]
+    there = {f"there/{key}": key.encode() for key in odd}
     put(store, name, there)
     at = mount(store.url(name))
-    assert set(os.listdir(at.path / "there")) == set(ODD)
-    for key in ODD:
+    assert set(os.listdir(at.path / "there")) == set(odd)
+    for key in odd:
         assert (at.path / "there" / key).read_bytes() == key.encode()
         (at.path / key).mkdir()
         (at.path / key / key).write_bytes(key.encode())
@@ -70,7 +72,7 @@ def test_odd_names_are_the_keys_of_the_same_names(
     assert os.listdir(at.path / "there") == []
     at.stop()
     found = contents(store, name)
-    assert found == {f"{key}/{last}": key.encode() for key in ODD for last in (key, "moved")}
+    assert found == {f"{key}/{last}": key.encode() for key in odd for last in (key, "moved")}
 
 
 @pytest.fixture(params=["seaweedfs", "minio", "moto"])
