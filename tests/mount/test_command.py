@@ -73,8 +73,8 @@ def test_what_cannot_be_mounted_is_one_line(
     name = bucket(seaweedfs)
     wrong = seaweedfs.url(name).replace(seaweedfs.secret_key, "another")
     for url, word in (
-        (seaweedfs.url("no-such-bucket"), "no-such-bucket"),
-        (wrong, name),
+        (seaweedfs.url("no-such-bucket"), "no such bucket"),
+        (wrong, "credentials"),
         (f"s3://{seaweedfs.access_key}:{seaweedfs.secret_key}@127.0.0.1:1/b/", "127.0.0.1:1"),
         (str(tmp_path), "store"),
         ("s3://a:b@", ""),

@@ -58,7 +58,7 @@ def test_odd_names_are_the_keys_of_the_same_names(
     store: Server, bucket: BucketFactory, mount: MountFactory
 ) -> None:
     name = bucket(store)
-    # SeaweedFS takes a backslash for a slash.
+    # SeaweedFS makes it a slash.
     odd = [key for key in ODD if "\\" not in key or not isinstance(store, SeaweedFS)]
     there = {f"there/{key}": key.encode() for key in odd}
     put(store, name, there)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -114,29 +115,35 @@ def test_a_server_that_is_gone_is_an_error_in_time(
     stopped: Callable[[Server], Iterator[None]],
 ) -> None:
     name = bucket(minio)
-    put(minio, name, {"dir/small": b"content", "dir/large": NOISE * 8, "dir/changed": NOISE})
+    there = {"dir/small": b"content", "dir/large": NOISE * 8, "dir/changed": NOISE, "other/x": b""}
+    put(minio, name, there)
     at = mount(minio.url(name), *IMPATIENT)
     large = os.open(at.path / "dir" / "large", os.O_RDONLY)
     changed = os.open(at.path / "dir" / "changed", os.O_RDWR)
     os.pwrite(changed, b"other", 1000)
     with stopped(minio):
-        assert error_of(lambda: read_all(large)) in GONE
-        assert error_of(lambda: (at.path / "dir" / "small").read_bytes()) in GONE
-        assert error_of(lambda: (at.path / "dir" / "new").write_bytes(b"x")) in GONE
-        assert error_of(lambda: os.fsync(changed)) in GONE
-        assert error_of(lambda: (at.path / "newdir").mkdir()) in GONE
-        assert error_of(lambda: os.rename(at.path / "dir" / "small", at.path / "moved")) in GONE
+        calls: list[Callable[[], object]] = [
+            lambda: read_all(large),
+            lambda: (at.path / "dir" / "small").read_bytes(),
+            lambda: (at.path / "other" / "new").write_bytes(b"x"),
+            lambda: os.fsync(changed),
+            lambda: (at.path / "newdir").mkdir(),
+            lambda: os.rename(at.path / "dir" / "small", at.path / "dir" / "moved"),
+        ]
+        with ThreadPoolExecutor(len(calls)) as pool:
+            errors = list(pool.map(error_of, calls))
+        assert set(errors) <= set(GONE)
     # And it is as it was, once there is a server again.
     until(lambda: worked(lambda: (at.path / "dir" / "small").read_bytes() == b"content"))
     assert read_all(large) == NOISE * 8
     os.fsync(changed)
     os.close(large)
     os.close(changed)
-    (at.path / "dir" / "new").write_bytes(b"y")
+    (at.path / "other" / "new").write_bytes(b"y")
     at.stop()
     stored = contents(minio, name)
     assert stored["dir/changed"] == NOISE[:1000] + b"other" + NOISE[1005:]
-    assert stored["dir/new"] == b"y"
+    assert stored["other/new"] == b"y"
     assert stored["dir/small"] == b"content"
 
 
@@ -167,21 +174,20 @@ def test_who_waits_for_a_silent_server_can_be_stopped(
     local.write_bytes(NOISE)
     put(seaweedfs, name, {"file": NOISE * 4, "dir/other": b"content"})
     at = mount(seaweedfs.url(name), *PATIENT)
+    commands = [
+        ("cat", at.path / "file"),
+        ("ls", "-l", at.path / "dir"),
+        ("cp", local, at.path / "new"),
+        ("mkdir", at.path / "newdir"),
+    ]
     with silent(seaweedfs):
-        waiting = [
-            subprocess.Popen([*words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            for words in (
-                ("cat", at.path / "file"),
-                ("ls", "-l", at.path / "dir"),
-                ("cp", local, at.path / "new"),
-                ("mkdir", at.path / "newdir"),
-            )
-        ]
-        for one in waiting:
-            until(lambda one=one: in_fuse(one))
-            one.send_signal(number)
-        for one in waiting:
-            assert one.wait(LIMIT_S) == -number
+        for words in commands:  # one by one: some hold a lock of the kernel's that others need
+            with subprocess.Popen(
+                words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ) as one:
+                until(lambda one=one: in_fuse(one))
+                one.send_signal(number)
+                assert one.wait(LIMIT_S) == -number
     assert (at.path / "file").read_bytes() == NOISE * 4
     assert (at.path / "dir" / "other").read_bytes() == b"content"
     at.stop()
@@ -248,7 +254,10 @@ def test_who_is_not_allowed_any_more_is_told_so(
         front.refuses = False
         assert (at.path / "other").read_bytes() == b"content"
         at.stop()
-    assert contents(minio, name) == {"file": b"content", "other": b"content"}
+    stored = contents(minio, name)
+    # What a close has failed to store may be stored later; nothing else has changed.
+    assert stored.pop("new", b"x") == b"x"
+    assert stored == {"file": b"content", "other": b"content"}
 
 
 @pytest.fixture
