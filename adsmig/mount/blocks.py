@@ -44,7 +44,9 @@ class Blocks:
     def __init__(self, directory: Path, most: int) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._directory = directory
-        self._segment = max(min(_MOST_SEGMENT, most // 16), 1 << 16)
+        disk = os.statvfs(directory)
+        room = min(most, disk.f_blocks * disk.f_frsize)
+        self._segment = max(min(_MOST_SEGMENT, room // 16), 1 << 16)
         self._most = most
         self._lock = threading.Lock()
         self._where: dict[bytes, tuple[int, int, int]] = {}
@@ -106,11 +108,24 @@ class Blocks:
             try:
                 written = os.pwritev(fd, [head, data], at)
             except OSError as exc:
-                log.info("nothing more is kept in the cache: %s", exc.strerror)
-                self._begin(self._newest + 1)
+                log.info("the cache begins anew: %s", exc.strerror)
+                self._drop()
                 return
             if written == len(head) + len(data):
                 self._where[name] = segment, at + len(head), len(data)
+
+    def drop(self) -> None:
+        """Forgets all, for the room is needed."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        newest = self._newest
+        while self._files:
+            self._drop_oldest()
+        self._where.clear()
+        self._unproven.clear()
+        self._begin(newest + 1)
 
     def _again(self, name: bytes, found: tuple[int, int, int]) -> None:
         segment, at, length = found
@@ -137,21 +152,28 @@ class Blocks:
 
     def _begin(self, number: int) -> None:
         """Opens the next segment, and makes room for it."""
-        total = sum(self._sizes.values())
-        while self._files and total + self._segment > self._most:
-            oldest = min(self._files)
-            total -= self._sizes.pop(oldest)
-            os.close(self._files.pop(oldest))
-            with contextlib.suppress(OSError):
-                os.unlink(self._directory / f"{oldest:012d}")
-            gone = [name for name, (segment, _, _) in self._where.items() if segment == oldest]
-            for name in gone:
-                del self._where[name]
-                self._unproven.pop(name, None)
+        disk = os.statvfs(self._directory)
+        free = disk.f_bavail * disk.f_frsize
+        while self._files and (
+            sum(self._sizes.values()) + self._segment > self._most or free < 2 * self._segment
+        ):
+            free += self._drop_oldest()
         path = self._directory / f"{number:012d}"
         self._files[number] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         self._sizes[number] = 0
         self._newest = number
+
+    def _drop_oldest(self) -> int:
+        """Removes the oldest segment; its size."""
+        oldest = min(self._files)
+        os.close(self._files.pop(oldest))
+        with contextlib.suppress(OSError):
+            os.unlink(self._directory / f"{oldest:012d}")
+        gone = [name for name, (segment, _, _) in self._where.items() if segment == oldest]
+        for name in gone:
+            del self._where[name]
+            self._unproven.pop(name, None)
+        return self._sizes.pop(oldest)
 
     def _load(self) -> None:
         """Finds out what an earlier mount left."""

@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 
 from adsmig.model import Entry, Meta
-from adsmig.mount.draft import Draft
 from adsmig.mount.files import Files
 from adsmig.mount.names import LONGEST, MARK, part_of
 from adsmig.mount.nodes import Directory, Node, forget_listing, note_listing
@@ -38,7 +37,7 @@ class Changes:
         node = self.tree.nodes.make(directory, name, part, stat.S_IFREG)
         node.learn(Meta(time.time_ns(), mode & 0o777, uid, gid))
         try:
-            node.draft = Draft(self.files.drafts, None)
+            node.draft = self.files.new_draft(None)
             self.files.touch(node, node.draft)
         except OSError:
             self.tree.nodes.detach(node)

@@ -185,12 +185,9 @@ class Channel:
         self._waiting[unique] = asyncio.ensure_future(self._wait(opcode, unique, work))
 
     def _init(self, request: Request) -> None:
-        asked = p.init_of(request.body)
-        if asked is None:  # a newer one, which then asks for ours
-            answer = p.init_reply(p.VERSION[1], 0)
-        else:
-            answer = p.init_reply(*asked)
-        self.answer(request.unique, answer)
+        # A newer kernel then asks for our version.
+        asked = p.init_of(request.body) or (p.VERSION[1], 0)
+        self.answer(request.unique, p.init_reply(*asked))
 
     async def _wait(self, opcode: int, unique: int, work: asyncio.Task[bytes | Reply]) -> None:
         began = time.monotonic()

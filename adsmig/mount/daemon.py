@@ -76,6 +76,14 @@ class Word:
             return None
         return fd
 
+    def is_of_the_dead(self) -> bool:
+        """Whether there was a mount that was killed."""
+        held = self.hold()
+        if held is None:
+            return False
+        os.close(held)
+        return self.read().get("ended") is False
+
     def wait(self) -> None:
         """Returns when no mount lives."""
         with contextlib.suppress(FileNotFoundError), open(self._lock, "rb") as file:
@@ -305,7 +313,9 @@ def place_of(directory: str) -> str:
 
 
 def check_directory(directory: str) -> None:
-    """Raises UsageError for what cannot be mounted on."""
+    """Raises UsageError for what cannot be mounted on; takes a mount away that was killed."""
+    if is_mounted(directory) and Word(directory).is_of_the_dead():
+        channel.unmount(directory, lazily=True)
     if is_mounted(directory):
         raise UsageError(f"{directory} is mounted already: adsmig umount {directory}")
     try:
@@ -333,8 +343,9 @@ def umount(directory: str) -> Sequence[str]:
         if not facts:
             raise UsageError(f"{directory} was not mounted by adsmig, or by another user")
         if why := channel.unmount(directory, lazily=not lives):
-            hint = f"see who uses it: fuser -vm {directory}" if "busy" in why else why
-            raise AdsmigError(f"cannot unmount {directory}: {hint}")
+            if "busy" in why:
+                why = f"it is in use; see who uses it: fuser -vm {directory}"
+            raise AdsmigError(f"cannot unmount {directory}: {why}")
     elif not lives:
         raise UsageError(f"nothing is mounted on {directory}")
     if not lives:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import stat
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from adsmig.model import Entry, Meta
 from adsmig.mount.blocks import BLOCK, version_of
@@ -20,6 +22,7 @@ from adsmig.mount.store import PART, SINGLE, Store
 from adsmig.mount.tree import Tree
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LOCAL = 256 << 20
 """Bytes of a file that stay here while it is written from its beginning to its end."""
@@ -149,8 +152,22 @@ class Files:
     def draft_of(self, node: Node) -> Draft | None:
         """The file's draft, if it need not be fetched for that."""
         if node.draft is None and node.size == 0:
-            node.draft = Draft(self.drafts, node.entry)
+            node.draft = self.new_draft(node.entry)
         return node.draft
+
+    def new_draft(self, base: Entry | None) -> Draft:
+        """A draft of nothing yet."""
+        return self._with_room(lambda: Draft(self.drafts, base))
+
+    def _with_room(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns; what was kept for reading makes room for what is written."""
+        try:
+            return work()
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC:
+                raise
+            self.reader.drop()
+            return work()
 
     async def fetched(self, node: Node, upto: int | None = None) -> Draft:
         """The draft of a file, with all of its content, or ``upto`` bytes; under its lock."""
@@ -160,7 +177,7 @@ class Files:
         assert entry
         if not node.known:
             await self.tree.learn(node)
-        draft = Draft(self.drafts, entry)
+        draft = self.new_draft(entry)
         try:
             await self._fill(draft, entry, min(entry.size, entry.size if upto is None else upto))
         except BaseException:
@@ -177,13 +194,13 @@ class Files:
             ahead = min(start + 2 * count, size) - start
             parts = await self.reader.read(entry, version, start, min(count, ahead))
             for part in parts:
-                draft.write(start, part)
+                self._with_room(partial(draft.write, start, part))
                 start += len(part)
 
     def touch(self, node: Node, draft: Draft) -> None:
         """Something of it is about to change: the journal has to tell first."""
         if not draft.dirty and not node.gone:
-            draft.note(node.key, node.meta)
+            self._with_room(lambda: draft.note(node.key, node.meta))
             draft.dirty = True
 
     def write(self, handle: Handle, start: int, data: memoryview) -> int | Coroutine[Any, Any, int]:
@@ -198,7 +215,7 @@ class Files:
 
     def _put(self, node: Node, draft: Draft, start: int, data: bytes | memoryview) -> None:
         self.touch(node, draft)
-        draft.write(start, data)
+        self._with_room(lambda: draft.write(start, data))
         draft.written_ns = time.time_ns()
 
     async def _write_later(self, node: Node, start: int, data: bytes) -> int:

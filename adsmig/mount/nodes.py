@@ -114,7 +114,7 @@ class Node:
             mode = 0o777
         elif mode is None:
             mode = defaults.directory_mode if self.is_directory else defaults.file_mode
-        mtime_ns = self.draft and self.draft.written_ns or meta.mtime_ns
+        mtime_ns = (self.draft and self.draft.written_ns) or meta.mtime_ns
         if mtime_ns is None:
             mtime_ns = self.entry.stored_ns if self.entry else 0
         if self.is_local:

@@ -81,6 +81,10 @@ class Reader:
                 await asyncio.shield(future)
         return parts
 
+    def drop(self) -> None:
+        """Gives back the room of all that was kept."""
+        self._blocks.drop()
+
     def look_ahead(self, sight: Sight, entry: Entry, version: bytes, start: int, size: int) -> None:
         """Takes note of what is being read, and asks for what may be next."""
         near = abs(start - sight.at) <= BLOCK
