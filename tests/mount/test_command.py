@@ -74,7 +74,7 @@ def test_what_cannot_be_mounted_is_one_line(
     wrong = seaweedfs.url(name).replace(seaweedfs.secret_key, "another")
     for url, word in (
         (seaweedfs.url("no-such-bucket"), "no such bucket"),
-        (wrong, "credentials"),
+        (wrong, "the keys"),
         (f"s3://{seaweedfs.access_key}:{seaweedfs.secret_key}@127.0.0.1:1/b/", "127.0.0.1:1"),
         (str(tmp_path), "store"),
         ("s3://a:b@", ""),
