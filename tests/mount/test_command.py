@@ -150,27 +150,25 @@ def test_in_the_foreground_it_stays_until_it_is_told_to_end(
 
 
 def test_what_others_change_is_seen_when_a_file_is_opened(
-    store: Server, bucket: BucketFactory, mount: MountFactory
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory
 ) -> None:
-    name = bucket(store)
-    put(store, name, {"file": b"one", "gone": b"gone"})
-    at, other = mount(store.url(name)), mount(store.url(name))
+    name = bucket(seaweedfs)
+    put(seaweedfs, name, {"file": b"one", "gone": b"gone", "large": bytes(20 << 20)})
+    at, other = mount(seaweedfs.url(name)), mount(seaweedfs.url(name))
     assert (at.path / "file").read_bytes() == b"one"
     assert (at.path / "gone").exists()
     assert not (at.path / "new").exists()
     (other.path / "file").write_bytes(b"number two")
     (other.path / "gone").unlink()
-    put(store, name, {"new": b"new"})
+    put(seaweedfs, name, {"new": b"new"})
     until(lambda: (at.path / "file").read_bytes() == b"number two")
     until(lambda: not (at.path / "gone").exists())
     until(lambda: (at.path / "new").exists())
-    assert set(os.listdir(at.path)) == {"file", "new"}
+    assert set(os.listdir(at.path)) == {"file", "large", "new"}
     # Who has it open keeps what it opened, or is told; the two are never mixed.
-    put(store, name, {"large": bytes(20 << 20)})
-    until(lambda: (at.path / "large").exists())
     with (at.path / "large").open("rb", buffering=0) as file:
         begin = file.read(1 << 20)
-        put(store, name, {"large": b"x" * (20 << 20)})
+        put(seaweedfs, name, {"large": b"x" * (20 << 20)})
         try:
             rest = file.readall()
         except OSError:
