@@ -145,7 +145,8 @@ def test_a_server_that_is_gone_is_an_error_in_time(
     assert stored["dir/changed"] == NOISE[:1000] + b"other" + NOISE[1005:]
     assert stored["other/new"] == b"y"
     assert stored["dir/small"] == b"content"
-    assert "dir/moved" not in stored  # which was refused
+    if stopped is down:  # who is only silent has the request all the same
+        assert "dir/moved" not in stored  # which was refused
 
 
 def read_all(fd: int) -> bytes:
