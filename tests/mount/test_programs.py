@@ -109,7 +109,10 @@ def test_an_unpacked_archive_is_what_was_packed(at: Mount, project: Path, tmp_pa
     at.again()
     assert run("tar", "-C", at.path, "-df", archive) == ""
     same(at.path, project)
-    # And the other way.
+    # And the other way; programs run from there.
+    shutil.copy("/bin/true", at.path / "program")
+    run(at.path / "program")
+    (at.path / "program").unlink()
     run("tar", "-C", at.path, "-cf", tmp_path / "other.tar", ".")
     assert run("tar", "-C", project, "-df", tmp_path / "other.tar") == ""
     at.stop()
