@@ -218,7 +218,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     nodes = Nodes(Defaults(os.getuid(), os.getgid()))
     tree = Tree(nodes, store)
-    files = Files(tree, store, Reader(store, blocks), drafts)
+    files = Files(tree, store, Reader(store, blocks), drafts, plan.cache_size // 4)
     system = Filesystem(nodes, tree, files, Changes(tree, files, store))
     writing = not plan.read_only
     options = ["fsname=adsmig", "subtype=adsmig", "nosuid", "nodev"]

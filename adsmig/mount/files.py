@@ -18,7 +18,7 @@ from adsmig.mount.blocks import BLOCK, version_of
 from adsmig.mount.draft import Draft
 from adsmig.mount.nodes import Directory, Node, note_listing
 from adsmig.mount.reader import Buffers, Reader, Sight
-from adsmig.mount.store import PART, SINGLE, Store
+from adsmig.mount.store import AHEAD, PART, SINGLE, Store, may_be_link
 from adsmig.mount.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,12 @@ LOCAL = 256 << 20
 """Bytes of a file that stay here while it is written from its beginning to its end."""
 _SENDING = 4
 """Parts of one file under way at once."""
+_SOME = 3
+"""Small files of a directory that are read before the others are fetched ahead."""
+_TOGETHER = 4
+"""Of these, by one thread, one after the other."""
+_IDLE_S = 1.0
+"""Without a file of the directory being opened, after which no more are fetched."""
 _AGAIN_S = 5.0
 """Seconds until what could not be stored is tried again."""
 
@@ -45,13 +51,18 @@ class Handle:
 
 
 class Files:
-    """Belongs to the event loop.  ``drafts`` is a directory for them."""
+    """Belongs to the event loop.  ``drafts`` is a directory for what is written; no more than
+    ``ahead_most`` bytes of small files are fetched ahead at once.
+    """
 
     small = BLOCK
     """Bytes of an object that is read whole, with its metadata, rather than in parts."""
 
-    def __init__(self, tree: Tree, store: Store, reader: Reader, drafts: Path) -> None:
+    def __init__(
+        self, tree: Tree, store: Store, reader: Reader, drafts: Path, ahead_most: int
+    ) -> None:
         self.tree, self.store, self.reader, self.drafts = tree, store, reader, drafts
+        self.ahead_most = ahead_most
         self.handles: dict[int, Handle] = {}
         self._last = 0
         self._sending: dict[Draft, dict[int, asyncio.Task[None]]] = {}
@@ -66,6 +77,8 @@ class Files:
         self._last += 1
         self.handles[self._last] = Handle(node, writes)
         node.handles += 1
+        if node.parent:
+            node.parent.opened = time.monotonic()
         node.writers += writes
         return self._last
 
@@ -134,11 +147,70 @@ class Files:
             self.reader.look_ahead(handle.sight, entry, handle.version, start, size)
         if parts is not None:
             return parts
+        if entry.size <= BLOCK:
+            self._fetch_others(node)
         return self.reader.read(entry, handle.version, start, size, node.learn)
 
     async def read_whole(self, node: Node, entry: Entry) -> None:
         """Has a small object here; so its metadata, too, becomes known."""
+        self._fetch_others(node)
         await self.reader.read(entry, version_of(entry), 0, entry.size, node.learn)
+
+    def _fetch_others(self, node: Node) -> None:
+        """Somebody reads small files of a directory: the others may be next, in any order."""
+        directory = node.parent
+        if directory is None or not directory.is_listed or directory.fetching:
+            return
+        directory.reads += 1
+        if directory.reads >= _SOME:
+            directory.fetching = True
+            self.begin(self._fetch_all(directory), "fetching small files")
+
+    async def _fetch_all(self, directory: Directory) -> None:
+        assert directory.listed is not None
+        left, chunk, size = self.ahead_most, list[tuple[Entry, bytes]](), 0
+        names = dict[bytes, bytes]()
+        limit = asyncio.Semaphore(AHEAD)
+
+        def learn(entry: Entry, meta: Meta) -> None:
+            self.tree.learned(directory, names.pop(entry.key), entry, meta)
+
+        async def fetch(chunk: list[tuple[Entry, bytes]]) -> None:
+            try:
+                await self.reader.fetch_small(chunk, learn)
+            finally:
+                limit.release()
+
+        tasks = set[asyncio.Task[None]]()
+        try:
+            for name, entry in list(directory.listed.items()):
+                if not entry or not 0 < entry.size <= BLOCK or may_be_link(entry):
+                    continue
+                version = version_of(entry)
+                if self.reader.has(version):
+                    continue
+                left -= entry.size
+                if left < 0 or self._idle(directory):
+                    break
+                names[entry.key] = name
+                chunk.append((entry, version))
+                size += entry.size
+                if len(chunk) == _TOGETHER or size > BLOCK:
+                    await limit.acquire()
+                    task = asyncio.ensure_future(fetch(chunk))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+                    chunk, size = [], 0
+            if chunk:
+                await limit.acquire()
+                tasks.add(asyncio.ensure_future(fetch(chunk)))
+        finally:
+            await asyncio.gather(*tasks, return_exceptions=True)
+            directory.fetching, directory.reads = False, 0
+
+    @staticmethod
+    def _idle(directory: Directory) -> bool:
+        return time.monotonic() - directory.opened > _IDLE_S
 
     async def _read_sent(self, node: Node, start: int, size: int) -> Buffers:
         async with node.lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import itertools
 import logging
@@ -130,8 +131,6 @@ class Filesystem:
     def _getattr(self, request: Request) -> bytes | Work:
         node = self._node(request.node)
         if node.known and (node.is_fresh or node.parent is None):
-            if node.parent:
-                node.parent.stats += 1
             return p.attributes_reply(node.attributes(self.nodes.defaults))
         return self._attributes(node)
 
@@ -141,12 +140,11 @@ class Filesystem:
             if await self.tree.current(node.parent, shown) is not node:
                 raise OSError(errno.ESTALE, "the object was replaced")
         if not node.known and not node.gone:
-            self.tree.ask_ahead(node)
             entry = node.entry
             if node.handles and entry and 0 < entry.size <= self.files.small:
                 await self.files.read_whole(node, entry)
             if not node.known:
-                await self.tree.learn(node)
+                await self.tree.learn_soon(node)
         return p.attributes_reply(node.attributes(self.nodes.defaults))
 
     def _setattr(self, request: Request) -> Work:
@@ -256,9 +254,25 @@ class Filesystem:
             listing.restart()
         if listing.directory.is_listed and offset == 0:
             self._take_known(listing)
+        # The kernel asks for more than the first names in this way if these were asked about.
+        if plus and (offset or self.tree.statting):
+            return self._read_known(listing, offset, size)
         if offset < listing.first + len(listing.names) or listing.done:
             return self._dirents(listing, offset, size, plus)
         return self._read_on(listing, offset, size, plus)
+
+    async def _read_known(self, listing: Listing, offset: int, size: int) -> bytes:
+        """As :meth:`_read_on`, with the metadata of all that is read."""
+        directory = listing.directory
+        await self._load(listing, offset)
+        at = max(offset - listing.first, 0)
+        count = size // 160 + 1
+        rows = [(name, entry) for name, _, entry in listing.names[at : at + 2 * count]]
+        wanted = self.tree.learn_all(directory, rows[:count])
+        self.tree.learn_all(directory, rows[count:])
+        if wanted:
+            await asyncio.wait(wanted)
+        return self._dirents(listing, offset, size, True)
 
     def _take_known(self, listing: Listing) -> None:
         directory = listing.directory
@@ -274,6 +288,11 @@ class Filesystem:
         listing.done = True
 
     async def _read_on(self, listing: Listing, offset: int, size: int, plus: bool) -> bytes:
+        await self._load(listing, offset)
+        return self._dirents(listing, offset, size, plus)
+
+    async def _load(self, listing: Listing, offset: int) -> None:
+        """Has the names from ``offset`` on."""
         directory = listing.directory
         store = self.tree.store
         while not listing.done and offset >= listing.first + len(listing.names):
@@ -299,7 +318,6 @@ class Filesystem:
                     self.tree.install(directory, listing.all, listing.began)
                 self._finish(listing, set(listing.told))
         await self._types(listing)
-        return self._dirents(listing, offset, size, plus)
 
     @staticmethod
     def _there(directory: Directory, one: Listed) -> bool:
@@ -331,7 +349,6 @@ class Filesystem:
                 known = None
                 if node and node.known and node.is_fresh:
                     known = node.attributes(defaults)
-                    directory.stats += 1
                 part = p.direntplus(known, until, ino, next_at, kind, name)
             else:
                 known = None

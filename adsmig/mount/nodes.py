@@ -42,8 +42,8 @@ class Node:
     """A file, a symbolic link, or a directory, for as long as the kernel knows it."""
 
     __slots__ = (
-        "draft", "entry", "fresh_until", "gone", "handles", "ino", "kind", "known", "lock",
-        "lookups", "meta", "name", "parent", "target", "writers",
+        "draft", "entry", "fresh_until", "gone", "handles", "ino", "kind", "known", "learning",
+        "lock", "lookups", "meta", "name", "parent", "target", "writers",
     )  # fmt: skip
 
     def __init__(self, ino: int, parent: Directory | None, name: bytes, kind: int) -> None:
@@ -54,6 +54,8 @@ class Node:
         self.meta = NO_META
         self.known = False
         """Whether ``meta`` is what the store has, or will have."""
+        self.learning: asyncio.Future[None] | None = None
+        """Done when ``meta`` was asked for."""
         self.target = b""
         self.fresh_until = 0.0
         self.lookups = self.handles = self.writers = 0
@@ -140,8 +142,8 @@ class Node:
 class Directory(Node):
     """A directory, with the names in it that are known."""
 
-    __slots__ = ("ahead", "changed", "children", "listed", "listed_until", "marked", "odd",
-                 "reading", "stats", "wide")  # fmt: skip
+    __slots__ = ("changed", "children", "fetching", "listed", "listed_until", "marked", "odd",
+                 "opened", "places", "reading", "reads", "stats", "wide")  # fmt: skip
 
     def __init__(self, ino: int, parent: Directory | None, name: bytes) -> None:
         super().__init__(ino, parent, name, stat.S_IFDIR)
@@ -150,6 +152,10 @@ class Directory(Node):
         self.listed: dict[bytes, Entry | None] | None = None
         """All that the store has, by name: objects with their entries, directories with None."""
         self.listed_until = 0.0
+        self.places: dict[bytes, int] | None = None
+        """Where in the listing each name is, if somebody wanted to know."""
+        self.odd: dict[bytes, bytes] = {}
+        """The parts of keys that the names of directories stand for and do not tell."""
         self.changed: set[bytes] = set()
         """Names that were made or removed here since the store was last asked."""
         self.marked: bool | None = None
@@ -157,12 +163,14 @@ class Directory(Node):
         self.wide = False
         """It has too many names to be listed for one of them."""
         self.reading: asyncio.Task[None] | None = None
-        self.stats = 0
-        """How many of its files were asked for their metadata, one by one."""
-        self.ahead = False
-        """The metadata of all of its files is being asked for."""
-        self.odd: dict[bytes, bytes] = {}
-        """The parts of keys that the names of directories stand for and do not tell."""
+        """Lists it."""
+        self.stats = self.reads = 0
+        """How many of its files were asked for their metadata, or small ones for their content,
+        that had to be fetched for that."""
+        self.opened = 0.0
+        """When one of its files was, last; monotonic."""
+        self.fetching = False
+        """Its small files are being fetched ahead."""
 
     @property
     def key(self) -> bytes:

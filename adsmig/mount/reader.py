@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
 
+from adsmig.errors import AdsmigError
 from adsmig.model import Entry, Meta
 from adsmig.mount.blocks import BLOCK, Blocks
 from adsmig.mount.store import Store
@@ -78,7 +80,10 @@ class Reader:
             first, last = start // BLOCK, (start + size - 1) // BLOCK
             futures = self._ask(entry, version, first, last + 1, learn)
             for future in futures:
-                await asyncio.shield(future)
+                try:
+                    await asyncio.shield(future)
+                except BlockingIOError:
+                    continue  # it was not fetched ahead: now somebody waits for it
         return parts
 
     def drop(self) -> None:
@@ -124,6 +129,51 @@ class Reader:
             futures += self._fetch(entry, version, run, learn)
         return futures
 
+    async def fetch_small(
+        self, wanted: list[tuple[Entry, bytes]], learn: Callable[[Entry, Meta], None]
+    ) -> None:
+        """Has small objects, with their versions, in the cache, one after the other by one thread;
+        those that cannot be had are left out.
+        """
+        loop = asyncio.get_running_loop()
+        futures: dict[bytes, asyncio.Future[Data]] = {}
+        for _, version in wanted:
+            futures[version] = self._flying[version, 0] = loop.create_future()
+            futures[version].add_done_callback(_seen)
+
+        def came(entry: Entry, version: bytes, data: Data, meta: Meta) -> None:
+            self._remember(version, 0, data)
+            self._flying.pop((version, 0), None)
+            futures[version].set_result(data)
+            learn(entry, meta)
+
+        def work() -> None:
+            for entry, version in wanted:
+                try:
+                    data, meta = self._store.read(entry, 0, entry.size)
+                except AdsmigError as exc:
+                    log.info("%r is not fetched ahead: %s", entry.key, exc)
+                    continue
+                self._blocks.put(version, 0, data)
+                loop.call_soon_threadsafe(came, entry, version, data, meta)
+
+        try:
+            await self._store.run_ahead(work)
+        finally:
+            for version, future in futures.items():
+                if not future.done():
+                    self._flying.pop((version, 0), None)
+                    future.set_exception(OSError(errno.EAGAIN, "not fetched ahead"))
+
+    def has(self, version: bytes) -> bool:
+        """Whether the beginning of that version is here, or on its way."""
+        return self._blocks.has(version, 0) or (version, 0) in self._flying
+
+    def _remember(self, version: bytes, number: int, data: Data) -> None:
+        self._recent[version, number] = data
+        while len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+
     def _fetch(
         self, entry: Entry, version: bytes, run: list[int], learn: Callable[[Meta], None] | None
     ) -> list[asyncio.Future[Data]]:
@@ -134,9 +184,7 @@ class Reader:
             future.add_done_callback(_seen)
 
         def came(number: int, data: bytes | bytearray) -> None:
-            self._recent[version, number] = data
-            while len(self._recent) > _RECENT:
-                self._recent.popitem(last=False)
+            self._remember(version, number, data)
             if self._flying.get((version, number)) is futures[number]:
                 del self._flying[version, number]
             if not futures[number].done():

@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -92,6 +92,16 @@ class Store:
     def look(self, key: bytes) -> Found:
         """The object of exactly this key, NotFound if there is none."""
         return Found(*self.storage.look(key))
+
+    def look_all(self, keys: Sequence[bytes]) -> list[Found | AdsmigError]:
+        """The objects of these keys, one after the other, or what kept us from it."""
+        found: list[Found | AdsmigError] = []
+        for key in keys:
+            try:
+                found.append(self.look(key))
+            except AdsmigError as exc:
+                found.append(exc)
+        return found
 
     def is_directory(self, key: bytes) -> bool:
         """Whether there is anything below ``key``, which ends in a slash."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import logging
@@ -11,17 +12,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from adsmig.model import Entry
+from adsmig.errors import NotFound
+from adsmig.model import Entry, Meta
 from adsmig.mount.names import CONTENT, LONGEST, part_of, spelled
 from adsmig.mount.nodes import FRESH_S, Directory, Node, Nodes
-from adsmig.mount.store import Store, may_be_link, target_of
+from adsmig.mount.store import Found, Store, may_be_link, target_of
 
 log = logging.getLogger(__name__)
 
 FEW = 2000
 """Names of a directory that is listed to find one of them."""
-_LEAD = 512
-"""Files whose metadata is asked for ahead of who asks for one after the other."""
+_LEAD = 192
+"""Files whose metadata is asked for at once where one after the other is wanted."""
+_CHUNK = 16
+"""Of these, one after the other by one thread."""
+_STATTING_S = 3.0
 
 Listed = tuple[bytes, bytes, "Entry | None"]
 """What is in a directory: its name, the part of the key, and its entry; None for a directory."""
@@ -32,7 +37,7 @@ class Tree:
 
     def __init__(self, nodes: Nodes, store: Store) -> None:
         self.nodes, self.store = nodes, store
-        self._work = set[asyncio.Task[None]]()
+        self.statting_until = 0.0
         self._guests: list[tuple[float, list[Node]]] = []
 
     # Names
@@ -177,7 +182,8 @@ class Tree:
                 names.pop(name, None)
             elif node.is_directory or node.entry:
                 names[name] = node.entry
-        directory.listed = names
+        directory.listed, directory.places = names, None
+        directory.stats = directory.reads = 0
         directory.wide = False
         took = time.monotonic() - began
         directory.listed_until = began + max(FRESH_S, 10 * took)
@@ -189,18 +195,11 @@ class Tree:
         parent = node.parent
         until = time.monotonic() + FRESH_S
         if isinstance(node, Directory):
+            one = None
             if node.marked is not False:
-                try:
-                    found = await self.store.run(self.store.look, node.key)
-                except FileNotFoundError:
-                    node.marked = False
-                else:
-                    node.marked = True
-                    node.entry = None
-                    node.learn(found.meta)
-                    if node.meta.mtime_ns is None:
-                        node.meta = replace(node.meta, mtime_ns=found.entry.stored_ns)
-            node.known = True
+                with contextlib.suppress(FileNotFoundError):
+                    one = await self.store.run(self.store.look, node.key)
+            self._learn_directory(node, one)
             node.fresh_until = until
             return
         try:
@@ -224,72 +223,100 @@ class Tree:
         node.learn(found.meta)
         node.fresh_until = until
 
-    def ask_ahead(self, node: Node) -> None:
-        """Somebody wanted metadata that was not known: the files behind may be next."""
+    @staticmethod
+    def _learn_directory(node: Directory, marker: Found | None) -> None:
+        node.marked = marker is not None
+        node.known = True
+        if marker:
+            node.learn(marker.meta)
+            if node.meta.mtime_ns is None:
+                node.meta = replace(node.meta, mtime_ns=marker.entry.stored_ns)
+
+    async def learn_soon(self, node: Node) -> None:
+        """As :meth:`learn`; and where one file after the other is asked for, the next ones too."""
         directory = node.parent
-        if directory is None:
+        if node.learning:
+            await asyncio.shield(node.learning)
+        if node.known:
             return
-        directory.stats += 1
-        if directory.stats < 2 or not directory.is_listed or directory.ahead:
-            return
+        if directory and directory.is_listed and not node.is_local:
+            directory.stats += 1
+            if directory.stats > 2:
+                self.statting_until = time.monotonic() + _STATTING_S
+                await asyncio.gather(*self.learn_all(directory, self._after(directory, node))[:1])
+        if not node.known:
+            await self.learn(node)
+
+    def _after(self, directory: Directory, node: Node) -> list[tuple[bytes, Entry | None]]:
+        """A file, and those behind it in the listing."""
         assert directory.listed is not None
-        if len(directory.listed) < 3:
-            return
-        directory.ahead = True
-        task = asyncio.ensure_future(self._learn_all(directory, node.name))
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        if directory.places is None:
+            directory.places = {name: at for at, name in enumerate(directory.listed)}
+        at = directory.places.get(self.nodes.shown(node))
+        if at is None:
+            return []
+        return list(itertools.islice(directory.listed.items(), at, at + _LEAD))
 
-    async def _learn_all(self, directory: Directory, first: bytes) -> None:
-        """Learns of the files of a directory, from ``first`` on, at some distance before whoever
-        asks for them; ends when nobody does.
-        """
-        assert directory.listed is not None
-        names = list(directory.listed.items())
-        at = next((i for i, (name, _) in enumerate(names) if name == first), 0)
-        names = names[at:] + names[:at]
-        begun, done = directory.stats, 0
-        guests: list[Node] = []
-        limit = asyncio.Semaphore(12)
+    @property
+    def statting(self) -> bool:
+        """Whether somebody is asking for the metadata of file after file."""
+        return self.statting_until > time.monotonic()
 
-        async def one(node: Node) -> None:
-            try:
-                await self.learn(node)
-            except OSError as exc:
-                log.debug("%r: %s", node, exc)
-            finally:
-                limit.release()
-
-        running = set[asyncio.Task[None]]()
-        try:
-            for name, entry in names:
-                idle = 0
-                while done > directory.stats - begun + _LEAD:
-                    seen = directory.stats
-                    await asyncio.sleep(0.02)
-                    idle = idle + 1 if directory.stats == seen else 0
-                    if idle > 100:
-                        return
-                done += 1
-                node = directory.children.get(name)
-                if node and (node.known or node.is_local):
+    def learn_all(
+        self, directory: Directory, rows: list[tuple[bytes, Entry | None]]
+    ) -> list[asyncio.Future[None]]:
+        """Asks for the metadata of all these that is not known; when it is there."""
+        futures, nodes, guests = list[asyncio.Future[None]](), list[Node](), list[Node]()
+        until = max(directory.listed_until, time.monotonic() + FRESH_S)
+        for name, entry in rows:
+            node = directory.children.get(name)
+            if node is None:
+                if entry and may_be_link(entry):
                     continue
-                if not node:
-                    if entry and may_be_link(entry):
-                        continue
-                    until = time.monotonic() + FRESH_S
-                    part = self._part(directory, name, entry)
-                    node = self.place(directory, name, part, entry, until)
-                    guests.append(node)
-                await limit.acquire()
-                task = asyncio.ensure_future(one(node))
-                running.add(task)
-                task.add_done_callback(running.discard)
-        finally:
-            await asyncio.gather(*running, return_exceptions=True)
-            directory.ahead = False
-            directory.stats = 0
+                part = self._part(directory, name, entry)
+                node = self.place(directory, name, part, entry, until)
+                guests.append(node)
+            if node.learning:
+                futures.append(node.learning)
+            elif not (node.known or node.is_local or node.kind == stat.S_IFLNK):
+                nodes.append(node)
+        for at in range(0, len(nodes), _CHUNK):
+            chunk = nodes[at : at + _CHUNK]
+            future: asyncio.Future[None] = asyncio.ensure_future(self._learn_chunk(chunk))
+            for node in chunk:
+                node.learning = future
+            futures.append(future)
+        if guests:
             self._guests.append((time.monotonic() + 2 * FRESH_S, guests))
+        return futures
+
+    def learned(self, directory: Directory, name: bytes, entry: Entry, meta: Meta) -> None:
+        """What is kept beside an object came along with its content."""
+        node = directory.children.get(name)
+        if node is None and directory.is_listed:
+            node = self.place(directory, name, part_of(name) or name, entry, directory.listed_until)
+            self._guests.append((time.monotonic() + 2 * FRESH_S, [node]))
+        if node and not node.is_local and not node.known and _same(node, entry):
+            node.learn(meta)
+
+    async def _learn_chunk(self, nodes: list[Node]) -> None:
+        until = time.monotonic() + FRESH_S
+        try:
+            found = await self.store.run_ahead(self.store.look_all, [node.key for node in nodes])
+        finally:
+            for node in nodes:
+                node.learning = None
+        for node, one in zip(nodes, found, strict=True):
+            if node.is_local or node.known:
+                continue
+            if isinstance(node, Directory):
+                if isinstance(one, (Found, NotFound)):
+                    self._learn_directory(node, one if isinstance(one, Found) else None)
+                    node.fresh_until = until
+            elif isinstance(one, Found) and _same(node, one.entry) and not may_be_link(one.entry):
+                node.entry = one.entry
+                node.learn(one.meta)
+                node.fresh_until = until
 
     def sweep(self) -> None:
         """Lets go of what was learned ahead and nobody asked for."""
