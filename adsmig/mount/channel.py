@@ -26,6 +26,9 @@ from adsmig.mount import protocol as p
 
 log = logging.getLogger(__name__)
 
+_GIVEN_UP = frozenset((p.MKDIR, p.SYMLINK, p.UNLINK, p.RMDIR, p.RENAME, p.RENAME2, p.SETATTR))
+"""What is not to be done later if it could not be done in time."""
+
 Reply = list[Any]
 """Buffers that are sent one behind the other."""
 Handler = Callable[["Request"], "bytes | Reply | Coroutine[Any, Any, bytes | Reply] | None"]
@@ -97,8 +100,8 @@ class Channel:
 
     ``handlers`` are by opcode.  A request whose work takes longer than ``patience_s``, with
     ``progress()``, a time of the monotonic clock, as long ago, is answered with EIO; one whose
-    process was interrupted, with EINTR.  The work itself goes on, so that nothing is half done, and
-    ``abandoned`` is told what came of it.
+    process was interrupted, with EINTR.  Work that changes names is given up then; other work goes
+    on, so that what was written is stored, and ``abandoned`` is told what came of it.
     """
 
     def __init__(
@@ -211,6 +214,8 @@ class Channel:
             error = errno.EIO
         finally:
             self._waiting.pop(unique, None)
+        if opcode in _GIVEN_UP:
+            work.cancel()
         if not work.done():
             work.add_done_callback(lambda done: self._late(opcode, done))
         self._send(unique, p.reply(unique, 0, error))

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,7 +217,7 @@ async def _run(
     ready: Callable[[list[str]], None],
 ) -> list[str]:  # fmt: skip
     loop = asyncio.get_running_loop()
-    nodes = Nodes(Defaults(os.getuid(), os.getgid()))
+    nodes = Nodes(Defaults(os.getuid(), os.getgid(), time.time_ns()))
     tree = Tree(nodes, store)
     files = Files(tree, store, Reader(store, blocks), drafts, plan.cache_size // 4)
     system = Filesystem(nodes, tree, files, Changes(tree, files, store))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import logging
@@ -186,13 +187,26 @@ class Filesystem:
             raise OSError(errno.ESTALE, "the object was replaced")
         return self._opened(node, writes)
 
-    def _create(self, request: Request) -> Reply:
-        directory = self._directory(request.node)
-        _, mode = p.words(request.body)
-        node = self.changes.create(
-            directory, p.name_of(request.body, 16), mode, request.uid, request.gid
-        )
+    def _create(self, request: Request) -> Reply | Work:
+        directory, name = self._directory(request.node), p.name_of(request.body, 16)
+        flags, mode = p.words(request.body)
+        try:
+            node = self.changes.create(directory, name, mode, request.uid, request.gid)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            return self._open_instead(directory, name, flags)
         return [self._entry(node), self._opened(node, True)]
+
+    async def _open_instead(self, directory: Directory, name: bytes, flags: int) -> bytes:
+        """Somebody else made it since the kernel was told that there is no such file."""
+        node = await self.tree.current(directory, name)
+        if node.is_directory:
+            raise OSError(errno.EISDIR, "a directory")
+        opened = self._opened(node, True)
+        if flags & os.O_TRUNC:
+            await self.files.truncate(node, 0)
+        return self._entry(node) + opened
 
     def _mknod(self, request: Request) -> Work:
         mode, _ = p.words(request.body)
@@ -365,28 +379,32 @@ class Filesystem:
 
     def _mkdir(self, request: Request) -> Work:
         mode, _ = p.words(request.body)
+        directory = self._directory(request.node)
         return self._made(
             self.changes.mkdir(
-                self._directory(request.node), p.name_of(request.body, 8), mode,
+                directory, p.name_of(request.body, 8), mode,
                 request.uid, request.gid,
-            )
+            ),
+            directory,
         )  # fmt: skip
 
     def _symlink(self, request: Request) -> Work:
         name, target = p.names_of(request.body, 0)
         directory = self._directory(request.node)
-        return self._made(self.changes.symlink(directory, name, target, request.uid, request.gid))
+        work = self.changes.symlink(directory, name, target, request.uid, request.gid)
+        return self._made(work, directory)
 
-    async def _made(self, work: Coroutine[Any, Any, Node]) -> bytes:
-        return self._entry(await work)
+    async def _made(self, work: Coroutine[Any, Any, Node], directory: Directory) -> bytes:
+        with _doubts(directory):
+            return self._entry(await work)
 
     def _unlink(self, request: Request) -> Work:
         directory, name = self._directory(request.node), p.name_of(request.body)
-        return self._done(self.changes.unlink(directory, name))
+        return self._done(self.changes.unlink(directory, name), directory)
 
     def _rmdir(self, request: Request) -> Work:
         directory, name = self._directory(request.node), p.name_of(request.body)
-        return self._done(self.changes.rmdir(directory, name))
+        return self._done(self.changes.rmdir(directory, name), directory)
 
     def _rename(self, request: Request) -> Work:
         old, new = self._directory(request.node), self._directory(p.number(request.body))
@@ -394,11 +412,23 @@ class Filesystem:
         if request.opcode == p.RENAME2:
             flags, at = p.words(request.body[8:])[0], 16
         name, new_name = p.names_of(request.body, at)
-        return self._done(self.changes.rename(old, name, new, new_name, flags))
+        return self._done(self.changes.rename(old, name, new, new_name, flags), old, new)
 
-    async def _done(self, work: Coroutine[Any, Any, None]) -> bytes:
-        await work
+    async def _done(self, work: Coroutine[Any, Any, None], *directories: Directory) -> bytes:
+        with _doubts(*directories):
+            await work
         return b""
 
     def _link(self, request: Request) -> bytes:
         raise OSError(errno.EPERM, "a store has no hard links")
+
+
+@contextlib.contextmanager
+def _doubts(*directories: Directory) -> Iterator[None]:
+    """What fails may be half done: what is known of the directories is not believed any more."""
+    try:
+        yield
+    except BaseException:
+        for directory in directories:
+            directory.doubt()
+        raise

@@ -34,6 +34,8 @@ class Defaults:
 
     uid: int
     gid: int
+    time_ns: int
+    """Of directories."""
     file_mode: int = 0o644
     directory_mode: int = 0o755
 
@@ -118,7 +120,7 @@ class Node:
             mode = defaults.directory_mode if self.is_directory else defaults.file_mode
         mtime_ns = (self.draft and self.draft.written_ns) or meta.mtime_ns
         if mtime_ns is None:
-            mtime_ns = self.entry.stored_ns if self.entry else 0
+            mtime_ns = self.entry.stored_ns if self.entry else defaults.time_ns
         if self.is_local:
             valid = FRESH_S
         else:
@@ -176,6 +178,12 @@ class Directory(Node):
     def key(self) -> bytes:
         return self.path + b"/" if self.parent else b""
 
+    def doubt(self) -> None:
+        """What is known of its names may not be so."""
+        self.listed_until = 0.0
+        for node in self.children.values():
+            node.fresh_until = 0.0
+
     @property
     def is_listed(self) -> bool:
         """Whether all names are known, and fresh."""
@@ -191,7 +199,6 @@ class Nodes:
         self.root.known = True
         self.root.marked = True
         self.root.lookups = 1
-        self.root.meta = Meta(mtime_ns=time.time_ns())
         self._last = ROOT
         self.by_ino: dict[int, Node] = {ROOT: self.root}
 

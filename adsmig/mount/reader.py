@@ -19,6 +19,8 @@ Data = bytes | bytearray
 Buffers = list["bytes | memoryview"]
 _RUN = 8
 """Blocks that are asked for with one request, if so many are wanted."""
+_JUMPS = 2
+"""Of a reader, after which those around a block come with it."""
 _MOST_AHEAD = 32
 """Blocks that are read ahead of who reads from the beginning to the end."""
 _RECENT = 48
@@ -28,7 +30,7 @@ _RECENT = 48
 class Sight:
     """How far one reader has come in an object, and what it may want next."""
 
-    __slots__ = ("asked", "at", "window")
+    __slots__ = ("asked", "at", "jumps", "window")
 
     def __init__(self) -> None:
         self.at = 0
@@ -37,6 +39,8 @@ class Sight:
         """Blocks to read ahead; 0 while it jumps."""
         self.asked = 0
         """The first block that was not asked for ahead."""
+        self.jumps = 0
+        """How often it wanted, somewhere else, what was not here."""
 
 
 class Reader:
@@ -96,6 +100,14 @@ class Reader:
         sight.at = start + size
         if not near:
             sight.window, sight.asked = 0, 0
+            number = start // BLOCK
+            if not self._here(version, number):
+                sight.jumps += 1
+                self._ask(entry, version, number, number + 1, None)
+                if sight.jumps > _JUMPS:
+                    first = number - number % _RUN
+                    upto = min(first + _RUN, -(-entry.size // BLOCK))
+                    self._ask(entry, version, first, upto, None)
             return
         sight.window = min(max(2 * sight.window, 2), _MOST_AHEAD)
         here = (start + size) // BLOCK
@@ -167,7 +179,10 @@ class Reader:
 
     def has(self, version: bytes) -> bool:
         """Whether the beginning of that version is here, or on its way."""
-        return self._blocks.has(version, 0) or (version, 0) in self._flying
+        return self._here(version, 0)
+
+    def _here(self, version: bytes, number: int) -> bool:
+        return self._blocks.has(version, number) or (version, number) in self._flying
 
     def _remember(self, version: bytes, number: int, data: Data) -> None:
         self._recent[version, number] = data

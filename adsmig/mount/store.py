@@ -8,11 +8,11 @@ import hashlib
 import itertools
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -54,6 +54,14 @@ class Found(NamedTuple):
     meta: Meta
 
 
+class _Local(threading.local):
+    """What a thread works for."""
+
+    def __init__(self) -> None:
+        self.unwanted = threading.Event()
+        """Set when nobody wants it any more."""
+
+
 class Store:
     """One Location, for an event loop.  The opener closes it."""
 
@@ -62,6 +70,7 @@ class Store:
         self._limits = limits
         self._front = ThreadPoolExecutor(THREADS, "store")
         self._behind = ThreadPoolExecutor(AHEAD, "ahead")
+        self._local = _Local()
         self.progress = time.monotonic()
         """When bytes last went to the store, or came from there."""
 
@@ -81,11 +90,28 @@ class Store:
     async def _run(
         self, pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: object
     ) -> T:
-        loop = asyncio.get_running_loop()
+        """Who is cancelled waits for the thread all the same, which tries nothing again from then
+        on: two writes of one key must not overtake each other.
+        """
+        unwanted = threading.Event()
+
+        def call() -> T:
+            self._local.unwanted = unwanted
+            return function(*arguments)
+
+        future = asyncio.get_running_loop().run_in_executor(pool, call)
         try:
-            return await loop.run_in_executor(pool, partial(function, *arguments))
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            unwanted.set()
+            await asyncio.wait([future])
+            raise
         except AdsmigError as exc:
             raise os_error(exc) from exc
+
+    def _retry(self, unit: Callable[[], T], what: str) -> T:
+        """As retry.retry, but that there is no sense in reading what was replaced again."""
+        return retry(unit, what, stopping=self._local.unwanted.is_set, final=(SourceChanged,))
 
     # What follows blocks, and is for the threads.
 
@@ -141,7 +167,7 @@ class Store:
 
         if not size:
             return bytearray(), self.look(entry.key).meta
-        return retry(unit, "reading an object", final=(SourceChanged,))
+        return self._retry(unit, "reading an object")
 
     def stream(
         self, entry: Entry, start: int, size: int, step: int, give: Callable[[int, bytearray], None]
@@ -164,7 +190,7 @@ class Store:
                     give(at, data)
                     at += len(data)
 
-        retry(unit, "reading an object", final=(SourceChanged,))
+        self._retry(unit, "reading an object")
 
     def write(self, key: bytes, fd: int, size: int, meta: Meta) -> Entry:
         """Stores the ``size`` bytes of a file as ``key``, whole or not at all, and checked."""
@@ -175,7 +201,7 @@ class Store:
             stored = self.storage.write(key, span.chunks(), size, meta, md5)
             return self._checked(key, size, stored, md5 or span.digest)
 
-        return retry(unit, "storing an object")
+        return self._retry(unit, "storing an object")
 
     def _checked(self, key: bytes, size: int, stored: Stored, md5: str) -> Entry:
         if stored.md5 and stored.md5 != md5:
@@ -191,7 +217,7 @@ class Store:
         """Opens an upload of as many bytes as there will be."""
         most = min(self.storage.profile.max_parts * part_size, self.storage.profile.max_size)
         entry = Entry(key, most, None, 0)
-        upload = retry(
+        upload = self._retry(
             lambda: self.storage.begin_upload(key, entry, meta), "opening a multipart upload"
         )
         return replace(upload, part_size=max(part_size, self.storage.profile.min_part))
@@ -209,7 +235,7 @@ class Store:
                 raise TransientError("the store's MD5 does not match what was sent")
             return Part(number, stored.etag or "", None, span.digest)
 
-        return retry(unit, "storing a part")
+        return self._retry(unit, "storing a part")
 
     def complete(self, upload: Upload, parts: list[Part], size: int, meta: Meta) -> Entry:
         """Makes the object appear."""
@@ -237,7 +263,7 @@ class Store:
                 raise TransientError(f"{there.size} bytes are there instead of {entry.size}")
             return there
 
-        if there := retry(unit, "copying an object", final=(SourceChanged,)):
+        if there := self._retry(unit, "copying an object"):
             return there
         known = own_meta(self.look(entry.key).meta) if meta is None else meta
         with _scratch() as fd:
@@ -263,7 +289,7 @@ class Store:
 
     def mark(self, key: bytes, meta: Meta) -> Entry:
         """Stores the marker of a directory."""
-        retry(lambda: self.storage.write(key, iter(()), 0, meta), "storing a directory")
+        self._retry(lambda: self.storage.write(key, iter(()), 0, meta), "storing a directory")
         return Entry(key, 0, None, 0)
 
     def copy_marker(self, key: bytes, copy: bytes) -> None:
