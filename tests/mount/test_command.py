@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -220,6 +221,30 @@ def test_the_cache_stays_within_its_size(
     for key in ("f0", "f11", "small/0"):
         assert (at.path / key).read_bytes() == files[key]
     at.stop()
+
+
+NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs to be root")
+def test_others_see_it_if_they_are_allowed_to(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory, tmp_path: Path
+) -> None:
+    name = bucket(seaweedfs)
+    put(seaweedfs, name, {"file": b"content"})
+    at = mount(seaweedfs.url(name), "--allow-other", start=False)
+    # Whose way there leads through directories of the one who tests.
+    with tempfile.TemporaryDirectory() as top:
+        os.chmod(top, 0o755)
+        at.path = Path(top) / "mnt"
+        at.path.mkdir()
+        at.start()
+        assert run(*NOBODY, "cat", at.path / "file") == "content"
+        at.stop()
+        at.options.remove("--allow-other")
+        at.start()
+        assert "denied" in run(*NOBODY, "cat", at.path / "file", code=1)
+        at.stop()
 
 
 def test_secrets_are_in_no_command_line_and_in_no_file(

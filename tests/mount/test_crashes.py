@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.conftest import BucketFactory
 from tests.mount.conftest import MountFactory
-from tests.mount.mounts import FULL, LIMIT_S, contents, only_line, put
+from tests.mount.mounts import FULL, LIMIT_S, contents, only_line, put, run
 from tests.servers import SeaweedFS, Server
 
 KILLS = 15 if FULL else 2
@@ -172,6 +172,33 @@ def test_what_was_promised_is_there_after_kills(
         promises.check(mine)
     uploads = store.client().list_multipart_uploads(Bucket=name).get("Uploads", [])
     assert not uploads
+
+
+def test_a_directory_that_was_being_renamed_is_whole_between_its_two_names(
+    store: Server, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name, chance = bucket(store), random.Random(4)
+    inside = {f"d{number % 5}/{number}": b"content %d" % number for number in range(150)}
+    put(store, name, {f"old/{key}": content for key, content in inside.items()})
+    at = mount(store.url(name))
+    paths = old, new = at.path / "old", at.path / "new"
+    for _ in range(KILLS):
+        words = ["mv", "-T", old, new] if old.exists() else ["mv", "-T", new, old]
+        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        time.sleep(chance.random() * 0.3)
+        at.kill()
+        process.wait(LIMIT_S)
+        at.start()
+        found: dict[str, set[bytes]] = {}
+        for path in paths:
+            for file in path.rglob("*") if path.exists() else ():
+                if file.is_file():
+                    found.setdefault(str(file.relative_to(path)), set()).add(file.read_bytes())
+        assert found == {key: {content} for key, content in inside.items()}
+        if old.exists() and new.exists():  # as after a crash of mv between file systems
+            run("cp", "-r", "-T", new, old)
+            run("rm", "-r", new)
+    at.stop()
 
 
 def test_a_dead_mount_can_be_unmounted(

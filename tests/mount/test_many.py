@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import BucketFactory
 from tests.mount.conftest import MountFactory
-from tests.mount.mounts import FULL, LIFE_S, put, run
+from tests.mount.mounts import FULL, LIFE_S, contents, put, run
 from tests.servers import SeaweedFS, Server
 
 READERS = 100
@@ -58,6 +58,49 @@ def test_a_hundred_readers_at_once_read_what_is_there(
     said = [one.communicate(timeout=LIFE_S)[1] for one in readers]
     assert [one.returncode for one in readers] == [0] * READERS, [one for one in said if one]
     at.stop()
+
+
+# Makes files under other names, renames them and changes some of them, beside others who do so.
+WORKER = """
+import os, sys
+top, mine = sys.argv[1:]
+for number in range(25):
+    content = f"{mine} {number}".encode() * 2000
+    with open(f"{top}/{mine}.part", "wb") as file:
+        file.write(content)
+    os.rename(f"{top}/{mine}.part", f"{top}/{mine}-{number}")
+    with open(f"{top}/{mine}-{number}", "r+b") as file:
+        file.seek(100)
+        file.write(b"changed")
+    with open(f"{top}/{mine}-log", "ab") as file:
+        file.write(b"%d\\n" % number)
+    if number % 3 == 0:
+        os.unlink(f"{top}/{mine}-{number}")
+"""
+
+
+def test_writers_in_one_directory_do_not_disturb_each_other(
+    store: Server, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(store)
+    at = mount(store.url(name))
+    (at.path / "d").mkdir()
+    writers = [
+        subprocess.Popen([sys.executable, "-ISE", "-c", WORKER, at.path / "d", f"w{number}"])
+        for number in range(8)
+    ]
+    assert [one.wait(LIFE_S) for one in writers] == [0] * len(writers)
+    wanted = {}
+    for writer in range(len(writers)):
+        wanted[f"d/w{writer}-log"] = b"".join(b"%d\n" % number for number in range(25))
+        for number in range(25):
+            content = f"w{writer} {number}".encode() * 2000
+            if number % 3:
+                wanted[f"d/w{writer}-{number}"] = content[:100] + b"changed" + content[107:]
+    found = {f"d/{path.name}": path.read_bytes() for path in (at.path / "d").iterdir()}
+    assert found == wanted
+    at.stop()
+    assert contents(store, name) == wanted
 
 
 @pytest.fixture

@@ -281,20 +281,21 @@ def test_a_full_cache_disk_loses_nothing(
     put(seaweedfs, name, {"large": large, "other": large})
     at = mount(seaweedfs.url(name), "--cache-size", "1G", cache=small_disk / "cache")
     assert (at.path / "large").read_bytes() == large
+    # What is written from beginning to end needs no room there.
+    (at.path / "streamed").write_bytes(large)
     filler = small_disk / "filler"
     with filler.open("wb", buffering=0) as file:
         assert error_of(lambda: [file.write(bytes(1 << 20)) for _ in range(20)]) == errno.ENOSPC
     assert (at.path / "other").read_bytes() == large
-    # What is written from beginning to end needs no disk, or says that it does.
     stored = worked(lambda: bool((at.path / "new").write_bytes(large)))
-    # Here and there it does.
+    # What is written here and there needs room, or says that it does.
     fits = worked(lambda: patch(at, "large"))
     filler.unlink()
     (at.path / "small").write_bytes(b"content")
     at.stop()
     found = contents(seaweedfs, name)
     assert found["small"] == b"content"
-    assert found["other"] == large
+    assert found["other"] == found["streamed"] == large
     assert not stored or found["new"] == large
     patched = b"x" + large[1 : (20 << 20)] + b"x" + large[(20 << 20) + 1 :]
     assert found["large"] == patched if fits else found["large"] in (large, patched)
