@@ -14,11 +14,14 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from adsmig.errors import AdsmigError
@@ -26,6 +29,8 @@ from adsmig.mount import protocol as p
 
 log = logging.getLogger(__name__)
 
+_LOOK_S = 0.2
+"""Between looks at whether a process that got a signal is to end."""
 _GIVEN_UP = frozenset((p.MKDIR, p.SYMLINK, p.UNLINK, p.RMDIR, p.RENAME, p.RENAME2, p.SETATTR))
 """What is not to be done later if it could not be done in time."""
 
@@ -100,7 +105,7 @@ class Channel:
 
     ``handlers`` are by opcode.  A request whose work takes longer than ``patience_s``, with
     ``progress()``, a time of the monotonic clock, as long ago, is answered with EIO; one whose
-    process was interrupted, with EINTR.  Work that changes names is given up then; other work goes
+    process is to end, with EINTR.  Work that changes names is given up then; other work goes
     on, so that what was written is stored, and ``abandoned`` is told what came of it.
     """
 
@@ -114,7 +119,8 @@ class Channel:
         self._abandoned, self._progress = abandoned, progress
         self._buffer = bytearray(p.MAX_WRITE + 8192)
         self._view = memoryview(self._buffer)
-        self._waiting: dict[int, asyncio.Task[None]] = {}
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        """By request: done when a signal came to the process."""
         self._work = set[asyncio.Task[Any]]()
         self.closed = asyncio.Event()
         """The directory is unmounted."""
@@ -157,8 +163,9 @@ class Channel:
     def _serve(self, request: Request) -> None:
         opcode, unique = request.opcode, request.unique
         if opcode == p.INTERRUPT:
-            if task := self._waiting.get(p.number(request.body)):
-                task.cancel()
+            waiting = self._waiting.get(p.number(request.body))
+            if waiting and not waiting.done():
+                waiting.set_result(None)
             return
         if opcode == p.INIT:
             self._init(request)
@@ -185,35 +192,47 @@ class Channel:
         work = asyncio.ensure_future(answer)
         self._work.add(work)
         work.add_done_callback(self._work.discard)
-        self._waiting[unique] = asyncio.ensure_future(self._wait(opcode, unique, work))
+        self._waiting[unique] = asyncio.get_running_loop().create_future()
+        waiting = asyncio.ensure_future(self._wait(request, work))
+        self._work.add(waiting)
+        waiting.add_done_callback(self._work.discard)
 
     def _init(self, request: Request) -> None:
         # A newer kernel then asks for our version.
         asked = p.init_of(request.body) or (p.VERSION[1], 0)
         self.answer(request.unique, p.init_reply(*asked))
 
-    async def _wait(self, opcode: int, unique: int, work: asyncio.Task[bytes | Reply]) -> None:
-        began = time.monotonic()
+    async def _wait(self, request: Request, work: asyncio.Task[bytes | Reply]) -> None:
+        opcode, unique, began = request.opcode, request.unique, time.monotonic()
+        signalled = self._waiting[unique]
         try:
             while not work.done():
-                await asyncio.wait([work], timeout=self._patience_s / 4)
+                if signalled.done():
+                    if _is_ending(request.pid):
+                        raise InterruptedError(errno.EINTR, "interrupted")
+                    await asyncio.wait([work], timeout=_LOOK_S)
+                else:
+                    either: list[asyncio.Future[Any]] = [work, signalled]
+                    await asyncio.wait(
+                        either,
+                        timeout=self._patience_s / 4,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
                 idle = time.monotonic() - max(self._progress(), began)
                 if not work.done() and idle > self._patience_s:
-                    raise TimeoutError
+                    log.warning("the store does not answer; request %d fails", opcode)
+                    raise TimeoutError(errno.EIO, "no answer from the store")
             self.answer(unique, work.result())
             return
         except asyncio.CancelledError:
-            error = errno.EINTR
-        except TimeoutError:
             error = errno.EIO
-            log.warning("the store does not answer; request %d fails", opcode)
         except OSError as exc:
             error = exc.errno or errno.EIO
         except Exception:
             log.exception("internal error in the work for request %d", opcode)
             error = errno.EIO
         finally:
-            self._waiting.pop(unique, None)
+            del self._waiting[unique]
         if opcode in _GIVEN_UP:
             work.cancel()
         if not work.done():
@@ -243,3 +262,33 @@ class Channel:
             # Nobody waits for it any more, or nothing is mounted.
             if exc.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF):
                 log.warning("the kernel does not take an answer: %s", exc.strerror)
+
+
+def _is_ending(pid: int) -> bool:
+    """Whether a signal waits for a process that is to end it, or asks it to.
+
+    The kernel tells of any signal, once for each request; timers' and childrens' come to programs
+    that expect their calls to go on.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+    sets = dict(re.findall(r"^(\w+):\t([0-9a-f]{16})$", status, re.MULTILINE))
+    pending, blocked, ignored, caught = (
+        int(sets.get(one, "0"), 16) for one in ("SigPnd", "SigBlk", "SigIgn", "SigCgt")
+    )
+    pending = (pending | int(sets.get("ShdPnd", "0"), 16)) & ~blocked & ~ignored
+    return bool(pending & _ENDING or pending & ~caught & ~_HARMLESS)
+
+
+def _set_of(*signals: signal.Signals) -> int:
+    return sum(1 << (one - 1) for one in signals)
+
+
+_ENDING = _set_of(signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+_HARMLESS = _set_of(
+    signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH,
+    signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+)  # fmt: skip
+"""Those that end no process which does nothing about them; signal(7)."""

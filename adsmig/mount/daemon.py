@@ -39,6 +39,7 @@ from adsmig.storage.s3 import S3Storage
 log = logging.getLogger(__name__)
 
 CACHE_SIZE = 10 << 30
+STARTING, MOUNTED, ENDED = "starting", "mounted", "ended"
 _END_S = 30.0
 """How long what is not stored is tried again once the directory is unmounted."""
 
@@ -83,7 +84,7 @@ class Word:
         if held is None:
             return False
         os.close(held)
-        return self.read().get("ended") is False
+        return self.read().get("state") in (STARTING, MOUNTED)
 
     def wait(self) -> None:
         """Returns when no mount lives."""
@@ -114,6 +115,7 @@ def mount(plan: Plan, foreground: bool, level: int) -> list[str]:
     held = word.hold()
     if held is None:
         raise UsageError(f"{plan.directory} is mounted already: adsmig umount {plan.directory}")
+    word.leave(state=STARTING)
     if foreground:
         return _serve(plan, word, lambda lines: print("\n".join(["mounted", *lines]), flush=True))
     reading, writing = os.pipe()
@@ -240,7 +242,7 @@ async def _run(
     _read_far_ahead(plan.directory)
     word.leave(
         pid=os.getpid(), directory=plan.directory, uri=str(plan.job.src), drafts=str(drafts),
-        ended=False, unsaved=[],
+        state=MOUNTED, unsaved=[],
     )  # fmt: skip
     ready(lines)
     sweeping = asyncio.ensure_future(_sweep(tree))
@@ -259,7 +261,7 @@ async def _run(
     unsaved = await _save_the_rest(files)
     word.leave(
         pid=os.getpid(), directory=plan.directory, uri=str(plan.job.src), drafts=str(drafts),
-        ended=True, unsaved=unsaved,
+        state=ENDED, unsaved=unsaved,
     )  # fmt: skip
     return unsaved
 
@@ -353,8 +355,11 @@ def umount(directory: str) -> Sequence[str]:
             raise AdsmigError(f"cannot unmount {directory}: {why}")
     elif not lives:
         raise UsageError(f"nothing is mounted on {directory}")
+    elif facts.get("state") == STARTING:
+        raise AdsmigError(f"{directory} is only just being mounted; wait for that, or end it")
     if not lives:
-        keys = [one.key for one in left(Path(facts["drafts"]))]
+        drafts = Path(facts["drafts"]) if "drafts" in facts else None
+        keys = [one.key for one in left(drafts)] if drafts else []
         return [
             f"{key.decode('utf-8', 'backslashreplace')}: the mount was killed before it was"
             " stored; the next mount of the same address stores it"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
+import os
 import stat
 import time
 from collections.abc import Callable, Coroutine
@@ -26,6 +28,7 @@ T = TypeVar("T")
 
 LOCAL = 256 << 20
 """Bytes of a file that stay here while it is written from its beginning to its end."""
+_RESERVE = 128 << 10
 _SENDING = 4
 """Parts of one file under way at once."""
 _SOME = 3
@@ -67,8 +70,15 @@ class Files:
         self._last = 0
         self._sending: dict[Draft, dict[int, asyncio.Task[None]]] = {}
         self._work = set[asyncio.Task[None]]()
+        self._reserve = drafts.parent / "reserve"
+        self._set_aside()
         self._why: dict[Node, str] = {}
         """Of files that could not be stored."""
+
+    def _set_aside(self) -> None:
+        """Keeps some room for when there is none."""
+        with contextlib.suppress(OSError), open(self._reserve, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE)
 
     # Opening
 
@@ -280,7 +290,14 @@ class Files:
         node = handle.node
         if node.lock.locked() or not (draft := self.draft_of(node)) or start < draft.sent:
             return self._write_later(node, start, bytes(data))
-        self._put(node, draft, start, data)
+        if draft.upload and start + len(data) > draft.upload.entry.size:
+            raise OSError(errno.EFBIG, "more than the parts of an upload can hold")
+        try:
+            self._put(node, draft, start, data)
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC or start > draft.filled:
+                raise
+            return self._write_in_need(node, draft, start, bytes(data))
         if self._ship(node, draft):
             return self._wait_for_room(draft, len(data))
         return len(data)
@@ -289,6 +306,39 @@ class Files:
         self.touch(node, draft)
         self._with_room(lambda: draft.write(start, data))
         draft.written_ns = time.time_ns()
+
+    async def _write_in_need(self, node: Node, draft: Draft, start: int, data: bytes) -> int:
+        """Where there is no room: what is written from beginning to end goes to the store first."""
+        async with node.lock:
+            self._reserve.unlink(missing_ok=True)
+            try:
+                while True:
+                    # Half of the bytes may have been written; the journal needs some room.
+                    os.ftruncate(draft.fd, draft.size)
+                    if not await self._send_off(node, draft):
+                        raise OSError(errno.ENOSPC, "no room in the cache directory")
+                    with contextlib.suppress(OSError):
+                        self._put(node, draft, start, data)
+                        return len(data)
+            finally:
+                self._set_aside()
+
+    async def _send_off(self, node: Node, draft: Draft) -> bool:
+        """Has all that is whole parts stored, and gives back its room; whether that helped."""
+        before = draft.sent
+        if not draft.upload:
+            least = self.store.storage.profile.min_part
+            if draft.filled < least:
+                return False
+            await self._open_upload(node, draft, least)
+        assert draft.upload
+        await self._sent(draft)
+        size = draft.upload.part_size
+        for number in range(draft.sent // size + 1, draft.filled // size + 1):
+            if number not in draft.parts:
+                await self._send(node, draft, number)
+        draft.drop_sent(0)
+        return draft.sent > before
 
     async def _write_later(self, node: Node, start: int, data: bytes) -> int:
         async with node.lock:
@@ -330,14 +380,14 @@ class Files:
                 sending[number] = self.begin(work, f"storing a part of {node.key!r}")
         return len(unsent) > 2 * _SENDING and bool(sending)
 
-    async def _open_upload(self, node: Node, draft: Draft) -> None:
+    async def _open_upload(self, node: Node, draft: Draft, part_size: int = PART) -> None:
         try:
             meta = replace(node.meta, mtime_ns=time.time_ns())
-            upload = await self.store.run(self.store.begin, node.key, meta)
+            upload = await self.store.run(self.store.begin, node.key, meta, part_size)
             draft.upload, draft.begun = upload, meta
             draft.note(node.key, node.meta)
         finally:
-            self._sending[draft].pop(0)
+            self._sending.get(draft, {}).pop(0, None)
 
     async def _send(self, node: Node, draft: Draft, number: int) -> None:
         upload = draft.upload

@@ -36,7 +36,7 @@ T = TypeVar("T")
 THREADS, AHEAD = 24, 12
 """Requests at once: for what somebody waits for, and for what somebody may ask for soon."""
 CHUNK = 256 << 10
-PART = 16 << 20
+PART = 32 << 20
 SINGLE = 32 << 20
 """Bytes of what is sent with one request; more goes in parts."""
 LINK = b"symbolic link\n"
