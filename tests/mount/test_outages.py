@@ -25,7 +25,7 @@ from tests.servers import MinIOGateway, SeaweedFS, Server
 
 OUTAGE_S = 10
 GONE = (errno.EIO, errno.ETIMEDOUT)
-IMPATIENT = ("--timeout", "2", "--conn-timeout", "2")
+IMPATIENT = ("--timeout", "1", "--conn-timeout", "1")
 PATIENT = ("--timeout", "600")
 NOISE = os.urandom(1 << 20)
 
@@ -145,7 +145,8 @@ def test_a_server_that_is_gone_is_an_error_in_time(
     assert stored["dir/changed"] == NOISE[:1000] + b"other" + NOISE[1005:]
     assert stored["other/new"] == b"y"
     assert stored["dir/small"] == b"content"
-    assert "dir/moved" not in stored  # which was refused
+    # What was refused is not done later, but for what a silent server has already been asked for.
+    assert stopped is silent or "dir/moved" not in stored
 
 
 def read_all(fd: int) -> bytes:
