@@ -112,7 +112,7 @@ class Changes:
 
     def _removed(self, directory: Directory, name: bytes, node: Node) -> None:
         forget_listing(directory, name)
-        self.files.unsaved.pop(node, None)
+        self.files.forgive(node)
         self.tree.nodes.detach(node)
         if node.draft:
             node.draft.disowned()

@@ -185,8 +185,9 @@ def _serve(plan: Plan, word: Word, ready: Callable[[list[str]], None]) -> list[s
     for line in lines:
         log.warning("%s", line)
     blocks = Blocks(place / "blocks", plan.cache_size)
+    loop = asyncio.new_event_loop()  # which at its end waits for nobody, as asyncio.run would
     try:
-        unsaved = asyncio.run(_run(plan, word, store, blocks, drafts, lines, ready))
+        unsaved = loop.run_until_complete(_run(plan, word, store, blocks, drafts, lines, ready))
     finally:
         blocks.close()
         store.close()
@@ -246,7 +247,7 @@ async def _run(
     stopped, closed = (asyncio.ensure_future(one.wait()) for one in (stop, served.closed))
     await asyncio.wait([stopped, closed], return_when=asyncio.FIRST_COMPLETED)
     if not closed.done():
-        await files.save_all()
+        await asyncio.wait([asyncio.ensure_future(files.save_all())], timeout=_END_S)
         if why := await loop.run_in_executor(None, channel.unmount, plan.directory):
             log.warning("unmounting what is in use: %s", why)
             await loop.run_in_executor(None, channel.unmount, plan.directory, True)
@@ -265,19 +266,22 @@ async def _run(
 
 async def _save_the_rest(files: Files) -> list[str]:
     """Stores what is not stored yet; a line for each file that could not be."""
-    until = asyncio.get_running_loop().time() + _END_S
-    while True:
-        unsaved = await files.save_all()
-        if not unsaved or asyncio.get_running_loop().time() > until:
-            break
-        await asyncio.sleep(1)
-    await files.end()
+    saving = asyncio.ensure_future(_save_until_done(files))
+    await asyncio.wait([saving], timeout=_END_S)
+    saving.cancel()
+    unsaved = files.unsaved
+    await files.end(_END_S if not unsaved else 0)
     return [
         f"{node.key.decode('utf-8', 'backslashreplace')}: {why}; it is kept in"
         f" {node.draft.path if node.draft else '?'}, and the next mount of the same address stores"
         " it"
         for node, why in unsaved.items()
     ]
+
+
+async def _save_until_done(files: Files) -> None:
+    while not await files.save_all():
+        await asyncio.sleep(1)
 
 
 async def _sweep(tree: Tree) -> None:

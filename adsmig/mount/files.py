@@ -67,8 +67,8 @@ class Files:
         self._last = 0
         self._sending: dict[Draft, dict[int, asyncio.Task[None]]] = {}
         self._work = set[asyncio.Task[None]]()
-        self.unsaved: dict[Node, str] = {}
-        """Files that could not be stored, with the reasons."""
+        self._why: dict[Node, str] = {}
+        """Of files that could not be stored."""
 
     # Opening
 
@@ -445,9 +445,9 @@ class Files:
             else:
                 entry = await self.store.run(self.store.write, node.key, draft.fd, draft.size, meta)
         except OSError as exc:
-            self.unsaved[node] = exc.strerror or str(exc)
+            self._why[node] = exc.strerror or str(exc)
             raise
-        self.unsaved.pop(node, None)
+        self._why.pop(node, None)
         draft.written_ns = 0
         if draft.sent:
             # It is not here any more; whoever reads it, reads the object.
@@ -490,21 +490,34 @@ class Files:
 
         self.begin(until_it_worked(), "storing")
 
-    async def save_all(self) -> dict[Node, str]:
-        """Stores all that is not stored; what could not be, with the reasons."""
-        for node in list(self.tree.nodes.by_ino.values()):
-            if node.draft and node.draft.dirty and not node.gone:
-                try:
-                    await self.save(node)
-                except OSError as exc:
-                    log.error("%r could not be stored: %s", node.key, exc)
-        return self.unsaved
+    async def save_all(self) -> bool:
+        """Stores all that is not stored; whether that worked."""
+        nodes = self._dirty()
+        done = await asyncio.gather(*map(self.save, nodes), return_exceptions=True)
+        for node, error in zip(nodes, done, strict=True):
+            if error:
+                log.error("%r could not be stored: %s", node.key, error)
+        return not self._dirty()
 
-    async def end(self) -> None:
-        """Ends what is under way, when nobody can open a file any more."""
-        for task in list(self._work):
-            task.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+    def _dirty(self) -> list[Node]:
+        nodes = self.tree.nodes.by_ino.values()
+        return [one for one in nodes if one.draft and one.draft.dirty and not one.gone]
+
+    def forgive(self, node: Node) -> None:
+        """It need not be stored any more."""
+        self._why.pop(node, None)
+
+    @property
+    def unsaved(self) -> dict[Node, str]:
+        """Files that are not stored, with the reasons."""
+        return {
+            node: self._why.get(node, "there was no time to store it") for node in self._dirty()
+        }
+
+    async def end(self, patience_s: float) -> None:
+        """Ends what is under way, when nobody can open a file any more; waits for so long."""
+        if self._work:
+            await asyncio.wait(self._work, timeout=patience_s)
 
     async def keep(self, node: Node) -> None:
         """Has the content of an open file here, because its object is about to go."""

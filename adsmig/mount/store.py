@@ -75,9 +75,9 @@ class Store:
         """When bytes last went to the store, or came from there."""
 
     def close(self) -> None:
-        """Waits for what is under way."""
-        self._behind.shutdown(cancel_futures=True)
-        self._front.shutdown()
+        """Begins nothing any more, and waits for nothing."""
+        for pool in (self._behind, self._front):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """What the function returns, called in a thread.  Raises OSError for errors of ours."""
