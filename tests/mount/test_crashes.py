@@ -178,7 +178,7 @@ def test_a_directory_that_was_being_renamed_is_whole_between_its_two_names(
     store: Server, bucket: BucketFactory, mount: MountFactory
 ) -> None:
     name, chance = bucket(store), random.Random(4)
-    inside = {f"d{number % 5}/{number}": b"content %d" % number for number in range(150)}
+    inside = {f"d{number % 5}/{number}": b"content %d" % number for number in range(60)}
     put(store, name, {f"old/{key}": content for key, content in inside.items()})
     at = mount(store.url(name))
     paths = old, new = at.path / "old", at.path / "new"

@@ -16,6 +16,7 @@ from tests.mount.mounts import FULL, LIFE_S, contents, put, run
 from tests.servers import SeaweedFS, Server
 
 READERS = 100
+WRITERS = 8 if FULL else 4
 ENTRIES = 100_000 if FULL else 2_300
 
 # Compares spans of both files, in an order of its own; prints where they differ.
@@ -64,7 +65,7 @@ def test_a_hundred_readers_at_once_read_what_is_there(
 WORKER = """
 import os, sys
 top, mine = sys.argv[1:]
-for number in range(25):
+for number in range(12):
     content = f"{mine} {number}".encode() * 2000
     with open(f"{top}/{mine}.part", "wb") as file:
         file.write(content)
@@ -87,13 +88,13 @@ def test_writers_in_one_directory_do_not_disturb_each_other(
     (at.path / "d").mkdir()
     writers = [
         subprocess.Popen([sys.executable, "-ISE", "-c", WORKER, at.path / "d", f"w{number}"])
-        for number in range(8)
+        for number in range(WRITERS)
     ]
     assert [one.wait(LIFE_S) for one in writers] == [0] * len(writers)
     wanted = {}
     for writer in range(len(writers)):
-        wanted[f"d/w{writer}-log"] = b"".join(b"%d\n" % number for number in range(25))
-        for number in range(25):
+        wanted[f"d/w{writer}-log"] = b"".join(b"%d\n" % number for number in range(12))
+        for number in range(12):
             content = f"w{writer} {number}".encode() * 2000
             if number % 3:
                 wanted[f"d/w{writer}-{number}"] = content[:100] + b"changed" + content[107:]

@@ -25,7 +25,7 @@ from tests.servers import MinIOGateway, SeaweedFS, Server
 
 OUTAGE_S = 10
 GONE = (errno.EIO, errno.ETIMEDOUT)
-IMPATIENT = ("--timeout", "2", "--conn-timeout", "2")
+IMPATIENT = ("--timeout", "1", "--conn-timeout", "1")
 PATIENT = ("--timeout", "600")
 NOISE = os.urandom(1 << 20)
 
@@ -145,8 +145,8 @@ def test_a_server_that_is_gone_is_an_error_in_time(
     assert stored["dir/changed"] == NOISE[:1000] + b"other" + NOISE[1005:]
     assert stored["other/new"] == b"y"
     assert stored["dir/small"] == b"content"
-    if stopped is down:  # who is only silent has the request all the same
-        assert "dir/moved" not in stored  # which was refused
+    # What was refused is not done later, but for what a silent server has already been asked for.
+    assert stopped is silent or "dir/moved" not in stored
 
 
 def read_all(fd: int) -> bytes:
@@ -264,10 +264,10 @@ def test_who_is_not_allowed_any_more_is_told_so(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB."""
+    """A file system of 64 MB."""
     place = tmp_path / "small"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
     if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("mounting a small file system needs root and CAP_SYS_ADMIN")
     yield place
@@ -277,7 +277,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_cache_disk_loses_nothing(
     seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory, small_disk: Path
 ) -> None:
-    name, large = bucket(seaweedfs), NOISE * 30
+    name, large = bucket(seaweedfs), NOISE * 80
     put(seaweedfs, name, {"large": large, "other": large})
     at = mount(seaweedfs.url(name), "--cache-size", "1G", cache=small_disk / "cache")
     assert (at.path / "large").read_bytes() == large
@@ -285,7 +285,7 @@ def test_a_full_cache_disk_loses_nothing(
     (at.path / "streamed").write_bytes(large)
     filler = small_disk / "filler"
     with filler.open("wb", buffering=0) as file:
-        assert error_of(lambda: [file.write(bytes(1 << 20)) for _ in range(20)]) == errno.ENOSPC
+        assert error_of(lambda: [file.write(bytes(1 << 20)) for _ in range(65)]) == errno.ENOSPC
     assert (at.path / "other").read_bytes() == large
     stored = worked(lambda: bool((at.path / "new").write_bytes(large)))
     # What is written here and there needs room, or says that it does.

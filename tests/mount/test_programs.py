@@ -161,7 +161,7 @@ def test_rsync_has_nothing_left_to_do_after_it_was_run(
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_a_database_keeps_every_transaction(at: Mount, journal: str) -> None:
-    rounds = 3000 if FULL else 60
+    rounds = 3000 if FULL else 40
     path = at.path / "data.db"
     chance = random.Random(11)
     model: dict[int, bytes] = {}
