@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.mount.mounts import Mount, missing
+from tests.mount.mounts import FULL, Mount, missing
 from tests.servers import Server
 
 MountFactory = Callable[..., Mount]
@@ -25,6 +25,13 @@ def _can_mount() -> None:
 @pytest.fixture(params=["seaweedfs", "minio"])
 def store(request: pytest.FixtureRequest) -> Server:
     """Both in turn."""
+    server: Server = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture(params=["seaweedfs", "minio"] if FULL else ["minio"])
+def some_store(request: pytest.FixtureRequest) -> Server:
+    """Both as well, but of the small sizes one is enough."""
     server: Server = request.getfixturevalue(request.param)
     return server
 

@@ -22,7 +22,7 @@ from tests.servers import Server
 PROGRAM = [sys.executable, "-m", "adsmig"]
 FULL = bool(os.environ.get("ADSMIG_TEST_FULL"))
 """Sizes as large as the promises are; without it, smaller ones that every change can afford."""
-EXAMPLES = int(os.environ.get("ADSMIG_TEST_FUZZ", "200" if FULL else "12"))
+EXAMPLES = int(os.environ.get("ADSMIG_TEST_FUZZ", "200" if FULL else "10"))
 """How many of hypothesis's."""
 LIMIT_S = 100
 """No single step may take so long, on any machine."""

@@ -25,11 +25,15 @@ BAD = (2, 3)
 
 
 def test_it_answers_as_soon_as_the_command_has_returned(
-    store: Server, bucket: BucketFactory, mount: MountFactory
+    some_store: Server, bucket: BucketFactory, mount: MountFactory
 ) -> None:
-    name = bucket(store)
-    put(store, name, {"p/file": b"content", "p/d/deep": b"deep", "px": b"not below", "q/x": b""})
-    at = mount(store.url(name, "p/"))
+    name = bucket(some_store)
+    put(
+        some_store,
+        name,
+        {"p/file": b"content", "p/d/deep": b"deep", "px": b"not below", "q/x": b""},
+    )
+    at = mount(some_store.url(name, "p/"))
     assert at.mounted()
     assert {path.name for path in at.path.iterdir()} == {"file", "d"}
     assert (at.path / "d" / "deep").read_bytes() == b"deep"
@@ -37,7 +41,7 @@ def test_it_answers_as_soon_as_the_command_has_returned(
     assert str(at.path) in run("df", at.path)
     (at.path / "d" / "new").write_bytes(b"new")
     at.stop()
-    assert contents(store, name)["p/d/new"] == b"new"
+    assert contents(some_store, name)["p/d/new"] == b"new"
     assert os.listdir(at.path) == []
 
 

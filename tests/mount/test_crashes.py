@@ -175,12 +175,12 @@ def test_what_was_promised_is_there_after_kills(
 
 
 def test_a_directory_that_was_being_renamed_is_whole_between_its_two_names(
-    store: Server, bucket: BucketFactory, mount: MountFactory
+    some_store: Server, bucket: BucketFactory, mount: MountFactory
 ) -> None:
-    name, chance = bucket(store), random.Random(4)
+    name, chance = bucket(some_store), random.Random(4)
     inside = {f"d{number % 5}/{number}": b"content %d" % number for number in range(60)}
-    put(store, name, {f"old/{key}": content for key, content in inside.items()})
-    at = mount(store.url(name))
+    put(some_store, name, {f"old/{key}": content for key, content in inside.items()})
+    at = mount(some_store.url(name))
     paths = old, new = at.path / "old", at.path / "new"
     for _ in range(KILLS):
         words = ["mv", "-T", old, new] if old.exists() else ["mv", "-T", new, old]

@@ -158,14 +158,14 @@ def test_a_file_holds_what_a_model_of_it_holds(
 
 
 def test_what_is_written_through_a_mapping_after_the_file_was_closed_is_stored(
-    store: Server, bucket: BucketFactory, mount: MountFactory
+    some_store: Server, bucket: BucketFactory, mount: MountFactory
 ) -> None:
-    name = bucket(store)
-    put(store, name, {"there": bytes(300_000)})
-    at = mount(store.url(name))
+    name = bucket(some_store)
+    put(some_store, name, {"there": bytes(300_000)})
+    at = mount(some_store.url(name))
     with (at.path / "there").open("r+b") as file:
         mapped = mmap.mmap(file.fileno(), 0)
     mapped[100_000:100_005] = b"after"
     mapped.close()
     at.stop()
-    assert contents(store, name) == {"there": bytes(100_000) + b"after" + bytes(199_995)}
+    assert contents(some_store, name) == {"there": bytes(100_000) + b"after" + bytes(199_995)}

@@ -26,7 +26,7 @@ one, other, seed = sys.argv[1:]
 chance, size = random.Random(seed), os.path.getsize(other)
 with open(one, "rb", buffering=0) as left, open(other, "rb", buffering=0) as right:
     assert os.fstat(left.fileno()).st_size == size
-    for _ in range(30):
+    for _ in range(15):
         start, length = chance.randrange(size), chance.choice([1, 4096, 200_000])
         if os.pread(left.fileno(), length, start) != os.pread(right.fileno(), length, start):
             sys.exit(f"{one} differs between {start} and {start + length}")
@@ -34,17 +34,17 @@ with open(one, "rb", buffering=0) as left, open(other, "rb", buffering=0) as rig
 
 
 def test_a_hundred_readers_at_once_read_what_is_there(
-    store: Server, bucket: BucketFactory, mount: MountFactory, tmp_path: Path
+    some_store: Server, bucket: BucketFactory, mount: MountFactory, tmp_path: Path
 ) -> None:
-    chance, name, local = random.Random(2), bucket(store), tmp_path / "local"
+    chance, name, local = random.Random(2), bucket(some_store), tmp_path / "local"
     local.mkdir()
     files = {f"small{number}": chance.randbytes(30_000 + number) for number in range(20)}
     files["large"] = chance.randbytes(40 << 20 if FULL else 12 << 20)
-    put(store, name, files)
+    put(some_store, name, files)
     for key, content in files.items():
         (local / key).write_bytes(content)
     # A cache that cannot hold it all.
-    at = mount(store.url(name), "--cache-size", "8M")
+    at = mount(some_store.url(name), "--cache-size", "8M")
     keys = [*list(files)[: READERS // 2], *["large"] * READERS][:READERS]
     # -S and -E: a hundred of them are to begin at once, on two processors.
     readers = [
@@ -81,10 +81,10 @@ for number in range(12):
 
 
 def test_writers_in_one_directory_do_not_disturb_each_other(
-    store: Server, bucket: BucketFactory, mount: MountFactory
+    some_store: Server, bucket: BucketFactory, mount: MountFactory
 ) -> None:
-    name = bucket(store)
-    at = mount(store.url(name))
+    name = bucket(some_store)
+    at = mount(some_store.url(name))
     (at.path / "d").mkdir()
     writers = [
         subprocess.Popen([sys.executable, "-ISE", "-c", WORKER, at.path / "d", f"w{number}"])
@@ -101,7 +101,7 @@ def test_writers_in_one_directory_do_not_disturb_each_other(
     found = {f"d/{path.name}": path.read_bytes() for path in (at.path / "d").iterdir()}
     assert found == wanted
     at.stop()
-    assert contents(store, name) == wanted
+    assert contents(some_store, name) == wanted
 
 
 @pytest.fixture

@@ -110,9 +110,9 @@ def test_no_key_is_silently_missing(
 
 
 def test_a_name_that_is_too_long_is_refused_as_elsewhere(
-    store: Server, bucket: BucketFactory, mount: MountFactory
+    some_store: Server, bucket: BucketFactory, mount: MountFactory
 ) -> None:
-    at = mount(store.url(bucket(store)))
+    at = mount(some_store.url(bucket(some_store)))
     assert error_of(lambda: (at.path / ("x" * 256)).touch()) == errno.ENAMETOOLONG
     # No key has more than 1,024 bytes.
     deep = at.path / "/".join(["d" * 200] * 4)

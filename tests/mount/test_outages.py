@@ -25,7 +25,7 @@ from tests.servers import MinIOGateway, SeaweedFS, Server
 
 OUTAGE_S = 10
 GONE = (errno.EIO, errno.ETIMEDOUT)
-IMPATIENT = ("--timeout", "1", "--conn-timeout", "1")
+IMPATIENT = ("--timeout", "3", "--conn-timeout", "3")
 PATIENT = ("--timeout", "600")
 NOISE = os.urandom(1 << 20)
 
@@ -133,13 +133,13 @@ def test_a_server_that_is_gone_is_an_error_in_time(
         with ThreadPoolExecutor(len(calls)) as pool:
             errors = list(pool.map(error_of, calls))
         assert set(errors) <= set(GONE)
-    # And it is as it was, once there is a server again.
+    # And it is as it was, once there is a server again and it has caught its breath.
     until(lambda: worked(lambda: (at.path / "dir" / "small").read_bytes() == b"content"))
-    assert read_all(large) == NOISE * 8
-    os.fsync(changed)
+    until(lambda: worked(lambda: read_all(large) == NOISE * 8))
+    until(lambda: worked(lambda: os.fsync(changed) is None))
     os.close(large)
     os.close(changed)
-    (at.path / "other" / "new").write_bytes(b"y")
+    until(lambda: worked(lambda: bool((at.path / "other" / "new").write_bytes(b"y"))))
     at.stop()
     stored = contents(minio, name)
     assert stored["dir/changed"] == NOISE[:1000] + b"other" + NOISE[1005:]
@@ -217,6 +217,7 @@ def test_what_could_not_be_stored_is_named_and_kept(
         assert not at.mounted()
         assert not at.processes()
     assert contents(minio, name) == {"patched": NOISE}
+    at.options.clear()
     at.start()
     at.stop()
     assert contents(minio, name) == {"patched": NOISE[:1000] + b"other" + NOISE[1005:]}

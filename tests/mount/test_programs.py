@@ -27,9 +27,9 @@ LONG_AGO = 1_400_000_000
 
 
 @pytest.fixture
-def at(store: Server, bucket: BucketFactory, mount: MountFactory) -> Mount:
+def at(some_store: Server, bucket: BucketFactory, mount: MountFactory) -> Mount:
     """An empty bucket."""
-    return mount(store.url(bucket(store)))
+    return mount(some_store.url(bucket(some_store)))
 
 
 @pytest.fixture
