@@ -29,6 +29,8 @@ from adsmig.options import (
     DRYRUN,
     LOG,
     MANIFEST,
+    MOUNT,
+    PACE,
     PROGRESS,
     SELECTION,
     SPEED,
@@ -39,6 +41,7 @@ from adsmig.options import (
     fields_of,
     job_of,
     logged_in,
+    place_to_mount,
     together,
 )
 from adsmig.output import begin, print_lines
@@ -291,6 +294,60 @@ def providers_command(**options: Any) -> int:
     from adsmig import catalogue
 
     return print_lines(catalogue.provider_lines(bool(begin(options).as_json)))
+
+
+@cli.command("mount", cls=Command, short_help="Mount an object store as a directory.")
+@together(
+    click.argument("uri"), click.argument("directory", metavar="DIR"), MOUNT, ADDRESS, PACE, LOG
+)
+def mount_command(
+    uri: str,
+    directory: str,
+    read_only: bool,
+    cache_dir: Path | None,
+    cache_size: int | None,
+    foreground: bool,
+    allow_other: bool,
+    **options: Any,
+) -> int:
+    """Makes what is at URI, an address of an object store, appear as the directory DIR.
+
+    Returns when DIR answers; a process goes on until adsmig umount DIR. What is and what is not as
+    on a disk is in the README.
+    """
+    output = begin(options)
+    from adsmig.mount import daemon
+
+    job = place_to_mount(uri, options)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    plan = daemon.Plan(
+        job,
+        daemon.place_of(directory),
+        read_only,
+        allow_other,
+        Path(os.path.abspath(cache_dir or os.path.join(base, "adsmig"))),
+        cache_size or daemon.CACHE_SIZE,
+    )
+    daemon.check_directory(plan.directory)
+    for line in daemon.mount(plan, foreground, logging.getLogger().level):
+        output.note(f"adsmig: {line}")
+    return 0
+
+
+@cli.command("umount", cls=Command, short_help="Unmount such a directory, when all is stored.")
+@together(click.argument("directory", metavar="DIR"), LOG)
+def umount_command(directory: str, **options: Any) -> int:
+    """Unmounts DIR, and returns when all that was written to it is stored.
+
+    Names what could not be stored, which the next mount of the same address tries again.
+    """
+    output = begin(options)
+    from adsmig.mount import daemon
+
+    unsaved = daemon.umount(daemon.place_of(directory))
+    for line in unsaved:
+        output.warn("unsaved", f"not stored: {line}")
+    return 1 if unsaved else 0
 
 
 cli.add_command(schedule_group)

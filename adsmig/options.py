@@ -89,11 +89,7 @@ MANIFEST = click.option(
     help="The manifest, if it is not in the state directory.",
 )  # fmt: skip
 
-SPEED = together(
-    click.option("-p", "--threads", type=click.IntRange(1, 4096), metavar="N",
-                 help="Objects and parts in flight, all processes together [as many as help]."),
-    click.option("--workers", type=click.IntRange(1, 256), metavar="N",
-                 help="Processes [one for each CPU that has time]."),
+_PACE = (
     click.option("--bwlimit", "bwlimit_mbps", type=click.FloatRange(0), metavar="MBPS",
                  help="Megabits a second, all processes together; 0 is unlimited [0]."),
     click.option("--conn-timeout", "--connTimeout", "--conntimeout", "connect_timeout_s",
@@ -101,8 +97,18 @@ SPEED = together(
                  help="Seconds to wait for a connection [10]."),
     click.option("--timeout", "read_timeout_s", type=click.FloatRange(0, min_open=True),
                  metavar="S", help="Seconds to wait for an answer [60]."),
+)  # fmt: skip
+
+SPEED = together(
+    click.option("-p", "--threads", type=click.IntRange(1, 4096), metavar="N",
+                 help="Objects and parts in flight, all processes together [as many as help]."),
+    click.option("--workers", type=click.IntRange(1, 256), metavar="N",
+                 help="Processes [one for each CPU that has time]."),
+    *_PACE,
     under="How fast",
 )  # fmt: skip
+
+PACE = together(*_PACE, under="How fast")
 
 TLS = together(
     click.option("--ca-bundle", type=_FILE_OR_DIRECTORY, metavar="FILE", envvar="AWS_CA_BUNDLE",
@@ -115,6 +121,17 @@ TLS = together(
 PROGRESS = click.option(
     "--manifest", type=_FILE, metavar="FILE", help="Where progress is kept [the state directory]."
 )
+
+MOUNT = together(
+    click.option("--read-only", is_flag=True, help="Nothing can be changed by the mount."),
+    click.option("--cache-dir", type=click.Path(path_type=Path, file_okay=False), metavar="D",
+                 help="Where what was read, and is not stored yet, is kept [~/.cache/adsmig]."),
+    click.option("--cache-size", metavar="N", callback=_size,
+                 help="What was read is kept up to this: 500M, 20G [10G]."),
+    click.option("--foreground", is_flag=True, help="Return when it is unmounted, not before."),
+    click.option("--allow-other", is_flag=True,
+                 help="Other users may use it, as far as permissions let them."),
+)  # fmt: skip
 
 YES = click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 
@@ -306,6 +323,25 @@ _OF_PLACES = (
     "src_profile", "dst_profile", "resolve", "connect_to", "anonymous", "keep_links", "record",
     "files_from",
 )  # fmt: skip
+
+
+_ALL = {"start": None, "end": None, "include": (), "exclude": (), "include_dir": (),
+        "exclude_dir": (), "min_size": None, "max_size": None, "newer_than": "", "older_than": "",
+        "files_from": ""}  # fmt: skip
+
+
+def place_to_mount(uri: str, options: dict[str, Any]) -> Job:
+    """A Job of which the source is the directory that ``uri`` names; raises UsageError for a single
+    object, and for what is no object store.
+    """
+    from adsmig.location import parse
+
+    if parse(uri, https=options["https"], path_style=options["path_style"]).is_path:
+        raise UsageError("only object stores are mounted; use the directory itself, or sshfs")
+    job = job_of("inventory", uri, None, {**_ALL, **options})
+    if job.single is not None:
+        raise UsageError(f"that is an object: mount the directory it is in, {job.src}")
+    return job
 
 
 def against(copied: Job, manifest: Path, options: dict[str, Any]) -> Job:

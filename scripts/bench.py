@@ -12,22 +12,22 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP))
 
 from scripts.benchdata import TREES, Tree, lists_equal, make_tree  # noqa: E402
+from scripts.benchfigures import BenchError, Figures, as_json, machine, table  # noqa: E402
+from scripts.benchmount import MOUNTERS, Mounter, steps  # noqa: E402
 from scripts.benchtools import OURS, PEERS, Place, Task, Tool  # noqa: E402
 from scripts.slowproxy import SlowProxy  # noqa: E402
 from tests.servers import (  # noqa: E402
@@ -43,10 +43,6 @@ DELAY_S = 0.02
 """The round trip that the workloads of ``latency`` are given."""
 SETTLED_S = 3
 """Objects younger than two seconds are waited for by adsmig; no real source is that young."""
-
-
-class BenchError(Exception):
-    """A tool that did not do its work, or a server that does not start."""
 
 
 # ---------------------------------------------------------------------- the workloads
@@ -97,19 +93,8 @@ WORKLOADS = [
     Workload("sftp-large-up", "gigabyte", "local", "sftp"),
     Workload("sftp-large-down", "gigabyte", "sftp", "local"),
     Workload("start", "one", "local", "seaweedfs"),
+    Workload("mount", "mounted", "seaweedfs", how="mount"),
 ]
-
-
-@dataclass
-class Figures:
-    """What one tool took for one workload, a value a round."""
-
-    wall_s: list[float] = field(default_factory=list)
-    cpu_s: list[float] = field(default_factory=list)
-    peak_bytes: list[float] = field(default_factory=list)
-
-
-NAMES = ("wall_s", "cpu_s", "peak_bytes")
 
 
 class Bench:
@@ -131,14 +116,25 @@ class Bench:
     def run(self, workload: Workload, rounds: int, tools: Sequence[Tool]) -> dict[str, Figures]:
         """The figures of each tool that can do it."""
         found = {tool.name: Figures() for tool in tools}
-        for number in range(rounds):
-            for tool in [*tools[number % len(tools) :], *tools[: number % len(tools)]]:
-                figures = self._once(workload, tool)
-                if figures is None:
-                    found.pop(tool.name, None)
-                    continue
-                for name in NAMES:
-                    getattr(found[tool.name], name).append(figures[name])
+        for tool in in_turn(tools, rounds):
+            figures = self._once(workload, tool)
+            if figures is None:
+                found.pop(tool.name, None)
+            else:
+                found[tool.name].add(figures)
+        return found
+
+    def mount(self, rounds: int, tools: Sequence[Mounter]) -> dict[str, dict[str, Figures]]:
+        """For each of the steps of benchmount, the figures of each tool."""
+        trees = [TREES[name].scaled(self.short) for name in ("mounted", "epoch", "entries")]
+        for tree in trees:
+            self._source("seaweedfs", tree)
+        server, local = self.server("seaweedfs"), self.directory / "trees"
+        found: dict[str, dict[str, Figures]] = {}
+        for tool in in_turn(tools, rounds):
+            with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
+                for step, figures in steps(tool, server, local, Path(scratch), environment()):
+                    found.setdefault(step, {}).setdefault(tool.name, Figures()).add(figures)
         return found
 
     def _once(self, workload: Workload, tool: Tool) -> dict[str, float] | None:
@@ -283,6 +279,16 @@ def _in(server: Server, path: str) -> Place:
     return Place(path, server.host)
 
 
+T = TypeVar("T")
+
+
+def in_turn(tools: Sequence[T], rounds: int) -> Iterator[T]:
+    """Every tool once a round, each round another one first."""
+    for number in range(rounds):
+        first = number % len(tools)
+        yield from (*tools[first:], *tools[:first])
+
+
 def environment() -> dict[str, str]:
     """What every tool is given: keys for all stores, and no user's settings."""
     keys = {
@@ -326,54 +332,6 @@ def quietly(command: Sequence[str]) -> None:
         raise BenchError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr[-500:]}")
 
 
-# ---------------------------------------------------------------------- what is shown
-
-
-def ratio(found: dict[str, Figures], name: str) -> tuple[float, str] | None:
-    """adsmig's figure by the best peer's, the median over rounds, and which peer that mostly is."""
-    peers = [tool for tool in found if tool != OURS.name]
-    if not peers or OURS.name not in found:
-        return None
-    ours = getattr(found[OURS.name], name)
-    ratios = [
-        value / min(getattr(found[peer], name)[at] for peer in peers)
-        for at, value in enumerate(ours)
-    ]
-    best = min(peers, key=lambda peer: statistics.median(getattr(found[peer], name)))
-    return statistics.median(ratios), best
-
-
-def table(workload: Workload, found: dict[str, Figures]) -> Iterator[str]:
-    """Lines for people: each tool's medians, and the ratios."""
-    yield f"\n{workload.name}"
-    yield f"  {'':10} {'wall s':>9} {'CPU s':>9} {'memory MB':>10}"
-    for tool, figures in found.items():
-        wall, cpu, peak = (statistics.median(getattr(figures, name)) for name in NAMES)
-        yield f"  {tool:10} {wall:9.2f} {cpu:9.2f} {peak / 1e6:10.1f}"
-    told = [ratio(found, name) for name in NAMES]
-    if all(told):
-        cells = [f"{one[0]:.2f}" for one in told if one]
-        peers = ", ".join(one[1] for one in told if one)
-        yield f"  {'ratio':10} {cells[0]:>9} {cells[1]:>9} {cells[2]:>10}   to {peers}"
-
-
-def as_json(found: dict[str, Figures]) -> dict[str, Any]:
-    return {
-        "tools": {
-            tool: {name: getattr(one, name) for name in NAMES} for tool, one in found.items()
-        },
-        "ratios": {name: ratio(found, name) for name in NAMES},
-    }
-
-
-def machine() -> str:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return (
-        f"{os.cpu_count()} CPUs, {memory / 2**30:.0f} GiB, Linux {platform.release()},"
-        f" Python {platform.python_version()}"
-    )
-
-
 def main(arguments: Sequence[str]) -> int:
     """Runs what was asked for; 1 if a tool did not do its work."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.partition("\n")[0])
@@ -383,29 +341,37 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="a JSON object a workload")
     parser.add_argument("--tool", action="append", help="only these, beside adsmig")
     chosen = parser.parse_args(arguments)
-    tools = [OURS, *(one for one in PEERS if not chosen.tool or one.name in chosen.tool)]
+    names = {OURS.name, *(chosen.tool or (one.name for one in (*PEERS, *MOUNTERS)))}
+    tools = [one for one in (OURS, *PEERS) if one.name in names]
+    mounters = [one for one in MOUNTERS if one.name in names and one.found()]
+    workloads = [one for one in WORKLOADS if not chosen.workload or one.name in chosen.workload]
     if not chosen.json:
         print(machine())
-        for tool in tools:
+        for tool in tools if any(one.how != "mount" for one in workloads) else ():
             print(f"  {tool.name:10} {tool.settings}")
+        for mounter in mounters if any(one.how == "mount" for one in workloads) else ():
+            print(f"  {mounter.name:10} {mounter.settings}")
     failed = 0
     with (
         tempfile.TemporaryDirectory(prefix="adsmig-bench-") as directory,
         Bench(Path(directory), chosen.short) as bench,
     ):
-        for workload in WORKLOADS:
-            if chosen.workload and workload.name not in chosen.workload:
-                continue
+        for workload in workloads:
+            rounds = 1 if chosen.short else chosen.rounds
             try:
-                found = bench.run(workload, 1 if chosen.short else chosen.rounds, tools)
+                if workload.how == "mount":
+                    found = bench.mount(rounds, mounters)
+                else:
+                    found = {workload.name: bench.run(workload, rounds, tools)}
             except BenchError as exc:
                 print(f"{workload.name}: {exc}", file=sys.stderr)
                 failed = 1
                 continue
-            if chosen.json:
-                print(json.dumps({"workload": workload.name, **as_json(found)}), flush=True)
-            else:
-                print("\n".join(table(workload, found)), flush=True)
+            for name, figures in found.items():
+                if chosen.json:
+                    print(json.dumps({"workload": name, **as_json(figures)}), flush=True)
+                else:
+                    print("\n".join(table(name, figures)), flush=True)
     return failed
 
 

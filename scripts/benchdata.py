@@ -50,6 +50,9 @@ TREES = {
         Tree("dated", 200_000, shape="dated", short=10_000),
         Tree("nested", 200_000, shape="nested", short=10_000),
         Tree("one", 1, 1_000, 1_000),
+        Tree("mounted", 1, 1 << 30, 1 << 30, short_most=24 << 20),
+        Tree("epoch", 5_000, 4_000, 60_000, short=200),
+        Tree("entries", 20_000, 0, 100, short=500),
     )
 }
 

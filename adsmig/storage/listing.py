@@ -199,7 +199,7 @@ def walk(
     def wanted(directory: bytes) -> bool:
         return keys.may_hold(directory) and not (prune and prune(directory))
 
-    levels = [_level(fetch, prefix, b"", keys, limit, wanted)]
+    levels = [level(fetch, prefix, b"", keys, limit, wanted)]
     while levels:
         for key, entry in levels[-1]:
             if keys.ends_before(key):
@@ -208,13 +208,13 @@ def walk(
                 if key in keys:
                     yield Entry(key, *entry[1:]) if cut else entry
             elif wanted(key):
-                levels.append(_level(fetch, prefix, key, keys, limit, wanted))
+                levels.append(level(fetch, prefix, key, keys, limit, wanted))
                 break
         else:
             levels.pop()
 
 
-def _level(
+def level(
     fetch: Fetch,
     root: bytes,
     directory: bytes,

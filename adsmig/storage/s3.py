@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
 from adsmig.model import (
+    EVERYTHING,
     Entry,
     KeyRange,
     Meta,
@@ -141,6 +142,25 @@ class S3Storage:
             self.prepare()
         return any(name.startswith(server) for name in tuple(self._wire.servers))
 
+    def children(self, directory: bytes) -> Iterator[tuple[bytes, Entry | None]]:
+        """What is right in a directory, '' or ending in a slash: the keys, relative as all are, of
+        objects with their entries, of directories with None.  The directory's own marker is among
+        them.  In ascending order, streamed; raises as :meth:`list`.
+        """
+        found = listing.level(
+            self._page, self.prefix, directory, EVERYTHING, listing.PAGE, lambda _: True
+        )
+        for key, entry in found:
+            yield key, entry and entry._replace(key=key)
+
+    def holds_below(self, directory: bytes) -> bool:
+        """Whether there is a key that begins with ``directory``, which ends in a slash.
+
+        Tries again.
+        """
+        page = self._page(self.prefix + directory, b"", "", by_directory=False, limit=2)
+        return bool(page.entries or page.prefixes)
+
     def probe(self, after: bytes) -> bytes | None:
         """See Storage.probe."""
         way = listing.walk if self._lists_by_directory() else listing.flat
@@ -158,13 +178,26 @@ class S3Storage:
 
     def stat(self, key: bytes) -> Entry:
         """See Storage.stat."""
-        if problem := self.problem(key):  # a store that is asked may answer anything
-            raise NotFound(f"no such object: {key!r}; {problem}")
+        self._check_name(key)
         if key.endswith(b"/") and self._lists_by_directory():
             return self._listed(key)  # SeaweedFS has a HEAD of any directory succeed
+        return self._headed(key)[0]
+
+    def look(self, key: bytes) -> tuple[Entry, Meta]:
+        """As :meth:`stat`, with what is kept beside the content, but for tags."""
+        self._check_name(key)
+        if key.endswith(b"/") and self._lists_by_directory():
+            return self._listed(key), self._headed(key)[1]
+        return self._headed(key)
+
+    def _check_name(self, key: bytes) -> None:
+        if problem := self.problem(key):  # a store that is asked may answer anything
+            raise NotFound(f"no such object: {key!r}; {problem}")
+
+    def _headed(self, key: bytes) -> tuple[Entry, Meta]:
         answer = retry(lambda: self._wire.request("HEAD", self._path(key)), "looking up an object")
         kind = answer.header("x-amz-storage-class")
-        return Entry(
+        entry = Entry(
             key,
             int(answer.header("content-length", "0")),
             None,
@@ -172,6 +205,7 @@ class S3Storage:
             answer.etag or None,
             "" if kind == STANDARD else kind,
         )
+        return entry, meta_of(answer.headers)
 
     def _listed(self, key: bytes) -> Entry:
         """As stat, from a listing."""
@@ -344,6 +378,16 @@ class S3Storage:
             return None
         self._check_key(key)
         return self._copy(key, {}, src._copy_source(entry) | self._chosen)
+
+    def copy_within(self, entry: Entry, key: bytes, meta: Meta | None) -> Stored | None:
+        """As :meth:`copy_from` itself, with ``meta`` in place of the object's own, or with that."""
+        if meta is None:
+            return self.copy_from(self, entry, key)
+        if entry.key.endswith(b"/") or entry.size > self.profile.max_copy:
+            return None
+        self._check_key(key)
+        headers = self._headers(key, meta) | {"x-amz-metadata-directive": "REPLACE"}
+        return self._copy(key, {}, self._copy_source(entry) | headers)
 
     def _same_service(self, src: S3Storage) -> bool:
         def service(storage: S3Storage) -> tuple[object, ...]:

@@ -1,0 +1,323 @@
+"""What changes names: files and directories made, removed, renamed, and given other metadata."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import stat
+import time
+from dataclasses import replace
+
+from adsmig.model import Entry, Meta
+from adsmig.mount.files import Files
+from adsmig.mount.names import LONGEST, MARK, part_of
+from adsmig.mount.nodes import Directory, Node, forget_listing, note_listing
+from adsmig.mount.protocol import NOREPLACE, Change
+from adsmig.mount.store import LINK, Store, link_meta
+from adsmig.mount.tree import Tree
+
+log = logging.getLogger(__name__)
+
+_TOGETHER = 16
+"""Objects that are copied at once when a directory gets another name."""
+
+
+class Changes:
+    """Belongs to the event loop.  Raises OSError as the system call would."""
+
+    def __init__(self, tree: Tree, files: Files, store: Store) -> None:
+        self.tree, self.files, self.store = tree, files, store
+
+    # Making
+
+    def create(self, directory: Directory, name: bytes, mode: int, uid: int, gid: int) -> Node:
+        """A new, empty file, which the store gets to know when it is closed."""
+        part = self._free(directory, name)
+        node = self.tree.nodes.make(directory, name, part, stat.S_IFREG)
+        node.learn(Meta(time.time_ns(), mode & 0o777, uid, gid))
+        try:
+            node.draft = self.files.new_draft(None)
+            self.files.touch(node, node.draft)
+        except OSError:
+            self.tree.nodes.detach(node)
+            raise
+        return node
+
+    async def mkdir(
+        self, directory: Directory, name: bytes, mode: int, uid: int, gid: int
+    ) -> Directory:
+        """A new directory, with a marker in the store."""
+        part = self._free(directory, name)
+        meta = Meta(time.time_ns(), mode & 0o777, uid, gid)
+        await self.store.run(self.store.mark, directory.key + part + b"/", meta)
+        node = self.tree.nodes.make(directory, name, part, stat.S_IFDIR)
+        assert isinstance(node, Directory)
+        node.learn(meta)
+        node.marked = True
+        node.listed, node.listed_until = {}, time.monotonic() + 1
+        node.refresh()
+        note_listing(directory, name, None)
+        return node
+
+    async def symlink(
+        self, directory: Directory, name: bytes, target: bytes, uid: int, gid: int
+    ) -> Node:
+        """A new symbolic link."""
+        part = self._free(directory, name)
+        meta = Meta(time.time_ns(), 0o777, uid, gid)
+        key = directory.key + part
+        kept = link_meta(target, meta)
+        entry = await self.store.run(self.store.write_bytes, key, LINK, kept)
+        node = self.tree.nodes.make(directory, name, part, stat.S_IFLNK)
+        node.entry, node.target = entry, target
+        node.learn(kept)
+        node.refresh()
+        note_listing(directory, name, entry)
+        return node
+
+    def _free(self, directory: Directory, name: bytes) -> bytes:
+        """The part of a key that a new name is for; raises where there cannot be such a name."""
+        if len(name) > LONGEST:
+            raise OSError(errno.ENAMETOOLONG, "the name is too long")
+        part = part_of(name)
+        if part is None or name.startswith(MARK):
+            raise OSError(errno.EINVAL, "names like this stand for keys that cannot be names")
+        node = directory.children.get(name)
+        if node and not node.gone and node.is_fresh:
+            raise OSError(errno.EEXIST, "it is there already")
+        if directory.gone:
+            raise OSError(errno.ENOENT, "the directory is gone")
+        if problem := self.store.storage.problem(directory.key + part):
+            number = errno.EILSEQ if "UTF-8" in problem else errno.ENAMETOOLONG
+            raise OSError(number, problem)
+        if node:
+            self.tree.nodes.detach(node)
+        return part
+
+    # Removing
+
+    async def unlink(self, directory: Directory, name: bytes) -> None:
+        """Removes a file; who has it open goes on reading it."""
+        node = await self.tree.current(directory, name)
+        if node.is_directory:
+            raise OSError(errno.EISDIR, "a directory")
+        async with node.lock:
+            await self.files.keep(node)
+            if node.entry:
+                await self.mark(directory, name)
+                await self.store.run(self.store.delete, [node.key])
+            self._removed(directory, name, node)
+        self.files.settle(node)
+
+    def _removed(self, directory: Directory, name: bytes, node: Node) -> None:
+        forget_listing(directory, name)
+        self.files.forgive(node)
+        self.tree.nodes.detach(node)
+        if node.draft:
+            node.draft.disowned()
+
+    async def rmdir(self, directory: Directory, name: bytes) -> None:
+        """Removes an empty directory."""
+        node = await self.tree.current(directory, name)
+        if not isinstance(node, Directory):
+            raise OSError(errno.ENOTDIR, "not a directory")
+        await self._check_empty(node)
+        await self.mark(directory, name)
+        await self.store.run(self.store.delete, [node.key])
+        forget_listing(directory, name)
+        self.tree.nodes.detach(node)
+
+    async def _check_empty(self, node: Directory) -> None:
+        if any(not child.gone for child in node.children.values() if child.is_local):
+            raise OSError(errno.ENOTEMPTY, "not empty")
+        if not await self.store.run(self.store.is_empty, node.key):
+            node.listed_until = 0
+            raise OSError(errno.ENOTEMPTY, "not empty")
+
+    async def mark(self, directory: Directory, leaving: bytes) -> None:
+        """Makes sure that a directory stays when the object ``leaving`` goes, as its last may."""
+        if directory.marked or directory.parent is None:
+            return
+        others = directory.listed if directory.is_listed and directory.listed else {}
+        if any(name != leaving for name in others):
+            return
+        await self.store.run(self.store.mark, directory.key, directory.meta)
+        directory.marked = True
+
+    # Renaming
+
+    async def rename(
+        self, old: Directory, name: bytes, new: Directory, new_name: bytes, flags: int
+    ) -> None:
+        """Gives a file or a directory another name, in place of what has that."""
+        if flags & ~NOREPLACE:
+            raise OSError(errno.EINVAL, "they cannot be exchanged")
+        node = await self.tree.current(old, name)
+        try:
+            target = await self.tree.current(new, new_name)
+        except FileNotFoundError:
+            target = None
+        if target is node:
+            return
+        if target and flags & NOREPLACE:
+            raise OSError(errno.EEXIST, "it is there already")
+        if isinstance(node, Directory):
+            if target and not isinstance(target, Directory):
+                raise OSError(errno.ENOTDIR, "not a directory")
+            if isinstance(target, Directory):
+                await self._check_empty(target)
+            part = target.name if target else self._free(new, new_name)
+            await self._rename_directory(old, name, node, new, new_name, part, target)
+        else:
+            if target and target.is_directory:
+                raise OSError(errno.EISDIR, "a directory")
+            part = target.name if target else self._free(new, new_name)
+            await self._rename_file(old, name, node, new, new_name, part, target)
+
+    async def _rename_file(
+        self, old: Directory, name: bytes, node: Node, new: Directory, new_name: bytes,
+        part: bytes, target: Node | None,
+    ) -> None:  # fmt: skip
+        async with node.lock:
+            if target:
+                async with target.lock:
+                    await self.files.keep(target)
+                    await self._move_file(old, name, node, new, new_name, part, target)
+                self.files.settle(target)
+            else:
+                await self._move_file(old, name, node, new, new_name, part, None)
+        if node.draft and node.draft.dirty and not node.writers:
+            self.files.later(node)
+
+    async def _move_file(
+        self, old: Directory, name: bytes, node: Node, new: Directory, new_name: bytes,
+        part: bytes, target: Node | None,
+    ) -> None:  # fmt: skip
+        """With the locks of both."""
+        if node.entry and node.draft and node.draft.dirty:
+            await self.files.save_locked(node)
+        there, copied = node.entry, None
+        if there:
+            copied = await self.store.run(self.store.copy, there, new.key + part, None)
+        if target:
+            self._removed(new, new_name, target)
+        self._moved(old, name, node, new, new_name, part)
+        if copied:
+            node.entry = copied
+            node.refresh()
+            note_listing(new, new_name, copied)
+            if node.draft:
+                node.draft.base = copied
+        elif node.draft:
+            # It was never stored; what it replaces goes when it is.
+            node.draft.base = target.entry if target else None
+            node.draft.note(node.key, node.meta)
+        forget_listing(old, name)
+        if there:
+            await self.mark(old, name)
+            await self.store.run(self.store.delete, [there.key])
+
+    def _moved(
+        self, old: Directory, name: bytes, node: Node, new: Directory, new_name: bytes, part: bytes
+    ) -> None:
+        if old.children.get(name) is node:
+            del old.children[name]
+        new.children[new_name] = node
+        node.parent, node.name = new, part
+        self.tree.nodes.let_go(old)
+
+    async def _rename_directory(
+        self, old: Directory, name: bytes, node: Directory, new: Directory, new_name: bytes,
+        part: bytes, target: Node | None,
+    ) -> None:  # fmt: skip
+        """All objects below are copied, then the old ones removed: whatever ends that early, each
+        is in one place at least.
+        """
+        above: Directory | None = new
+        while above:
+            if above is node:
+                raise OSError(errno.EINVAL, "a directory cannot be moved into itself")
+            above = above.parent
+        await self._save_below(node)
+        source, copy = node.key, new.key + part + b"/"
+        entries = await self.store.run(self.store.all_below, source)
+        limit = asyncio.Semaphore(_TOGETHER)
+
+        async def one(entry: Entry) -> None:
+            async with limit:
+                key = copy + entry.key[len(source) :]
+                if entry.key.endswith(b"/"):
+                    await self.store.run(self.store.copy_marker, entry.key, key)
+                else:
+                    await self.store.run(self.store.copy, entry, key, None)
+
+        done = await asyncio.gather(*map(one, entries), return_exceptions=True)
+        for error in done:
+            if isinstance(error, BaseException):
+                raise error
+        if not any(entry.key == source for entry in entries):
+            await self.store.run(self.store.mark, copy, node.meta)
+        node.marked = True
+        if target:
+            self.tree.nodes.detach(target)
+        self._moved(old, name, node, new, new_name, part)
+        self._rekey(node)
+        note_listing(new, new_name, None)
+        forget_listing(old, name)
+        await self.mark(old, name)
+        keys = [entry.key for entry in entries]
+        # Deepest first: a store with directories removes none that is not empty.
+        await self.store.run(self.store.delete, sorted(keys, reverse=True))
+
+    async def _save_below(self, directory: Directory) -> None:
+        for child in self.tree.nodes.below(directory):
+            if child.draft and child.draft.dirty and not child.gone:
+                await self.files.save(child)
+
+    def _rekey(self, directory: Directory) -> None:
+        """What is known below has other keys now."""
+        directory.listed, directory.listed_until = None, 0
+        for child in self.tree.nodes.below(directory):
+            if isinstance(child, Directory):
+                child.listed, child.listed_until = None, 0
+            elif child.entry:
+                child.entry = child.entry._replace(key=child.key)
+                if child.draft:
+                    child.draft.base = child.entry
+                    if child.draft.dirty:
+                        child.draft.note(child.key, child.meta)
+
+    # Metadata
+
+    async def change(self, node: Node, change: Change, opened: bool) -> None:
+        """What a SETATTR asks for; ``opened``: it is by who has the file open to be written."""
+        if not node.known:
+            await self.tree.learn(node)
+        if change.size is not None and node.kind == stat.S_IFREG and change.size != node.size:
+            await self.files.truncate(node, change.size)
+            if not opened:
+                await self.files.save(node)
+        mtime_ns = time.time_ns() if change.mtime_now else change.mtime_ns
+        meta = node.meta
+        if change.mode is not None and node.kind != stat.S_IFLNK:
+            meta = replace(meta, mode=change.mode & 0o777)
+        if change.uid is not None or change.gid is not None:
+            now = node.attributes(self.tree.nodes.defaults)
+            uid = now.uid if change.uid is None else change.uid
+            gid = now.gid if change.gid is None else change.gid
+            meta = replace(meta, uid=uid, gid=gid)
+        if mtime_ns is not None:
+            meta = replace(meta, mtime_ns=mtime_ns)
+            if node.draft:
+                node.draft.written_ns = 0
+        if meta == node.meta:
+            return
+        if not isinstance(node, Directory):
+            await self.files.restate(node, meta)
+        elif node.parent is None:
+            node.meta = meta
+        else:
+            await self.store.run(self.store.mark, node.key, meta)
+            node.meta, node.marked = meta, True
+            node.refresh()

@@ -1,0 +1,595 @@
+"""Open files: what is read of them, what is written to them, and how that gets to the store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from adsmig.model import Entry, Meta
+from adsmig.mount.blocks import BLOCK, version_of
+from adsmig.mount.draft import Draft
+from adsmig.mount.nodes import Directory, Node, note_listing
+from adsmig.mount.reader import Buffers, Reader, Sight
+from adsmig.mount.store import AHEAD, PART, SINGLE, Store, may_be_link
+from adsmig.mount.tree import Tree
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LOCAL = 256 << 20
+"""Bytes of a file that stay here while it is written from its beginning to its end."""
+_RESERVE = 128 << 10
+_SENDING = 4
+"""Parts of one file under way at once."""
+_SOME = 3
+"""Small files of a directory that are read before the others are fetched ahead."""
+_TOGETHER = 4
+"""Of these, by one thread, one after the other."""
+_IDLE_S = 1.0
+"""Without a file of the directory being opened, after which no more are fetched."""
+_AGAIN_S = 5.0
+"""Seconds until what could not be stored is tried again."""
+
+
+class Handle:
+    """A file that is open."""
+
+    __slots__ = ("entry", "node", "sight", "version", "writes")
+
+    def __init__(self, node: Node, writes: bool) -> None:
+        self.node, self.writes = node, writes
+        self.sight = Sight()
+        self.entry = node.entry
+        self.version = version_of(node.entry) if node.entry else b""
+
+
+class Files:
+    """Belongs to the event loop.  ``drafts`` is a directory for what is written; no more than
+    ``ahead_most`` bytes of small files are fetched ahead at once.
+    """
+
+    small = BLOCK
+    """Bytes of an object that is read whole, with its metadata, rather than in parts."""
+
+    def __init__(
+        self, tree: Tree, store: Store, reader: Reader, drafts: Path, ahead_most: int
+    ) -> None:
+        self.tree, self.store, self.reader, self.drafts = tree, store, reader, drafts
+        self.ahead_most = ahead_most
+        self.handles: dict[int, Handle] = {}
+        self._last = 0
+        self._sending: dict[Draft, dict[int, asyncio.Task[None]]] = {}
+        self._work = set[asyncio.Task[None]]()
+        self._reserve = drafts.parent / "reserve"
+        self._set_aside()
+        self._why: dict[Node, str] = {}
+        """Of files that could not be stored."""
+
+    def _set_aside(self) -> None:
+        """Keeps some room for when there is none."""
+        with contextlib.suppress(OSError), open(self._reserve, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE)
+
+    # Opening
+
+    def open(self, node: Node, writes: bool) -> int:
+        """A handle."""
+        self._last += 1
+        self.handles[self._last] = Handle(node, writes)
+        node.handles += 1
+        if node.parent:
+            node.parent.opened = time.monotonic()
+        node.writers += writes
+        return self._last
+
+    def release(self, number: int) -> None:
+        """Nobody has that handle any more."""
+        handle = self.handles.pop(number)
+        node = handle.node
+        node.handles -= 1
+        node.writers -= handle.writes
+        if node.draft and node.draft.dirty and not node.gone:
+            if not node.writers:
+                self.later(node)
+        else:
+            self.settle(node)
+
+    def settle(self, node: Node) -> None:
+        """Drops what is not needed of a file that is not open, and lacks nothing in the store."""
+        if node.handles or node.lock.locked():
+            return
+        if node.draft and (node.gone or not node.draft.dirty):
+            draft, node.draft = node.draft, None
+            self._forget(draft)
+        self.tree.nodes.let_go(node)
+
+    def _forget(self, draft: Draft) -> None:
+        for task in self._sending.pop(draft, {}).values():
+            task.cancel()
+        if upload := draft.upload:
+            self.begin(self.store.run(self.store.abort, upload), "giving up an upload")
+        draft.remove()
+
+    def begin(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[None]:
+        """Has it done without anybody waiting."""
+
+        async def doing() -> None:
+            try:
+                await work
+            except OSError as exc:
+                log.warning("%s: %s", what, exc)
+
+        task = asyncio.ensure_future(doing())
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        return task
+
+    # Reading
+
+    def read(self, handle: Handle, start: int, size: int) -> Buffers | Coroutine[Any, Any, Buffers]:
+        """The bytes from ``start``, at most ``size`` of them; none past the end."""
+        node = handle.node
+        if draft := node.draft:
+            if start < draft.sent:
+                return self._read_sent(node, start, size)
+            return [draft.read(start, size)]
+        entry = handle.entry
+        if handle.entry is not node.entry and node.entry and not node.gone:
+            handle.entry = entry = node.entry  # it was stored here since
+            handle.version = version_of(entry)
+        if entry is None:
+            return []
+        size = min(size, entry.size - start)
+        if size <= 0:
+            return []
+        parts = self.reader.at_hand(handle.version, start, size)
+        if entry.size > BLOCK:
+            self.reader.look_ahead(handle.sight, entry, handle.version, start, size)
+        if parts is not None:
+            return parts
+        if entry.size <= BLOCK:
+            self._fetch_others(node)
+        return self.reader.read(entry, handle.version, start, size, node.learn)
+
+    async def read_whole(self, node: Node, entry: Entry) -> None:
+        """Has a small object here; so its metadata, too, becomes known."""
+        self._fetch_others(node)
+        await self.reader.read(entry, version_of(entry), 0, entry.size, node.learn)
+
+    def _fetch_others(self, node: Node) -> None:
+        """Somebody reads small files of a directory: the others may be next, in any order."""
+        directory = node.parent
+        if directory is None or not directory.is_listed or directory.fetching:
+            return
+        directory.reads += 1
+        if directory.reads >= _SOME:
+            directory.fetching = True
+            self.begin(self._fetch_all(directory), "fetching small files")
+
+    async def _fetch_all(self, directory: Directory) -> None:
+        assert directory.listed is not None
+        left, chunk, size = self.ahead_most, list[tuple[Entry, bytes]](), 0
+        names = dict[bytes, bytes]()
+        limit = asyncio.Semaphore(AHEAD)
+
+        def learn(entry: Entry, meta: Meta) -> None:
+            self.tree.learned(directory, names.pop(entry.key), entry, meta)
+
+        async def fetch(chunk: list[tuple[Entry, bytes]]) -> None:
+            try:
+                await self.reader.fetch_small(chunk, learn)
+            finally:
+                limit.release()
+
+        tasks = set[asyncio.Task[None]]()
+        try:
+            for name, entry in list(directory.listed.items()):
+                if not entry or not 0 < entry.size <= BLOCK or may_be_link(entry):
+                    continue
+                version = version_of(entry)
+                if self.reader.has(version):
+                    continue
+                left -= entry.size
+                if left < 0 or self._idle(directory):
+                    break
+                names[entry.key] = name
+                chunk.append((entry, version))
+                size += entry.size
+                if len(chunk) == _TOGETHER or size > BLOCK:
+                    await limit.acquire()
+                    task = asyncio.ensure_future(fetch(chunk))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+                    chunk, size = [], 0
+            if chunk:
+                await limit.acquire()
+                tasks.add(asyncio.ensure_future(fetch(chunk)))
+        finally:
+            await asyncio.gather(*tasks, return_exceptions=True)
+            directory.fetching, directory.reads = False, 0
+
+    @staticmethod
+    def _idle(directory: Directory) -> bool:
+        return time.monotonic() - directory.opened > _IDLE_S
+
+    async def _read_sent(self, node: Node, start: int, size: int) -> Buffers:
+        async with node.lock:
+            if node.draft and start < node.draft.sent:
+                await self._fetch_back(node, node.draft)
+            assert node.draft
+            return [node.draft.read(start, size)]
+
+    # Writing
+
+    def draft_of(self, node: Node) -> Draft | None:
+        """The file's draft, if it need not be fetched for that."""
+        if node.draft is None and node.size == 0:
+            node.draft = self.new_draft(node.entry)
+        return node.draft
+
+    def new_draft(self, base: Entry | None) -> Draft:
+        """A draft of nothing yet."""
+        return self._with_room(lambda: Draft(self.drafts, base))
+
+    def _with_room(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns; what was kept for reading makes room for what is written."""
+        try:
+            return work()
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC:
+                raise
+            self.reader.drop()
+            return work()
+
+    async def fetched(self, node: Node, upto: int | None = None) -> Draft:
+        """The draft of a file, with all of its content, or ``upto`` bytes; under its lock."""
+        if draft := self.draft_of(node):
+            return draft
+        entry = node.entry
+        assert entry
+        if not node.known:
+            await self.tree.learn(node)
+        draft = self.new_draft(entry)
+        try:
+            await self._fill(draft, entry, min(entry.size, entry.size if upto is None else upto))
+        except BaseException:
+            draft.remove()
+            raise
+        draft.version = 0
+        node.draft = draft
+        return draft
+
+    async def _fill(self, draft: Draft, entry: Entry, size: int) -> None:
+        version = version_of(entry)
+        for start in range(0, size, 8 * BLOCK):
+            count = min(8 * BLOCK, size - start)
+            ahead = min(start + 2 * count, size) - start
+            parts = await self.reader.read(entry, version, start, min(count, ahead))
+            for part in parts:
+                self._with_room(partial(draft.write, start, part))
+                start += len(part)
+
+    def touch(self, node: Node, draft: Draft) -> None:
+        """Something of it is about to change: the journal has to tell first."""
+        if not draft.dirty and not node.gone:
+            self._with_room(lambda: draft.note(node.key, node.meta))
+            draft.dirty = True
+
+    def write(self, handle: Handle, start: int, data: memoryview) -> int | Coroutine[Any, Any, int]:
+        """Takes bytes, of a buffer that is used again; how many."""
+        node = handle.node
+        if node.lock.locked() or not (draft := self.draft_of(node)) or start < draft.sent:
+            return self._write_later(node, start, bytes(data))
+        if draft.upload and start + len(data) > draft.upload.entry.size:
+            raise OSError(errno.EFBIG, "more than the parts of an upload can hold")
+        try:
+            self._put(node, draft, start, data)
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC or start > draft.filled:
+                raise
+            return self._write_in_need(node, draft, start, bytes(data))
+        if self._ship(node, draft):
+            return self._wait_for_room(draft, len(data))
+        return len(data)
+
+    def _put(self, node: Node, draft: Draft, start: int, data: bytes | memoryview) -> None:
+        self.touch(node, draft)
+        self._with_room(lambda: draft.write(start, data))
+        draft.written_ns = time.time_ns()
+
+    async def _write_in_need(self, node: Node, draft: Draft, start: int, data: bytes) -> int:
+        """Where there is no room: what is written from beginning to end goes to the store first."""
+        async with node.lock:
+            self._reserve.unlink(missing_ok=True)
+            try:
+                while True:
+                    # Half of the bytes may have been written; the journal needs some room.
+                    os.ftruncate(draft.fd, draft.size)
+                    if not await self._send_off(node, draft):
+                        raise OSError(errno.ENOSPC, "no room in the cache directory")
+                    with contextlib.suppress(OSError):
+                        self._put(node, draft, start, data)
+                        return len(data)
+            finally:
+                self._set_aside()
+
+    async def _send_off(self, node: Node, draft: Draft) -> bool:
+        """Has all that is whole parts stored, and gives back its room; whether that helped."""
+        before = draft.sent
+        if not draft.upload:
+            least = self.store.storage.profile.min_part
+            if draft.filled < least:
+                return False
+            await self._open_upload(node, draft, least)
+        assert draft.upload
+        await self._sent(draft)
+        size = draft.upload.part_size
+        for number in range(draft.sent // size + 1, draft.filled // size + 1):
+            if number not in draft.parts:
+                await self._send(node, draft, number)
+        draft.drop_sent(0)
+        return draft.sent > before
+
+    async def _write_later(self, node: Node, start: int, data: bytes) -> int:
+        async with node.lock:
+            draft = await self.fetched(node)
+            if start < draft.sent:
+                await self._fetch_back(node, draft)
+            self._put(node, draft, start, data)
+        return len(data)
+
+    async def truncate(self, node: Node, size: int) -> None:
+        """Cuts a file off, or fills it up with zeros."""
+        async with node.lock:
+            draft = await self.fetched(node, size)
+            if draft.sent and size < draft.sent:
+                await self._fetch_back(node, draft)
+            self.touch(node, draft)
+            draft.truncate(size)
+            draft.written_ns = time.time_ns()
+
+    # Parts, while a file is being written
+
+    def _ship(self, node: Node, draft: Draft) -> bool:
+        """Sends the parts that are full; whether the writer should wait until some are stored."""
+        if draft.filled < SINGLE + PART or node.gone:
+            return False
+        sending = self._sending.setdefault(draft, {})
+        if not draft.upload:
+            if 0 not in sending:
+                sending[0] = self.begin(self._open_upload(node, draft), "opening an upload")
+            return False
+        size = draft.upload.part_size
+        ready = draft.filled // size - 1  # what was written last may be written to again
+        unsent = [n for n in range(draft.sent // size + 1, ready + 1) if n not in draft.parts]
+        for number in unsent:
+            if len(sending) >= _SENDING:
+                break
+            if number not in sending:
+                work = self._send(node, draft, number)
+                sending[number] = self.begin(work, f"storing a part of {node.key!r}")
+        return len(unsent) > 2 * _SENDING and bool(sending)
+
+    async def _open_upload(self, node: Node, draft: Draft, part_size: int = PART) -> None:
+        try:
+            meta = replace(node.meta, mtime_ns=time.time_ns())
+            upload = await self.store.run(self.store.begin, node.key, meta, part_size)
+            draft.upload, draft.begun = upload, meta
+            draft.note(node.key, node.meta)
+        finally:
+            self._sending.get(draft, {}).pop(0, None)
+
+    async def _send(self, node: Node, draft: Draft, number: int) -> None:
+        upload = draft.upload
+        assert upload
+        try:
+            draft.spoiled.discard(number)
+            part = await self.store.run(
+                self.store.put_part, upload, number, draft.fd, upload.part_size
+            )
+            if number not in draft.spoiled and draft.upload is upload:
+                draft.parts[number] = part
+                draft.note(node.key, node.meta)
+                if draft.size - draft.sent > LOCAL:
+                    draft.drop_sent(LOCAL // 2)
+        finally:
+            self._sending.get(draft, {}).pop(number, None)
+        self._ship(node, draft)
+
+    async def _wait_for_room(self, draft: Draft, size: int) -> int:
+        sending = list(self._sending.get(draft, {}).values())
+        if sending:
+            await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+        return size
+
+    async def _sent(self, draft: Draft) -> None:
+        while sending := list(self._sending.get(draft, {}).values()):
+            await asyncio.wait(sending)
+
+    async def _fetch_back(self, node: Node, draft: Draft) -> None:
+        """Has all of a file here again, of which the beginning is in an upload: that becomes the
+        object as far as it is written, and is read again.
+        """
+        if draft.upload:
+            draft.base = await self._finish(node, draft)
+            draft.upload, draft.parts = None, {}
+            draft.note(node.key, node.meta)
+        assert draft.base
+        version = draft.version
+        await self._fill(draft, draft.base, draft.sent)
+        draft.version, draft.sent = version, 0
+        draft.note(node.key, node.meta)
+
+    async def _finish(self, node: Node, draft: Draft) -> Entry:
+        """Stores what is still here of a file that goes in parts, and makes it an object."""
+        await self._sent(draft)
+        key = node.key
+        if draft.upload and draft.upload.entry.key != key and not draft.sent:
+            await self.store.run(self.store.abort, draft.upload)
+            draft.upload, draft.parts = None, {}
+        if not draft.upload:
+            meta = replace(node.meta, mtime_ns=node.meta.mtime_ns or time.time_ns())
+            part_size = max(PART, -(-draft.size // 9000))
+            draft.upload = await self.store.run(self.store.begin, key, meta, part_size)
+            draft.begun = meta
+        upload, limit = draft.upload, asyncio.Semaphore(_SENDING)
+        count = -(-draft.size // upload.part_size)
+
+        async def one(number: int) -> None:
+            size = min(upload.part_size, draft.size - (number - 1) * upload.part_size)
+            async with limit:
+                draft.parts[number] = await self.store.run(
+                    self.store.put_part, upload, number, draft.fd, size
+                )
+
+        # What was stored as a whole part may be longer than the file is by now.
+        if draft.size % upload.part_size:
+            draft.parts.pop(count, None)
+        missing = [n for n in range(1, count + 1) if n not in draft.parts]
+        done = await asyncio.gather(*map(one, missing), return_exceptions=True)
+        for error in done:
+            if error:
+                raise error
+        parts = [draft.parts[n] for n in range(1, count + 1)]
+        entry = await self.store.run(self.store.complete, upload, parts, draft.size, draft.begun)
+        if entry.key != key:  # it has another name since
+            moved = await self.store.run(self.store.copy, entry, key, None)
+            await self.store.run(self.store.delete, [entry.key])
+            entry = moved
+        return entry
+
+    # Storing
+
+    async def save(self, node: Node) -> None:
+        """Returns when the store has all that was written; OSError if that cannot be."""
+        async with node.lock:
+            await self.save_locked(node)
+        if not node.handles:
+            self.settle(node)
+
+    async def save_locked(self, node: Node) -> None:
+        """As :meth:`save`, by who has the lock."""
+        draft = node.draft
+        if not draft or not draft.dirty or node.gone:
+            return
+        natural = bool(draft.written_ns)
+        if natural:
+            node.meta = replace(node.meta, mtime_ns=draft.written_ns)
+        meta = node.meta
+        try:
+            if draft.sent and not draft.upload:
+                await self._fetch_back(node, draft)
+            if draft.upload or self._sending.get(draft) or draft.size > SINGLE:
+                entry = await self._finish(node, draft)
+                entry, node.meta = await self._restated(draft, entry, meta, natural)
+            else:
+                entry = await self.store.run(self.store.write, node.key, draft.fd, draft.size, meta)
+        except OSError as exc:
+            self._why[node] = exc.strerror or str(exc)
+            raise
+        self._why.pop(node, None)
+        draft.written_ns = 0
+        if draft.sent:
+            # It is not here any more; whoever reads it, reads the object.
+            node.draft = None
+            draft.settled(entry)
+            draft.remove()
+        else:
+            draft.settled(entry)
+        self._sending.pop(draft, None)
+        self._stored(node, entry)
+
+    async def _restated(
+        self, draft: Draft, entry: Entry, meta: Meta, natural: bool
+    ) -> tuple[Entry, Meta]:
+        """The object with its metadata: what its upload was opened with, if that is as good.  Where
+        nobody chose a time (``natural``), that of the first bytes is as good as that of the last.
+        """
+        begun = draft.begun
+        if meta == begun or (natural and replace(meta, mtime_ns=begun.mtime_ns) == begun):
+            return entry, begun
+        return await self.store.run(self.store.copy, entry, entry.key, meta), meta
+
+    def _stored(self, node: Node, entry: Entry) -> None:
+        node.entry = entry
+        node.known = True
+        node.refresh()
+        if isinstance(node.parent, Directory):
+            note_listing(node.parent, self.tree.nodes.shown(node), entry)
+
+    def later(self, node: Node) -> None:
+        """Stores a file that nobody has open to be written, and tries until that worked."""
+
+        async def until_it_worked() -> None:
+            while node.draft and node.draft.dirty and not node.gone and not node.writers:
+                try:
+                    await self.save(node)
+                except OSError as exc:
+                    log.warning("%r is not stored yet: %s", node.key, exc)
+                    await asyncio.sleep(_AGAIN_S)
+
+        self.begin(until_it_worked(), "storing")
+
+    async def save_all(self) -> bool:
+        """Stores all that is not stored; whether that worked."""
+        nodes = self._dirty()
+        done = await asyncio.gather(*map(self.save, nodes), return_exceptions=True)
+        for node, error in zip(nodes, done, strict=True):
+            if error:
+                log.error("%r could not be stored: %s", node.key, error)
+        return not self._dirty()
+
+    def _dirty(self) -> list[Node]:
+        nodes = self.tree.nodes.by_ino.values()
+        return [one for one in nodes if one.draft and one.draft.dirty and not one.gone]
+
+    def forgive(self, node: Node) -> None:
+        """It need not be stored any more."""
+        self._why.pop(node, None)
+
+    @property
+    def unsaved(self) -> dict[Node, str]:
+        """Files that are not stored, with the reasons."""
+        return {
+            node: self._why.get(node, "there was no time to store it") for node in self._dirty()
+        }
+
+    async def end(self, patience_s: float) -> None:
+        """Ends what is under way, when nobody can open a file any more; waits for so long."""
+        if self._work:
+            await asyncio.wait(self._work, timeout=patience_s)
+
+    async def keep(self, node: Node) -> None:
+        """Has the content of an open file here, because its object is about to go."""
+        if node.handles and node.kind == stat.S_IFREG and not node.draft:
+            await self.fetched(node)
+        elif node.handles and node.draft and node.draft.sent:
+            await self._fetch_back(node, node.draft)
+
+    async def restate(self, node: Node, meta: Meta) -> None:
+        """Gives the object of a file other metadata."""
+        async with node.lock:
+            draft = node.draft
+            if draft and (draft.dirty or node.writers) and not node.gone:
+                self.touch(node, draft)
+                node.meta = meta
+                draft.note(node.key, meta)
+                return
+            if node.gone or not node.entry:
+                node.meta = meta
+                return
+            entry = await self.store.run(self.store.copy, node.entry, node.entry.key, meta)
+            node.meta = meta
+            if draft:
+                draft.base = entry
+            self._stored(node, entry)

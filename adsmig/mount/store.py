@@ -1,0 +1,397 @@
+"""The bucket as the mount sees it: blocking calls, each tried again as usual, run by threads."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from adsmig.errors import (
+    AdsmigError,
+    NotFound,
+    ObjectError,
+    SourceChanged,
+    StorageFull,
+    TransientError,
+)
+from adsmig.limits import Limits
+from adsmig.model import LAST, Entry, KeyRange, Meta, Part, Upload
+from adsmig.retry import retry
+from adsmig.storage.base import Stored
+from adsmig.storage.s3 import S3Storage
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+THREADS, AHEAD = 24, 12
+"""Requests at once: for what somebody waits for, and for what somebody may ask for soon."""
+CHUNK = 256 << 10
+PART = 32 << 20
+SINGLE = 32 << 20
+"""Bytes of what is sent with one request; more goes in parts."""
+LINK = b"symbolic link\n"
+"""The content of a symbolic link, which itself is in the metadata: so a listing tells what may be
+one."""
+LINK_MD5 = hashlib.md5(LINK, usedforsecurity=False).hexdigest()
+_TARGET = "symlink"
+_OWN = ("mtime", "mode", "uid", "gid")
+
+
+class Found(NamedTuple):
+    """An object, with what is kept beside its content."""
+
+    entry: Entry
+    meta: Meta
+
+
+class _Local(threading.local):
+    """What a thread works for."""
+
+    def __init__(self) -> None:
+        self.unwanted = threading.Event()
+        """Set when nobody wants it any more."""
+
+
+class Store:
+    """One Location, for an event loop.  The opener closes it."""
+
+    def __init__(self, storage: S3Storage, limits: Limits | None = None) -> None:
+        self.storage = storage
+        self._limits = limits
+        self._front = ThreadPoolExecutor(THREADS, "store")
+        self._behind = ThreadPoolExecutor(AHEAD, "ahead")
+        self._local = _Local()
+        self.progress = time.monotonic()
+        """When bytes last went to the store, or came from there."""
+
+    def close(self) -> None:
+        """Begins nothing any more, and waits for nothing."""
+        for pool in (self._behind, self._front):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """What the function returns, called in a thread.  Raises OSError for errors of ours."""
+        return await self._run(self._front, function, *arguments)
+
+    async def run_ahead(self, function: Callable[..., T], *arguments: object) -> T:
+        """The same for what nobody waits for yet."""
+        return await self._run(self._behind, function, *arguments)
+
+    async def _run(
+        self, pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: object
+    ) -> T:
+        """Who is cancelled waits for the thread all the same, which tries nothing again from then
+        on: two writes of one key must not overtake each other.
+        """
+        unwanted = threading.Event()
+
+        def call() -> T:
+            self._local.unwanted = unwanted
+            return function(*arguments)
+
+        future = asyncio.get_running_loop().run_in_executor(pool, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            unwanted.set()
+            await asyncio.wait([future])
+            raise
+        except AdsmigError as exc:
+            raise os_error(exc) from exc
+
+    def _retry(self, unit: Callable[[], T], what: str) -> T:
+        """As retry.retry, but that there is no sense in reading what was replaced again."""
+        return retry(unit, what, stopping=self._local.unwanted.is_set, final=(SourceChanged,))
+
+    # What follows blocks, and is for the threads.
+
+    def look(self, key: bytes) -> Found:
+        """The object of exactly this key, NotFound if there is none."""
+        return Found(*self.storage.look(key))
+
+    def look_all(self, keys: Sequence[bytes]) -> list[Found | AdsmigError]:
+        """The objects of these keys, one after the other, or what kept us from it."""
+        found: list[Found | AdsmigError] = []
+        for key in keys:
+            try:
+                found.append(self.look(key))
+            except AdsmigError as exc:
+                found.append(exc)
+        return found
+
+    def is_directory(self, key: bytes) -> bool:
+        """Whether there is anything below ``key``, which ends in a slash."""
+        return self.storage.holds_below(key)
+
+    def is_empty(self, key: bytes) -> bool:
+        """Whether there is nothing in a directory, whose key ends in a slash."""
+        return all(one == key for one, _ in itertools.islice(self.storage.children(key), 2))
+
+    def all_below(self, key: bytes) -> list[Entry]:
+        """Every object below a directory, its marker too."""
+        return list(self.storage.list(KeyRange(key, key + LAST, closed=False))) + self._marker(key)
+
+    def _marker(self, key: bytes) -> list[Entry]:
+        try:
+            return [self.storage.stat(key)]
+        except NotFound:
+            return []
+
+    def read(self, entry: Entry, start: int, size: int) -> tuple[bytearray, Meta]:
+        """Bytes of exactly this version, held against its MD5 where they are all of it."""
+
+        def unit() -> tuple[bytearray, Meta]:
+            data = bytearray(size)
+            view = memoryview(data)
+            with self.storage.read(entry, start, size) as body:
+                at = 0
+                while at < size:
+                    count = body.readinto(view[at : at + CHUNK])
+                    if not count:
+                        raise SourceChanged("it ended early")
+                    self._moved(count)
+                    at += count
+                if body.md5 and hashlib.md5(data, usedforsecurity=False).hexdigest() != body.md5:
+                    raise TransientError("what arrived does not match the MD5")
+                return data, body.meta
+
+        if not size:
+            return bytearray(), self.look(entry.key).meta
+        return self._retry(unit, "reading an object")
+
+    def stream(
+        self, entry: Entry, start: int, size: int, step: int, give: Callable[[int, bytearray], None]
+    ) -> None:
+        """Calls ``give`` with the offset and the bytes of each ``step`` bytes, in order."""
+        at = start
+
+        def unit() -> None:
+            nonlocal at
+            with self.storage.read(entry, at, start + size - at) as body:
+                while at < start + size:
+                    data = bytearray(min(step, start + size - at))
+                    view, filled = memoryview(data), 0
+                    while filled < len(data):
+                        count = body.readinto(view[filled:])
+                        if not count:
+                            raise SourceChanged("it ended early")
+                        filled += count
+                        self._moved(count)
+                    give(at, data)
+                    at += len(data)
+
+        self._retry(unit, "reading an object")
+
+    def write(self, key: bytes, fd: int, size: int, meta: Meta) -> Entry:
+        """Stores the ``size`` bytes of a file as ``key``, whole or not at all, and checked."""
+
+        def unit() -> Entry:
+            span = _Span(fd, 0, size, self._moved)
+            md5 = span.md5() if size <= CHUNK else None
+            stored = self.storage.write(key, span.chunks(), size, meta, md5)
+            return self._checked(key, size, stored, md5 or span.digest)
+
+        return self._retry(unit, "storing an object")
+
+    def _checked(self, key: bytes, size: int, stored: Stored, md5: str) -> Entry:
+        if stored.md5 and stored.md5 != md5:
+            raise TransientError("the store's MD5 does not match what was sent")
+        if stored.etag and (stored.md5 or stored.size == size):
+            return Entry(key, size, None, 0, stored.etag)
+        there = self.storage.stat(key)
+        if there.size != size:
+            raise TransientError(f"{there.size} bytes are there instead of {size}")
+        return there
+
+    def begin(self, key: bytes, meta: Meta, part_size: int = PART) -> Upload:
+        """Opens an upload of as many bytes as there will be."""
+        most = min(self.storage.profile.max_parts * part_size, self.storage.profile.max_size)
+        entry = Entry(key, most, None, 0)
+        upload = self._retry(
+            lambda: self.storage.begin_upload(key, entry, meta), "opening a multipart upload"
+        )
+        return replace(upload, part_size=max(part_size, self.storage.profile.min_part))
+
+    def put_part(self, upload: Upload, number: int, fd: int, size: int) -> Part:
+        """Stores a part from where it lies in the file."""
+        start = (number - 1) * upload.part_size
+        upload = replace(upload, entry=upload.entry._replace(size=start + size))
+
+        def unit() -> Part:
+            span = _Span(fd, start, size, self._moved)
+            key = upload.entry.key
+            stored = self.storage.put_part(key, upload, number, span.chunks())
+            if stored.md5 and stored.md5 != span.digest:
+                raise TransientError("the store's MD5 does not match what was sent")
+            return Part(number, stored.etag or "", None, span.digest)
+
+        return self._retry(unit, "storing a part")
+
+    def complete(self, upload: Upload, parts: list[Part], size: int, meta: Meta) -> Entry:
+        """Makes the object appear."""
+        key = upload.entry.key
+        whole = replace(upload, entry=upload.entry._replace(size=size))
+        etag = self.storage.complete(key, whole, parts, meta)
+        return Entry(key, size, None, 0, etag) if etag else self.storage.stat(key)
+
+    def abort(self, upload: Upload) -> None:
+        """Gives an upload up."""
+        self.storage.abort(upload.entry.key, upload.upload_id)
+
+    def copy(self, entry: Entry, key: bytes, meta: Meta | None) -> Entry:
+        """Copies an object to ``key`` inside the store, with other metadata if given.
+
+        Where the store cannot, its bytes come here and go back.
+        """
+
+        def unit() -> Entry | None:
+            stored = self.storage.copy_within(entry, key, meta)
+            if stored is None:
+                return None
+            there = self.storage.stat(key)
+            if there.size != entry.size:
+                raise TransientError(f"{there.size} bytes are there instead of {entry.size}")
+            return there
+
+        if there := self._retry(unit, "copying an object"):
+            return there
+        known = own_meta(self.look(entry.key).meta) if meta is None else meta
+        with _scratch() as fd:
+            for start in range(0, entry.size, PART):
+                data, _ = self.read(entry, start, min(PART, entry.size - start))
+                os.pwrite(fd, data, start)
+            if entry.size <= SINGLE:
+                return self.write(key, fd, entry.size, known)
+            upload = self.begin(key, known)
+            size = upload.part_size
+            numbers = range(1, -(-entry.size // size) + 1)
+            parts = [
+                self.put_part(upload, n, fd, min(size, entry.size - (n - 1) * size))
+                for n in numbers
+            ]
+            return self.complete(upload, parts, entry.size, known)
+
+    def delete(self, keys: list[bytes]) -> None:
+        """Removes objects; what is not there is no error."""
+        if problems := self.storage.delete(keys):
+            key, why = next(iter(problems.items()))
+            raise ObjectError("denied" if "denied" in why.lower() else "delete", f"{key!r}: {why}")
+
+    def mark(self, key: bytes, meta: Meta) -> Entry:
+        """Stores the marker of a directory."""
+        self._retry(lambda: self.storage.write(key, iter(()), 0, meta), "storing a directory")
+        return Entry(key, 0, None, 0)
+
+    def copy_marker(self, key: bytes, copy: bytes) -> None:
+        """Stores the marker of one directory for another, too."""
+        self.mark(copy, own_meta(self.look(key).meta))
+
+    def write_bytes(self, key: bytes, data: bytes, meta: Meta) -> Entry:
+        """Stores a few bytes as ``key``."""
+        with _scratch() as fd:
+            os.pwrite(fd, data, 0)
+            return self.write(key, fd, len(data), meta)
+
+    def _moved(self, count: int) -> None:
+        self.progress = time.monotonic()
+        if self._limits:
+            self._limits.take(count)
+
+
+class _Span:
+    """Bytes of a file on their way, hashed in passing."""
+
+    def __init__(self, fd: int, start: int, size: int, moved: Callable[[int], None]) -> None:
+        self._fd, self._start, self._size, self._moved = fd, start, size, moved
+        self.digest = ""
+
+    def md5(self) -> str:
+        data = os.pread(self._fd, self._size, self._start)
+        return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+    def chunks(self) -> Iterator[memoryview]:
+        whole = hashlib.md5(usedforsecurity=False)
+        buffer = memoryview(bytearray(min(CHUNK, self._size)))
+        left = self._size
+        while left:
+            count = os.preadv(self._fd, [buffer[:left]], self._start + self._size - left)
+            if not count:
+                raise TransientError("the file in the cache is shorter than it was")
+            self._moved(count)
+            left -= count
+            whole.update(buffer[:count])
+            if not left:
+                self.digest = whole.hexdigest()
+            yield buffer[:count]
+        self.digest = whole.hexdigest()
+
+
+def _scratch() -> _Scratch:
+    return _Scratch()
+
+
+class _Scratch:
+    """A file without a name."""
+
+    def __enter__(self) -> int:
+        import tempfile
+
+        self._file = tempfile.TemporaryFile()
+        return self._file.fileno()
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def may_be_link(entry: Entry) -> bool:
+    """Whether a listing cannot tell an object from a symbolic link."""
+    etag = (entry.etag or "").lower()
+    return entry.size == len(LINK) and (len(etag) != len(LINK_MD5) or etag == LINK_MD5)
+
+
+def target_of(meta: Meta) -> bytes | None:
+    """Where the symbolic link with this metadata points; None if it is none."""
+    text = meta.user.get(_TARGET)
+    return None if text is None else unquote_to_bytes(text)
+
+
+def own_meta(meta: Meta) -> Meta:
+    """The metadata of which the fields count, and not what they were read from."""
+    user = {name: value for name, value in meta.user.items() if name not in _OWN}
+    return replace(meta, user=user)
+
+
+def link_meta(target: bytes, meta: Meta) -> Meta:
+    """The metadata of a symbolic link."""
+    return replace(meta, user={**meta.user, _TARGET: quote_from_bytes(target)})
+
+
+def os_error(exc: AdsmigError) -> OSError:
+    """What a program is told, that uses the mount."""
+    number = errno.EIO
+    if isinstance(exc, NotFound):
+        number = errno.ENOENT
+    elif isinstance(exc, StorageFull):
+        number = errno.EDQUOT if "Quota" in str(exc) else errno.ENOSPC
+    elif isinstance(exc, SourceChanged):
+        number = errno.ESTALE
+    elif isinstance(exc, ObjectError):
+        number = {
+            "denied": errno.EACCES,
+            "key": errno.EINVAL,
+            "size": errno.EFBIG,
+            "metadata": errno.ENOSPC,
+        }.get(exc.kind, errno.EIO)
+    if number not in (errno.ENOENT, errno.ESTALE):
+        log.warning("%s", exc)
+    return OSError(number, str(exc))

@@ -1,0 +1,251 @@
+"""Whatever ends a mount: what a close or an fsync has answered for is there, byte for byte."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import BucketFactory
+from tests.mount.conftest import MountFactory
+from tests.mount.mounts import FULL, LIMIT_S, contents, only_line, put, run
+from tests.servers import SeaweedFS, Server
+
+KILLS = 15 if FULL else 2
+
+# Writes, replaces, changes, renames and removes files for ever.  Before each it prints what it
+# begins, and after each what it was promised: a name and the SHA-256 of its content, or "gone".
+WRITER = """
+import hashlib, os, random, sys
+top, chance, names = sys.argv[1], random.Random(sys.argv[2]), {}
+
+def say(*words):
+    print(*words, flush=True)
+
+def write(name, content, sync):
+    with open(f"{top}/{name}", "wb", buffering=0) as file:
+        half = len(content) // 2
+        file.write(content[:half])
+        if sync:
+            os.fsync(file.fileno())
+            say("begins-with", name, half, hashlib.sha256(content[:half]).hexdigest())
+        file.write(content[half:])
+    names[name] = bytearray(content)
+
+def promised(name):
+    say("is", name, hashlib.sha256(names[name]).hexdigest())
+
+number = 0
+kinds = ["new", "new", "again", "change", "rename", "remove"]
+while True:
+    number += 1
+    kind = chance.choice(kinds) if names else "new"
+    content = chance.randbytes(chance.choice([0, 100, 5000, 300_000, 300_000, 6_000_000]))
+    name = f"f{number}" if kind == "new" else chance.choice(list(names))
+    digest = hashlib.sha256(content).hexdigest()
+    if kind in ("new", "again"):
+        say("begin", name)
+        write(name, content, chance.random() < 0.3)
+        promised(name)
+    elif kind == "change":
+        say("begin", name)
+        at = chance.randrange(len(names[name]) + 1)
+        names[name][at:at + len(content)] = content
+        fd = os.open(f"{top}/{name}", os.O_WRONLY)
+        os.pwrite(fd, content, at)
+        if chance.random() < 0.5:
+            os.fsync(fd)
+            promised(name)
+        os.close(fd)
+        promised(name)
+    elif kind == "rename":
+        say("begin", "temporary")
+        write("temporary", content, True)
+        promised("temporary")
+        say("either", name, hashlib.sha256(names[name]).hexdigest(), digest)
+        os.rename(f"{top}/temporary", f"{top}/{name}")
+        names[name] = names.pop("temporary")
+        say("gone", "temporary")
+        promised(name)
+    else:
+        say("begin", name)
+        os.unlink(f"{top}/{name}")
+        del names[name]
+        say("gone", name)
+"""
+
+
+class Promises:
+    """What a writer was promised."""
+
+    def __init__(self) -> None:
+        self.allowed: dict[str, set[str] | None] = {}
+        """The digests that a file may have, '' for none there; None where nothing is known."""
+        self.beginnings: dict[str, tuple[int, str]] = {}
+        """Size and digest of the least that a file has."""
+        self.kept = 0
+
+    def hear(self, line: str) -> None:
+        what, name, *rest = line.split()
+        self.kept += what in ("is", "gone")
+        self.beginnings.pop(name, None)
+        if what == "begin":
+            self.allowed[name] = None
+        elif what == "gone":
+            self.allowed[name] = {""}
+        elif what == "begins-with":
+            self.beginnings[name] = int(rest[0]), rest[1]
+        elif what == "either":
+            self.allowed[name] = set(rest)
+            self.allowed["temporary"] = {"", rest[1]}
+        else:
+            self.allowed[name] = set(rest)
+
+    def check(self, found: dict[str, bytes]) -> None:
+        for name, allowed in self.allowed.items():
+            content = found.get(name)
+            digest = "" if content is None else hashlib.sha256(content).hexdigest()
+            assert allowed is None or digest in allowed, f"{name} is another"
+        for name, (size, digest) in self.beginnings.items():
+            assert name in found, f"{name} is not there"
+            assert hashlib.sha256(found[name][:size]).hexdigest() == digest, name
+
+
+def writing(top: Path, seed: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-ISE", "-c", WRITER, top, str(seed)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def heard(process: subprocess.Popen[str], promises: Promises, enough: int) -> Iterator[None]:
+    """Takes in what the writer says; yields once, when it was promised enough."""
+    assert process.stdout
+    asked = False
+    for line in process.stdout:
+        if line.endswith("\n"):
+            promises.hear(line)
+        if promises.kept >= enough and not asked:
+            asked = True
+            yield
+
+
+def files(top: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in top.iterdir()}
+
+
+def test_what_was_promised_is_there_after_kills(
+    store: Server, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    seed = os.environ.get("ADSMIG_TEST_SEED", "1")
+    name, chance = bucket(store), random.Random(seed)
+    at = mount(store.url(name))
+    everything: dict[str, Promises] = {}
+    for number in range(KILLS):
+        folder = f"round{number}"
+        (at.path / folder).mkdir()
+        promises = everything[folder] = Promises()
+        process = writing(at.path / folder, f"{seed}-{number}")
+        for _ in heard(process, promises, chance.randrange(5, 40)):
+            time.sleep(chance.random() * 0.3)
+            at.kill()
+        assert "Error" in process.communicate(timeout=LIMIT_S)[1]
+        at.start()  # in the place of what is dead there
+        promises.check(files(at.path / folder))
+    for folder, promises in everything.items():
+        promises.check(files(at.path / folder))
+    at.stop()
+    stored = contents(store, name)
+    for folder, promises in everything.items():
+        start = f"{folder}/"
+        mine = {key.removeprefix(start): one for key, one in stored.items() if start in key}
+        promises.check(mine)
+    uploads = store.client().list_multipart_uploads(Bucket=name).get("Uploads", [])
+    assert not uploads
+
+
+def test_a_directory_that_was_being_renamed_is_whole_between_its_two_names(
+    some_store: Server, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name, chance = bucket(some_store), random.Random(4)
+    inside = {f"d{number % 5}/{number}": b"content %d" % number for number in range(60)}
+    put(some_store, name, {f"old/{key}": content for key, content in inside.items()})
+    at = mount(some_store.url(name))
+    paths = old, new = at.path / "old", at.path / "new"
+    for _ in range(KILLS):
+        words = ["mv", "-T", old, new] if old.exists() else ["mv", "-T", new, old]
+        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        time.sleep(chance.random() * 0.3)
+        at.kill()
+        process.wait(LIMIT_S)
+        at.start()
+        found: dict[str, set[bytes]] = {}
+        for path in paths:
+            for file in path.rglob("*") if path.exists() else ():
+                if file.is_file():
+                    found.setdefault(str(file.relative_to(path)), set()).add(file.read_bytes())
+        assert found == {key: {content} for key, content in inside.items()}
+        if old.exists() and new.exists():  # as after a crash of mv between file systems
+            run("cp", "-r", "-T", new, old)
+            run("rm", "-r", new)
+    at.stop()
+
+
+def test_a_dead_mount_can_be_unmounted(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    at = mount(seaweedfs.url(bucket(seaweedfs)))
+    (at.path / "file").write_bytes(b"content")
+    at.kill()
+    assert at.mounted()
+    at.stop()
+    at.start()
+    assert (at.path / "file").read_bytes() == b"content"
+    at.stop()
+
+
+def test_sigterm_stores_what_is_dirty_and_unmounts(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(seaweedfs)
+    put(seaweedfs, name, {"there": bytes(200_000)})
+    at = mount(seaweedfs.url(name))
+    (at.path / "closed").write_bytes(b"closed")
+    fds = [os.open(at.path / key, os.O_RDWR | os.O_CREAT) for key in ("there", "open", "synced")]
+    for fd in fds:
+        os.pwrite(fd, b"changed", 0)
+    os.fsync(fds[2])
+    at.signal(signal.SIGTERM)
+    for fd in fds:
+        with contextlib.suppress(OSError):  # nobody is behind it any more
+            os.close(fd)
+    assert not at.mounted()
+    assert contents(seaweedfs, name) == {
+        "closed": b"closed",
+        "there": b"changed" + bytes(199_993),
+        "open": b"changed",
+        "synced": b"changed",
+    }
+
+
+def test_a_mount_in_use_is_not_taken_from_its_users(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(seaweedfs)
+    at = mount(seaweedfs.url(name))
+    with (at.path / "file").open("wb", buffering=0) as file:
+        file.write(b"one, ")
+        assert "use" in only_line(at.stop(code=(1, 3)))
+        file.write(b"two")
+    at.stop()
+    assert contents(seaweedfs, name) == {"file": b"one, two"}

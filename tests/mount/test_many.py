@@ -1,0 +1,142 @@
+"""Many who read, and much to be listed."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BucketFactory
+from tests.mount.conftest import MountFactory
+from tests.mount.mounts import FULL, LIFE_S, contents, put, run
+from tests.servers import SeaweedFS, Server
+
+READERS = 100
+WRITERS = 8 if FULL else 4
+ENTRIES = 100_000 if FULL else 2_300
+
+# Compares spans of both files, in an order of its own; prints where they differ.
+READER = """
+import os, random, sys
+one, other, seed = sys.argv[1:]
+chance, size = random.Random(seed), os.path.getsize(other)
+with open(one, "rb", buffering=0) as left, open(other, "rb", buffering=0) as right:
+    assert os.fstat(left.fileno()).st_size == size
+    for _ in range(15):
+        start, length = chance.randrange(size), chance.choice([1, 4096, 200_000])
+        if os.pread(left.fileno(), length, start) != os.pread(right.fileno(), length, start):
+            sys.exit(f"{one} differs between {start} and {start + length}")
+"""
+
+
+def test_a_hundred_readers_at_once_read_what_is_there(
+    some_store: Server, bucket: BucketFactory, mount: MountFactory, tmp_path: Path
+) -> None:
+    chance, name, local = random.Random(2), bucket(some_store), tmp_path / "local"
+    local.mkdir()
+    files = {f"small{number}": chance.randbytes(30_000 + number) for number in range(20)}
+    files["large"] = chance.randbytes(40 << 20 if FULL else 12 << 20)
+    put(some_store, name, files)
+    for key, content in files.items():
+        (local / key).write_bytes(content)
+    # A cache that cannot hold it all.
+    at = mount(some_store.url(name), "--cache-size", "8M")
+    keys = [*list(files)[: READERS // 2], *["large"] * READERS][:READERS]
+    # -S and -E: a hundred of them are to begin at once, on two processors.
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-ISE", "-c", READER, at.path / key, local / key, str(seed)],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed, key in enumerate(keys)
+    ]
+    said = [one.communicate(timeout=LIFE_S)[1] for one in readers]
+    assert [one.returncode for one in readers] == [0] * READERS, [one for one in said if one]
+    at.stop()
+
+
+# Makes files under other names, renames them and changes some of them, beside others who do so.
+WORKER = """
+import os, sys
+top, mine = sys.argv[1:]
+for number in range(12):
+    content = f"{mine} {number}".encode() * 2000
+    with open(f"{top}/{mine}.part", "wb") as file:
+        file.write(content)
+    os.rename(f"{top}/{mine}.part", f"{top}/{mine}-{number}")
+    with open(f"{top}/{mine}-{number}", "r+b") as file:
+        file.seek(100)
+        file.write(b"changed")
+    with open(f"{top}/{mine}-log", "ab") as file:
+        file.write(b"%d\\n" % number)
+    if number % 3 == 0:
+        os.unlink(f"{top}/{mine}-{number}")
+"""
+
+
+def test_writers_in_one_directory_do_not_disturb_each_other(
+    some_store: Server, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(some_store)
+    at = mount(some_store.url(name))
+    (at.path / "d").mkdir()
+    writers = [
+        subprocess.Popen([sys.executable, "-ISE", "-c", WORKER, at.path / "d", f"w{number}"])
+        for number in range(WRITERS)
+    ]
+    assert [one.wait(LIFE_S) for one in writers] == [0] * len(writers)
+    wanted = {}
+    for writer in range(len(writers)):
+        wanted[f"d/w{writer}-log"] = b"".join(b"%d\n" % number for number in range(12))
+        for number in range(12):
+            content = f"w{writer} {number}".encode() * 2000
+            if number % 3:
+                wanted[f"d/w{writer}-{number}"] = content[:100] + b"changed" + content[107:]
+    found = {f"d/{path.name}": path.read_bytes() for path in (at.path / "d").iterdir()}
+    assert found == wanted
+    at.stop()
+    assert contents(some_store, name) == wanted
+
+
+@pytest.fixture
+def entries(seaweedfs: SeaweedFS, bucket: BucketFactory, tmp_path: Path) -> tuple[str, set[str]]:
+    """A bucket with a directory of more than a page or two, and a few deep ones; its keys."""
+    name, tree = bucket(seaweedfs), tmp_path / "tree"
+    keys = {
+        f"flat/{number:06d}" if number % 10 else f"deep/d{number % 30}/e{number % 70}/{number:06d}"
+        for number in range(ENTRIES)
+    }
+    for key in keys:
+        path = tree / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(key.encode())
+    run(sys.executable, "-m", "adsmig", "cp", "-q", f"{tree}/", seaweedfs.url(name))
+    return name, keys
+
+
+def test_find_finds_all_of_many_entries_once(
+    seaweedfs: SeaweedFS, entries: tuple[str, set[str]], mount: MountFactory
+) -> None:
+    name, keys = entries
+    at = mount(seaweedfs.url(name))
+    for _ in range(2):  # the second time from what is remembered, if it is
+        found = run("find", at.path, "-type", "f", "-printf", "%P %s\n").splitlines()
+        assert len(found) == len(keys)
+        assert set(found) == {f"{key} {len(key)}" for key in keys}
+    # A listing that others change while it is read neither repeats nor leaves out the rest.
+    seen = []
+    with os.scandir(at.path / "flat") as listing:
+        for number, entry in enumerate(listing):
+            seen.append(entry.name)
+            if number % 500 == 0:
+                (at.path / "flat" / f"another{number}").touch()
+                os.unlink(at.path / "flat" / entry.name)
+    old = [one for one in seen if not one.startswith("another")]
+    assert sorted(old) == sorted(key[5:] for key in keys if key.startswith("flat/"))
+    at.stop()

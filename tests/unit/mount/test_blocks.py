@@ -1,0 +1,61 @@
+"""The cache of what was read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adsmig.model import Entry
+from adsmig.mount.blocks import Blocks, version_of
+
+SIZE = 1 << 20
+
+
+def version(number: int) -> bytes:
+    return version_of(Entry(b"key", SIZE, None, 0, f"etag{number}"))
+
+
+def test_what_was_put_is_there_after_a_restart(tmp_path: Path) -> None:
+    blocks = Blocks(tmp_path, 64 << 20)
+    blocks.put(version(1), 3, b"0123456789")
+    blocks.close()
+    blocks = Blocks(tmp_path, 64 << 20)
+    assert blocks.has(version(1), 3)
+    assert blocks.get(version(1), 3, 2, 100) == b"23456789"
+    assert blocks.get(version(2), 3, 0, 10) is None
+    assert blocks.get(version(1), 2, 0, 10) is None
+    blocks.close()
+
+
+def test_what_was_damaged_is_not_there(tmp_path: Path) -> None:
+    blocks = Blocks(tmp_path, 64 << 20)
+    blocks.put(version(1), 0, b"good content")
+    blocks.close()
+    (segment,) = (path for path in tmp_path.iterdir() if path.stat().st_size)
+    segment.write_bytes(segment.read_bytes().replace(b"good", b"Good"))
+    blocks = Blocks(tmp_path, 64 << 20)
+    assert blocks.get(version(1), 0, 0, 4) is None
+    assert not blocks.has(version(1), 0)
+    blocks.close()
+
+
+def test_it_stays_within_its_size_and_keeps_what_is_used(tmp_path: Path) -> None:
+    most = 32 << 20
+    blocks = Blocks(tmp_path, most)
+    for number in range(100):
+        blocks.put(version(number), 0, bytes([number]) * SIZE)
+        assert blocks.get(version(0), 0, 0, 1) == b"\0"
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= most
+    assert not blocks.has(version(1), 0)
+    assert blocks.get(version(99), 0, 5, 2) == b"cc"
+    blocks.close()
+
+
+def test_room_is_given_back(tmp_path: Path) -> None:
+    blocks = Blocks(tmp_path, 32 << 20)
+    blocks.put(version(1), 0, bytes(SIZE))
+    blocks.drop()
+    assert not blocks.has(version(1), 0)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
+    blocks.put(version(1), 0, b"again")
+    assert blocks.get(version(1), 0, 0, 5) == b"again"
+    blocks.close()

@@ -1,0 +1,69 @@
+"""Files as they were changed, and what a mount leaves of them that was killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adsmig.model import Entry, Meta, Part, Upload
+from adsmig.mount.draft import Draft, left
+
+MIB = 1 << 20
+
+
+def upload(key: bytes = b"key") -> Upload:
+    return Upload(Entry(key, 100 * MIB, None, 0), "id", MIB)
+
+
+def test_what_is_filled_in_any_order_is_known_to_be_without_a_gap(tmp_path: Path) -> None:
+    draft = Draft(tmp_path, None)
+    draft.write(0, b"ab")
+    draft.write(4, b"ef")
+    assert (draft.filled, draft.size) == (2, 6)
+    draft.write(2, b"cd")
+    assert draft.filled == 6
+    draft.truncate(3)
+    assert (draft.filled, draft.size, draft.read(0, 10)) == (3, 3, b"abc")
+    draft.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_that_is_written_to_again_is_to_be_stored_again(tmp_path: Path) -> None:
+    draft = Draft(tmp_path, None)
+    draft.write(0, bytes(4 * MIB))
+    draft.upload = upload()
+    draft.parts = {number: Part(number, "etag", None, None) for number in (1, 2, 3, 4)}
+    draft.write(2 * MIB - 1, b"xy")
+    assert set(draft.parts) == {1, 4}
+    draft.truncate(3 * MIB + 5)
+    assert set(draft.parts) == {1}
+    draft.remove()
+
+
+def test_only_parts_that_are_stored_give_back_their_room(tmp_path: Path) -> None:
+    draft = Draft(tmp_path, None)
+    draft.write(0, b"x" * (4 * MIB))
+    draft.upload = upload()
+    draft.parts = {number: Part(number, "etag", None, None) for number in (1, 2, 4)}
+    draft.drop_sent(0)
+    assert draft.sent == 2 * MIB
+    assert draft.path.stat().st_blocks * 512 < 3 * MIB
+    assert draft.read(2 * MIB, 3) == b"xxx"
+    draft.remove()
+
+
+def test_a_draft_that_the_store_lacks_is_found_and_others_are_removed(tmp_path: Path) -> None:
+    base = Entry(b"dir/\xff", 7, None, 0, "etag")
+    meta = Meta(5, 0o600, 1, 2, {"content-type": "text/plain"}, {"a": "b"})
+    lacking, stored = Draft(tmp_path, base), Draft(tmp_path, None)
+    lacking.write(0, b"content")
+    lacking.upload, lacking.parts = upload(), {1: Part(1, "e", None, "m")}
+    lacking.note(b"dir/\xff", meta)
+    stored.write(0, b"other")
+    stored.note(b"stored", Meta())
+    stored.settled(base)
+    (one,) = left(tmp_path)
+    assert (one.key, one.meta, one.base, one.size) == (b"dir/\xff", meta, (7, "etag"), 7)
+    assert one.upload
+    assert (one.upload.upload_id, one.parts) == ("id", {1: Part(1, "e", None, "m")})
+    one.forget()
+    assert not list(tmp_path.iterdir())
