@@ -197,9 +197,9 @@ class Store:
 
         def unit() -> Entry:
             span = _Span(fd, 0, size, self._moved)
-            md5 = span.md5() if size <= CHUNK else None
+            md5 = span.md5()  # told ahead: what arrives damaged spares what was there
             stored = self.storage.write(key, span.chunks(), size, meta, md5)
-            return self._checked(key, size, stored, md5 or span.digest)
+            return self._checked(key, size, stored, md5)
 
         return self._retry(unit, "storing an object")
 
@@ -316,24 +316,32 @@ class _Span:
         self.digest = ""
 
     def md5(self) -> str:
-        data = os.pread(self._fd, self._size, self._start)
-        return hashlib.md5(data, usedforsecurity=False).hexdigest()
+        whole = hashlib.md5(usedforsecurity=False)
+        for chunk in self._read():
+            whole.update(chunk)
+        return whole.hexdigest()
 
     def chunks(self) -> Iterator[memoryview]:
         whole = hashlib.md5(usedforsecurity=False)
+        left = self._size
+        for chunk in self._read():
+            self._moved(len(chunk))
+            left -= len(chunk)
+            whole.update(chunk)
+            if not left:
+                self.digest = whole.hexdigest()
+            yield chunk
+        self.digest = whole.hexdigest()
+
+    def _read(self) -> Iterator[memoryview]:
         buffer = memoryview(bytearray(min(CHUNK, self._size)))
         left = self._size
         while left:
             count = os.preadv(self._fd, [buffer[:left]], self._start + self._size - left)
             if not count:
                 raise TransientError("the file in the cache is shorter than it was")
-            self._moved(count)
             left -= count
-            whole.update(buffer[:count])
-            if not left:
-                self.digest = whole.hexdigest()
             yield buffer[:count]
-        self.digest = whole.hexdigest()
 
 
 def _scratch() -> _Scratch:
