@@ -197,7 +197,7 @@ def test_nobody_outlives_a_killed_parent(
 ) -> None:
     make_tree(tmp_path / "tree", 4000, most=2000)
     url, manifest = seaweedfs.url(bucket(seaweedfs)), tmp_path / "m.db"
-    process = start("cp", tmp_path / "tree", url, "--manifest", manifest)
+    process = start("cp", "--workers", "2", tmp_path / "tree", url, "--manifest", manifest)
     for _ in range(600):
         members = [one for one in psutil.process_iter() if _group(one.pid) == process.pid]
         if len(members) > 3:  # with workers

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from adsmig.pool import close, processes
+from adsmig.storage.localfile import LocalBody
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import digest, make_tree, write
 from tests.e2e.inside import COLLECTED, Here
@@ -121,6 +122,8 @@ def test_what_was_damaged_and_cannot_be_removed_is_copied_by_the_next_sync(
     place, tree, manifest = bucket(minio), tmp_path / "tree", tmp_path / "m.db"
     tree.mkdir()
     write(tree / "large", os.urandom(400_000))
+    # As of a source that cannot be read twice to tell the store its MD5 ahead.
+    monkeypatch.setattr(LocalBody, "rewind", lambda body: False)
     script = Script()
     with FaultServer(minio.host, script, 60) as front:
         command = "sync", tree, url_of(minio, front, place), "--manifest", manifest
