@@ -62,7 +62,7 @@ class _Worker(ForkServerProcess):
 
     def run(self) -> None:
         """See BaseProcess.run."""
-        with contextlib.suppress(EOFError, OSError):
+        with contextlib.suppress(EOFError, ConnectionError):
             super().run()
 
 
