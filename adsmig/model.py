@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple
 
 from adsmig.inventory import Inventory
@@ -66,6 +67,15 @@ class Entry(NamedTuple):
     """Why it cannot be copied, or cannot be listed further; empty when it can."""
     link: bytes | None = None
     """Where a symbolic link points, if links are not followed."""
+
+
+def below(entries: list[Entry], cut: int) -> Iterable[Entry]:
+    """The entries with the first ``cut`` bytes of their keys left out."""
+    if not cut or not entries:
+        return entries
+    keys, *others = zip(*entries, strict=True)
+    # As Entry._make, which takes twice as long for looking at each length.
+    return map(tuple.__new__, repeat(Entry), zip([key[cut:] for key in keys], *others, strict=True))
 
 
 class KeyRange(NamedTuple):
@@ -314,6 +324,8 @@ class UploadResult:
     upload: Upload | None = None
     outcome: Outcome | None = None
     stop: Stop | None = None
+    doubtful: bool = False
+    """Another upload may have been opened, or be opened yet: an answer was lost."""
 
 
 @dataclass(frozen=True, slots=True)

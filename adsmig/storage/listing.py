@@ -9,12 +9,13 @@ version before it, which goes on from a marker) and against the page before.
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import Protocol
 
 from adsmig.errors import ListingError, ObjectError, OrderError
-from adsmig.model import LAST, Entry, KeyRange
+from adsmig.model import LAST, Entry, KeyRange, below
 from adsmig.storage.base import Prune
 from adsmig.storage.listpage import Page
 
@@ -144,10 +145,24 @@ def flat(
         return first or not page.entries or page.entries[0].key >= last
 
     for page in pages(_insisting(fetch, fits), prefix, start, False, limit, skip):
+        listed = [entry.key for entry in page.entries]
         # All of it, before any is given out: what is out of order may be past the range's end.
-        for one, two in zip(page.entries, page.entries[1:], strict=False):
-            if two.key <= one.key:
-                raise OrderError(f"keys are not listed in order: {two.key!r} after {one.key!r}")
+        if any(map(operator.le, listed[1:], listed)):
+            at = next(at for at, key in enumerate(listed[1:], 1) if key <= listed[at - 1])
+            raise OrderError(
+                f"keys are not listed in order: {listed[at]!r} after {listed[at - 1]!r}"
+            )
+        if (
+            listed
+            and listed[0] > last
+            and listed[0].startswith(prefix)
+            and listed[-1].startswith(prefix)  # and so do those between them
+            and (upto is None or listed[-1] <= upto)
+            and not pruned
+        ):
+            first, last = False, listed[-1]
+            yield from below(page.entries, cut)
+            continue
         for entry in page.entries:
             key = entry.key
             if key == last and entry is page.entries[0] and not first:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from adsmig.errors import AdsmigError, ListingError, OrderError, TransientError
 from adsmig.model import EVERYTHING, Entry, KeyRange
 from adsmig.storage.listing import Fetch, flat, walk
-from adsmig.storage.listpage import Page, _rows, parse, parse_time, unquote
+from adsmig.storage.listpage import Page, _columns, parse, parse_time, unquote
 
 MOST_CALLS = 500
 """Requests; a listing of the few keys here that takes more never ends."""
@@ -647,8 +647,8 @@ def result_of(document: bytes) -> Page | str:
 
 def test_a_page_as_servers_write_it_takes_the_quick_way() -> None:
     for document in (SEAWEEDFS, MINIO, MOTO):
-        rows, rest = _rows(document.encode())
-        assert len(rows) == 1
+        columns, rest = _columns(document.encode())
+        assert [len(column) for column in columns] == [1] * 5
         assert b"<Contents>" not in rest
 
 
