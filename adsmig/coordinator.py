@@ -246,6 +246,7 @@ class Coordinator:
                 raise AdsmigError("internal error: the run ended before all was settled; resume it")
             failpoint.reach("run.settled")
             if self._writes:
+                self._large.tidy()
                 worker.storages(self.job)[1].tidy()
             failpoint.reach("run.tidied")
             job = self.job
@@ -396,12 +397,17 @@ class Coordinator:
                 self._close_executor()
                 self._pooled = True
             self._tried = True
+        return self._workers
+
+    @property
+    def _workers(self) -> int:
+        """How many work at once."""
         return self.job.processes if self._pooled else 1
 
     def _lend_one(self, idle: int) -> bool:
         """Lends the next piece of work to one of ``idle`` workers; False if there is none."""
         last = not (self.listing or self._large or self._in_hand)
-        if self._large.lend(self._seconds) or self._deletions.lend(
+        if self._large.lend(self._seconds, self._workers) or self._deletions.lend(
             not self.listing, last and (not self._deletions.at_source or self._directories.done)
         ):
             return True
@@ -547,7 +553,7 @@ class Coordinator:
         """
         if self._pooled or self._ahead or self.job.processes == 1:
             return
-        if self._has_room():
+        if (self.listing or self._large.waiting) and self._has_room():
             self._ahead = processes(self.job.processes)
             for _ in range(self.job.processes):
                 self._ahead.submit(os.getpid)
@@ -557,7 +563,8 @@ class Coordinator:
             return bool(self._tried or self._large or len(self._ranges) != 1)
         if len(self._ranges) > 1 or self._resumed or self._ahead:
             return True
-        return self._tried and self._spare.enough()
+        more = self.listing or self._large.waiting
+        return self._tried and more and self._spare.enough()
 
     def _has_room(self) -> bool:
         """Whether the machine has time for more processes than this one."""

@@ -6,12 +6,20 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Protocol
 
 from adsmig import retry
+from adsmig.spare import Idleness
 
-Stay = Callable[[int], bool]
-"""Called by a thread of a crew after each piece of work, with the bytes it was about: whether to
-look for another."""
+
+class Stay(Protocol):
+    """Called by a thread of a crew after some pieces of work: whether to look for more."""
+
+    def __call__(self, size: int, pieces: int = 1) -> bool:
+        """``size``: the bytes that they were about."""
+        ...
+
+
 Work = Callable[[Stay], None]
 """Takes one piece of work after the other, until there are no more or it is not to stay."""
 
@@ -28,6 +36,8 @@ PIECE = 128 << 10
 BETTER, SAME = 1.15, 0.97
 """How much more is done with more threads, for them to be worth it; and with fewer, for the others
 not to have been."""
+IDLE = 0.5
+"""Of all processors' time, is to be left unused before more threads that are dear are tried."""
 HOLD_S, LONGEST_HOLD_S = 1.0, 16.0
 """How long a level that was found is kept, at first and at last."""
 PATIENCE_S = 6.0
@@ -42,9 +52,12 @@ class Crew:
     It begins with ``first`` and doubles them as long as that gets more done.  The level that is
     found is held for a while, and then more are tried, and fewer.  Each time that a store asked for
     fewer requests, half of them leave.
+
+    ``dear``: a thread costs the store so much to begin with that no more are tried where the
+    processors of this machine, perhaps the store's, have little time to spare.
     """
 
-    def __init__(self, count: int | None = None, first: int = FIRST) -> None:
+    def __init__(self, count: int | None = None, first: int = FIRST, dear: bool = False) -> None:
         self._fixed = count is not None
         self.level = count or first
         """How many are to be at work."""
@@ -52,30 +65,42 @@ class Crew:
         self._lock = threading.Lock()
         self._futures: list[Future[None]] = []
         self._work: Work | None = None
+        self._release: Callable[[], None] = lambda: None
         self._active = 0
         self._most = 0
         """The most that there ever were."""
         self._fresh = 0
         """Of those, how many have done nothing yet: what they do first, is to connect."""
-        # Of the window: pieces of work, their weight, and the time in which there was work.
-        self._pieces, self._weight, self._elapsed = 0, 0.0, 0.0
+        # Of the window: how often threads were done, the weight of what they did, and the time in
+        # which there was work.
+        self._turns, self._weight, self._elapsed = 0, 0.0, 0.0
         self._since = 0.0
         self._slowdowns = retry.slowdowns()
+        self._idleness = Idleness() if dear and not self._fixed else None
         # Of the search: the level to go back to, and what got done there.
         self._base, self._rate = 0, 0.0
         self._rising, self._factor = True, 2.0
         self._hold_s, self._held_until = HOLD_S, 0.0
 
-    def run(self, work: Work, stopping: Callable[[], bool] = retry.never) -> bool:
+    def run(
+        self,
+        work: Work,
+        stopping: Callable[[], bool] = retry.never,
+        release: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Has ``work`` called by the threads; True when all have left.  Raises what one did.
+
+        ``release`` is called by each that leaves, and at first by the caller, who only waits: what
+        they hold, the others may have a use for.
 
         False if, PATIENCE_S after ``stopping`` turned true, some have not: they wait for a server
         that says nothing, and may still go on at any time.  The next call waits for them as well.
         """
         if self._fixed and self.level == 1:
-            work(lambda size: True)
+            work(lambda size, pieces=1: True)
             return True
-        self._work, self._since = work, time.monotonic()
+        self._work, self._release, self._since = work, release, time.monotonic()
+        release()
         with self._lock:
             self._enlist()
         error = None
@@ -107,20 +132,20 @@ class Crew:
             fresh = self._active >= self._most
             self._active += 1
             self._fresh += fresh
-            self._futures.append(self._pool.submit(self._run_one, self._work, fresh))
+            self._futures.append(self._pool.submit(self._run_one, self._work, self._release, fresh))
         self._most = max(self._most, self._active)
 
-    def _run_one(self, work: Work, fresh: bool) -> None:
+    def _run_one(self, work: Work, release: Callable[[], None], fresh: bool) -> None:
         left = False
 
-        def stay(size: int) -> bool:
+        def stay(size: int, pieces: int = 1) -> bool:
             nonlocal fresh, left
             if self._fixed:
                 return True
             with self._lock:
                 self._fresh -= fresh
                 fresh = False
-                self._count(size)
+                self._count(size, pieces)
                 if self._active > self.level:
                     self._active -= 1
                     left = True
@@ -129,6 +154,7 @@ class Crew:
         try:
             work(stay)
         finally:
+            release()
             if not left:
                 with self._lock:
                     self._active -= 1
@@ -136,22 +162,22 @@ class Crew:
 
     # The search
 
-    def _count(self, size: int) -> None:
-        """One more piece of work is done; now and then, what follows from that."""
+    def _count(self, size: int, pieces: int) -> None:
+        """Some more pieces of work are done; now and then, what follows from that."""
         if self._fresh:
-            self._pieces, self._weight, self._elapsed = 0, 0.0, 0.0
+            self._turns, self._weight, self._elapsed = 0, 0.0, 0.0
             self._since = time.monotonic()
             return
-        self._pieces += 1
-        self._weight += 1 + size / PIECE
-        if self._pieces < ROUNDS * self.level:
+        self._turns += 1
+        self._weight += pieces + size / PIECE
+        if self._turns < ROUNDS * self.level:
             return
         now = time.monotonic()
         elapsed = self._elapsed + now - self._since
         if elapsed < WINDOW_S:
             return
         rate = self._weight / elapsed
-        self._pieces, self._weight, self._elapsed, self._since = 0, 0.0, 0.0, now
+        self._turns, self._weight, self._elapsed, self._since = 0, 0.0, 0.0, now
         if (slowdowns := retry.slowdowns()) != self._slowdowns:
             self._slowdowns = slowdowns
             self._settle(max(self.level // 2, 1), now)
@@ -163,8 +189,12 @@ class Crew:
     def _consider(self, rate: float, now: float) -> None:
         """Compares what got done with what got done before, at the level that was tried from."""
         better = self.level > self._base and rate > self._rate * BETTER
+        busy = self._rising and self._idleness and self._idleness.share() < IDLE
         if not self._base or better:  # at first there is nothing to compare with
-            self._try(rate, now)
+            if busy:
+                self._settle(self.level, now)
+            else:
+                self._try(rate, now)
         elif self.level < self._base and rate > self._rate * SAME:
             self._settle(self.level, now)
         else:

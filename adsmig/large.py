@@ -119,9 +119,16 @@ class LargeObjects:
         self._job, self._manifest, self._run = job, manifest, run
         self._submit, self._committed = submit, committed
         self._pending: dict[bytes, _Large] = {}
+        self._doubtful = set[bytes]()
+        """Those that more than one upload may have been opened for."""
 
     def __bool__(self) -> bool:
         return bool(self._pending)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether others could be at work on them, beside those who are."""
+        return any(large.todo or not large.lent for large in self._pending.values())
 
     def load(self) -> None:
         """Takes up those that the manifest holds unfinished."""
@@ -140,11 +147,13 @@ class LargeObjects:
         """What is done of objects that no count holds yet."""
         return Counts(copied_bytes=sum(large.done for large in self._pending.values()))
 
-    def lend(self, seconds: float) -> bool:
-        """Lends the next step of the first object that has one; False if none has."""
-        return any(self._lend(large, seconds) for large in list(self._pending.values()))
+    def lend(self, seconds: float, workers: int) -> bool:
+        """Lends the next step of the first object that has one; False if none has.  Parts, if it
+        has come to that, so many that each of the ``workers`` gets some.
+        """
+        return any(self._lend(large, seconds, workers) for large in list(self._pending.values()))
 
-    def _lend(self, large: _Large, seconds: float) -> bool:
+    def _lend(self, large: _Large, seconds: float, workers: int) -> bool:
         if large.failed or large.again:
             if large.lent:
                 return False
@@ -158,7 +167,7 @@ class LargeObjects:
             self._step(large, worker.open_upload, arguments, self._opened)
         elif large.todo:
             few = self._job.threads_per_worker or FEW_PARTS
-            share = max(few, len(large.todo) // self._job.processes)
+            share = max(few, len(large.todo) // workers)
             count = min(share, MOST_PARTS, len(large.todo))
             numbers = tuple(large.todo.popleft() for _ in range(count))
 
@@ -194,6 +203,8 @@ class LargeObjects:
 
         def died() -> None:
             large.lent -= 1
+            if function is worker.open_upload:
+                self._doubtful.add(large.entry.key)
             large.strikes += not large.struck
             large.struck = True
             give_back()
@@ -204,7 +215,23 @@ class LargeObjects:
         large.struck = False
         self._submit(function, arguments, settled, died)
 
+    def tidy(self) -> None:
+        """At the end of a run, aborts uploads that nobody knew of: one that was asked for may be
+        opened only when whoever asked has given up, looked for it, and opened another.
+        """
+        if not self._doubtful:
+            return
+        dst = worker.storages(self._job)[1]
+        keys = {self._job.dst_key(key) for key in self._doubtful}
+        with contextlib.suppress(AdsmigError):  # all that was to be done is done
+            for key, upload_id in dst.uploads():
+                if key in keys:
+                    dst.abort(key, upload_id)
+                    log.info("aborted an upload of %r that was opened too late", key)
+
     def _opened(self, large: _Large, result: UploadResult) -> None:
+        if result.doubtful:
+            self._doubtful.add(large.entry.key)
         if result.outcome:
             large.failed = result.outcome
         elif result.upload:

@@ -32,8 +32,9 @@ from adsmig.plan import Verdict, by_content, by_record, rules_of, time_of
 from adsmig.record import Lookup
 from adsmig.retry import never
 from adsmig.scan import plan_of, storages
+from adsmig.storage.base import Batching
 from adsmig.survey import Survey
-from adsmig.transfer import Manner, copy, failure, holds, settled
+from adsmig.transfer import Manner, copy, copy_batch, failure, holds, settled
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,11 @@ CLOSE_S = 1.0
 """How long to wait for threads to let go of what they share; all but a listing takes far less."""
 MOST_EQUAL = 20_000
 """Or after so many that were found equal, and are to be put on record."""
+
+MOST_SMALL = 128 << 10
+"""Bytes of an object that may be written along with others."""
+MOST_BATCHED = 1 << 20
+"""Bytes that are written at once, a little more or less."""
 
 _WORK = (What.COPY, What.CHECK)
 """What threads carry out; all else is settled as it is listed."""
@@ -87,10 +93,11 @@ class Slice:
         self._stopping = self._limits.stopping if self._limits else never
         self._src, self._dst = storages(job)
         self._manner = Manner(job.perms, job.delete_src)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # an error may come while it is held
         self._started, self._began = time.time(), time.monotonic()
         self._deadline = self._began + budget.seconds
         self._actions: Iterator[Action] | None = None
+        self._batch: int | None = None
         self._cursor: bytes | None = None
         self._dispatched = 0
         self._ended = self._done = self._closed = False
@@ -117,9 +124,9 @@ class Slice:
         """Settles keys in order until all are or the budget is used up; see worker.run_slice."""
         failpoint.reach("slice.begun")
         if self._job.dryrun:
-            self._work(lambda size: True)  # which only lists
+            self._work(lambda size, pieces=1: True)  # which only lists
         else:
-            left = crew.run(self._work, self._stopping)
+            left = crew.run(self._work, self._stopping, self._release)
             if not left and not self._close():
                 return SliceResult(
                     None, False, Counts(), [],
@@ -140,6 +147,10 @@ class Slice:
             self._forget_past(cursor)
             counts += self._settled_counts()
         return self._result(cursor, counts, done, self._stop)
+
+    def _release(self) -> None:
+        self._src.release()
+        self._dst.release()
 
     def _close(self) -> bool:
         """Keeps threads that are late from changing anything more; False if one of them is just at
@@ -218,36 +229,62 @@ class Slice:
         )
 
     def _work(self, stay: Stay) -> None:
-        """What each thread does: works on one object after the other, until there are no more."""
+        """What each thread does: works on one object, or a few, after the other, until there are no
+        more.
+        """
         try:
-            while action := self._next():
-                equal, outcome = self._carry_out(action)
-                with self._lock:
-                    if self._closed:
+            while actions := self._next():
+                size = 0
+                for action, equal, outcome in self._carry_out(actions):
+                    size += action.src.size if outcome else 0
+                    if not self._keep(action, equal, outcome):
                         return
-                    del self._in_hand[action.src.key]
-                    if outcome is None:
-                        self._large.append(action.src)
-                    elif equal:
-                        self._equal.append(outcome)
-                        self._equal_bytes += outcome.size
-                        if self._job.delete_src:
-                            self._deletions.append(deletion_of(outcome))
-                        self._show()
-                    else:
-                        self._settle(outcome)
-                if not stay(action.src.size if outcome else 0):
+                if not stay(size, len(actions)):
                     return
         except Exception as exc:
-            if not isinstance(exc, AdsmigError):
-                log.info("internal error", exc_info=exc)
-                exc = AdsmigError(f"internal error: {type(exc).__name__}: {exc}")
-            with self._lock:
-                self._ended = True
-                if not self._closed and not (isinstance(exc, TransientError) and self._stopping()):
-                    self._stop = self._stop or exc
+            self._end(exc)
 
-    def _carry_out(self, action: Action) -> tuple[bool, Outcome | None]:
+    def _end(self, exc: Exception) -> None:
+        """Notes what went wrong with more than an object; nothing more is begun."""
+        if not isinstance(exc, AdsmigError):
+            log.info("internal error", exc_info=exc)
+            exc = AdsmigError(f"internal error: {type(exc).__name__}: {exc}")
+        with self._lock:
+            self._ended = True
+            if not self._closed and not (isinstance(exc, TransientError) and self._stopping()):
+                self._stop = self._stop or exc
+
+    def _keep(self, action: Action, equal: bool, outcome: Outcome | None) -> bool:
+        """Counts what became of an object; False if it is too late for that."""
+        with self._lock:
+            if self._closed:
+                return False
+            del self._in_hand[action.src.key]
+            if outcome is None:
+                self._large.append(action.src)
+            elif equal:
+                self._equal.append(outcome)
+                self._equal_bytes += outcome.size
+                if self._job.delete_src:
+                    self._deletions.append(deletion_of(outcome))
+                self._show()
+            else:
+                self._settle(outcome)
+            return True
+
+    def _carry_out(self, actions: list[Action]) -> Iterator[tuple[Action, bool, Outcome | None]]:
+        """Works on objects: each with whether it was found equal, and what became of it."""
+        small = [action for action in actions if _is_small(action)]
+        if len(small) > 1 and isinstance(self._dst, Batching):
+            objects = [(action.src, self._job.dst_key(action.src.key)) for action in small]
+            outcomes = copy_batch(self._src, self._dst, objects, self._limits, self._manner)
+            for action, outcome in zip(small, outcomes, strict=True):
+                yield action, False, outcome
+            actions = [action for action in actions if not _is_small(action)]
+        for action in actions:
+            yield action, *self._carry_out_one(action)
+
+    def _carry_out_one(self, action: Action) -> tuple[bool, Outcome | None]:
         """Works on one object: whether it was found equal, and what became of it.
 
         No outcome: it is to be copied, in parts.
@@ -291,66 +328,91 @@ class Slice:
                 self._deletions.append(deletion_of(outcome))
         self._show()
 
-    def _next(self) -> Action | None:
-        """The next object to work on; everything that needs no work is settled on the way."""
-        listed, look = 0, True
+    def _next(self) -> list[Action]:
+        """What to work on next: one object, or some small ones, where they are better written at
+        once; everything that needs no work is settled on the way.  Nothing: there is no more, or
+        there can be no more.
+        """
         with self._lock:
-            if self._actions is None:
-                self._actions = plan_of(self._job, self._keys)
-            while not self._ended:
-                if look and self._cursor is not None and self._used_up():
-                    break
-                try:
-                    action = next(self._actions, None)
-                except BaseException:
-                    # Still under the lock: to the next thread, a generator that raised would look
-                    # like one that has come to its end, and the range like one that is done.
-                    self._ended = True
-                    raise
-                if action is None:
-                    self._done = True
-                    break
-                if self._cursor is None:
-                    reached = time.monotonic()
-                    self._deadline = max(
-                        self._deadline, reached + SEEK_SHARE * (reached - self._began)
-                    )
-                if self._survey:
-                    self._foresee(action)
-                elif action.what in _WORK and not self._budget.objects:
-                    break
-                else:
-                    before, counts = self._cursor, self._listed.counts()
-                    if self._settle_listed(action):
-                        self._in_hand[action.src.key] = before, counts
-                        self._cursor = action.src.key
-                        self._dispatched += 1
-                        return action
-                self._cursor = action.src.key
-                listed += 1
-                look = action.what != What.SKIP or not listed & 63
-                if not listed & 1023:
-                    self._show()
-            self._ended = True
-            return None
+            if self._batch is None:
+                self._batch = self._batch_size()  # by the first thread, which needs to connect
+            actions, size = list[Action](), 0
+            try:
+                while action := self._advance():
+                    actions.append(action)
+                    size += action.src.size
+                    if len(actions) == self._batch or size > MOST_BATCHED or not _is_small(action):
+                        break
+            except Exception as exc:
+                self._end(exc)
+            return actions
+
+    def _batch_size(self) -> int:
+        """How many objects are to be written at once."""
+        dst = self._dst
+        return dst.batch_size() if isinstance(dst, Batching) and not self._job.dryrun else 1
+
+    def _advance(self) -> Action | None:
+        """The next object to work on."""
+        listed, look = 0, True
+        if self._actions is None:
+            self._actions = plan_of(self._job, self._keys)
+        while not self._ended:
+            if look and self._cursor is not None and self._used_up():
+                break
+            try:
+                action = next(self._actions, None)
+            except BaseException:
+                # Still under the lock: to the next thread, a generator that raised would look
+                # like one that has come to its end, and the range like one that is done.
+                self._ended = True
+                raise
+            if action is None:
+                self._done = True
+                break
+            if self._cursor is None:
+                reached = time.monotonic()
+                self._deadline = max(self._deadline, reached + SEEK_SHARE * (reached - self._began))
+            if self._survey:
+                self._foresee(action)
+            elif action.what is What.SKIP:  # mostly, and by the million
+                self._skip(action.src)
+            elif action.what in _WORK and not self._budget.objects:
+                break
+            else:
+                before, counts = self._cursor, self._listed.counts()
+                if self._settle_listed(action):
+                    self._in_hand[action.src.key] = before, counts
+                    self._cursor = action.src.key
+                    self._dispatched += 1
+                    return action
+            self._cursor = action.src.key
+            listed += 1
+            look = action.what != What.SKIP or not listed & 63
+            if not listed & 1023:
+                self._show()
+        self._ended = True
+        return None
+
+    def _skip(self, entry: Entry) -> None:
+        """Settles an object that was found equal."""
+        listed, job = self._listed, self._job
+        listed.found += 1
+        listed.found_bytes += entry.size
+        if job.against and entry.size and not entry.etag:
+            listed.left += 1  # nobody knows its checksum
+            return
+        listed.unchanged += 1
+        listed.unchanged_bytes += entry.size
+        if self._records:
+            self._record_equal(entry)
+        if job.delete_src:
+            self._deletions.append(_deletion(entry, at_source=True, checked=True))
 
     def _settle_listed(self, action: Action) -> bool:
         """Counts an action, and settles it if it is no work; True if it is."""
         what, entry, there = action
         listed, job = self._listed, self._job
-        if what == What.SKIP:  # mostly, and by the million
-            listed.found += 1
-            listed.found_bytes += entry.size
-            if job.against and entry.size and not entry.etag:
-                listed.left += 1  # nobody knows its checksum
-                return False
-            listed.unchanged += 1
-            listed.unchanged_bytes += entry.size
-            if self._records:
-                self._record_equal(entry)
-            if job.delete_src:
-                self._deletions.append(_deletion(entry, at_source=True, checked=True))
-            return False
         if what == What.DROP:
             listed.dropped += not entry.key.endswith(b"/")
             return False
@@ -470,6 +532,13 @@ class Slice:
             or len(self._deletions) >= MOST_DELETIONS
             or len(self._found_equal) >= MOST_EQUAL
         )
+
+
+def _is_small(action: Action) -> bool:
+    """Whether an object may be written along with others."""
+    entry = action.src
+    plain = entry.link is None and not entry.key.endswith(b"/")
+    return plain and action.what == What.COPY and entry.size <= MOST_SMALL
 
 
 def deletion_of(outcome: Outcome) -> Deletion:

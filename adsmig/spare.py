@@ -32,6 +32,22 @@ class SpareTime:
         return self._unused >= COST_S
 
 
+class Idleness:
+    """What share of all the processors' time nobody uses."""
+
+    def __init__(self) -> None:
+        self._idle, self._at = _idle_s(), time.monotonic()
+
+    def share(self) -> float:
+        """Of the time since this was last asked, 0 to 1."""
+        import psutil
+
+        idle, now = _idle_s(), time.monotonic()
+        elapsed, unused = now - self._at, idle - self._idle
+        self._idle, self._at = idle, now
+        return unused / elapsed / (psutil.cpu_count() or 1) if elapsed > 0 else 0.0
+
+
 def _idle_s() -> float:
     """Seconds in which processors had nothing to do but wait for disks, or work of low priority;
     summed up over all of them.

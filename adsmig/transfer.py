@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from adsmig.errors import (
 from adsmig.limits import Limits
 from adsmig.model import Entry, Meta, Outcome, Part, Upload, combined_etag, md5_in, parts_in
 from adsmig.retry import never, retry, wait
-from adsmig.storage.base import Storage, Stored
+from adsmig.storage.base import Batching, Storage, Stored, Whole
 
 MAX_CHANGES = 3
 """An object that changed under our hands this often will go on doing so."""
@@ -172,24 +172,79 @@ def _copy_once(
             failpoint.reach("object.begun")
             stored = dst.write(key, reader.chunks(), entry.size, meta, md5)
         failpoint.reach("object.stored")
-        try:
-            _check_md5(stored, reader.md5)
-        except TransientError:
-            # It has the size and, from now on, the time of a good copy: a sync would believe it.
-            with contextlib.suppress(AdsmigError):
-                dst.delete([key])
-            raise
-        # Raises if it was replaced meanwhile.  No later sync would notice, for the copy was stored
-        # after that.
-        if time.monotonic() - began > LONG_READ_S or (src.keeps_files and not dst.keeps_files):
-            src.meta(entry)
-        if not stored.md5 and not dst.is_local:
-            if stored.size != entry.size:
-                _check_size(dst, key, entry)
-            if manner.prove and digest(dst, dst.stat(key), limits).xxh3 != reader.xxh3:
-                raise TransientError("what the destination has is not what was sent")
+        _check_stored(src, dst, entry, key, stored, reader, began, limits, manner)
         checksum = "xxh3:" + reader.xxh3
     return Outcome(entry.key, entry.size, _time_of(entry), entry.etag, checksum)
+
+
+def _check_stored(
+    src: Storage,
+    dst: Storage,
+    entry: Entry,
+    key: bytes,
+    stored: Stored,
+    reader: Reader,
+    began: float,
+    limits: Limits | None,
+    manner: Manner,
+) -> None:
+    """Raises if a copy is not what was read since ``began``, or the source is another by now."""
+    try:
+        _check_md5(stored, reader.md5)
+    except TransientError:
+        # It has the size and, from now on, the time of a good copy: a sync would believe it.
+        with contextlib.suppress(AdsmigError):
+            dst.delete([key])
+        raise
+    # Raises if it was replaced meanwhile.  No later sync would notice, for the copy was stored
+    # after that.
+    if time.monotonic() - began > LONG_READ_S or (src.keeps_files and not dst.keeps_files):
+        src.meta(entry)
+    if not stored.md5 and not dst.is_local:
+        if stored.size != entry.size:
+            _check_size(dst, key, entry)
+        if manner.prove and digest(dst, dst.stat(key), limits).xxh3 != reader.xxh3:
+            raise TransientError("what the destination has is not what was sent")
+
+
+def copy_batch(
+    src: Storage,
+    dst: Batching,
+    objects: Sequence[tuple[Entry, bytes]],
+    limits: Limits | None,
+    manner: Manner = PLAIN,
+) -> Iterator[Outcome]:
+    """As :func:`copy`, for several small objects, each with its key at the destination; in order.
+
+    Whatever does not go well at once is copied again, by itself, once it is its turn.
+    """
+    began = time.monotonic()
+    read: dict[bytes, tuple[Reader, Whole]] = {}
+    for entry, key in objects:
+        with contextlib.suppress(AdsmigError):
+            await_settled(src, dst, entry, limits.stopping if limits else never)
+            with src.read(entry) as body:
+                reader = Reader(body, entry.size, False, limits, _parts_of(src, entry, set()))
+                meta = meta_for(dst, entry, body.meta, manner.perms)
+                read[key] = reader, Whole(key, b"".join(reader.chunks()), meta)
+    failpoint.reach("object.begun")
+    stored: dict[bytes, Stored | None] = {}
+    with contextlib.suppress(TransientError):
+        written = dst.write_batch([whole for _, whole in read.values()])
+        stored = dict(zip(read, written, strict=True))
+    failpoint.reach("object.stored")
+    seconds = (time.monotonic() - began) / len(objects)
+    for entry, key in objects:
+        outcome = None
+        if answer := stored.get(key):
+            reader = read[key][0]
+            with contextlib.suppress(AdsmigError):
+                _check_stored(src, dst, entry, key, answer, reader, began, limits, manner)
+                checksum = "xxh3:" + reader.xxh3
+                outcome = Outcome(
+                    entry.key, entry.size, _time_of(entry), entry.etag, checksum, seconds=seconds
+                )
+        yield outcome or copy(src, dst, entry, key, limits, manner)
 
 
 def _parts_of(src: Storage, entry: Entry, doubts: set[str]) -> PartsMd5 | None:

@@ -57,9 +57,11 @@ log = logging.getLogger(__name__)
 CHANGED = (SourceChanged,)
 MOST_ALIGNED = 128 << 20
 """Bytes of a part that one thread copies; of larger ones, too few would be in flight."""
-SFTP_FILES, SFTP_PARTS = 8, 1
-"""Threads at first over SFTP: each small file takes several requests, one after the other, and a
-flush; of those who write to one file, each waits for the others."""
+SFTP_FILES, SFTP_PARTS = 8, 2
+"""Threads at first over SFTP: each small file that is read takes several requests, one after the
+other, and each that is written a flush; of those who write to one file, each waits for the others,
+but one may send while the other waits for a flush.
+"""
 UNDELETED = "not deleted"
 """The kind of failure of an object that could not be removed."""
 
@@ -91,7 +93,11 @@ def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResu
     src, dst = storages(job)
     stopping = _stopping(opened(lease.path))
 
+    tries = 0
+
     def unit() -> Upload:
+        nonlocal tries
+        tries += 1
         await_settled(src, dst, entry, stopping)
         at = src.stat(entry.key) if again else entry
         meta = meta_for(dst, at, src.meta(at), job.perms)
@@ -100,13 +106,15 @@ def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResu
         return _aligned(job, upload, src.part_size(at) if parts_in(at.etag) else None)
 
     try:
-        return UploadResult(retry(unit, "opening an upload", stopping=stopping, final=CHANGED))
+        upload = retry(unit, "opening an upload", stopping=stopping, final=CHANGED)
+        return UploadResult(upload, doubtful=tries > 1)
     except SourceChanged as exc:
         if not again:
-            return open_upload(job, entry, True, lease)
-        return UploadResult(outcome=failure(entry, "changed", str(exc)))
+            found = open_upload(job, entry, True, lease)
+            return replace(found, doubtful=found.doubtful or tries > 1)
+        return UploadResult(outcome=failure(entry, "changed", str(exc)), doubtful=tries > 1)
     except AdsmigError as exc:
-        return UploadResult(*_verdict(entry, exc, stopping))
+        return UploadResult(*_verdict(entry, exc, stopping), doubtful=True)
 
 
 def _aligned(job: Job, upload: Upload, size: int | None) -> Upload:
@@ -158,7 +166,11 @@ def run_parts(
             if not stay(upload.span(number)[1]):
                 return
 
-    _crew_for(job, parts=True).run(work, stopping)
+    def release() -> None:
+        src.release()
+        dst.release()
+
+    _crew_for(job, parts=True).run(work, stopping, release)
     with lock:
         parts, errors = parts.copy(), errors.copy()  # some threads may be late
     failed, stop = None, None
@@ -263,12 +275,12 @@ def _crew_for(job: Job, *, parts: bool = False) -> Crew:
     """
     over_sftp = "sftp" in (job.src.scheme, job.dst.scheme if job.dst else "")
     first = (SFTP_PARTS if parts else SFTP_FILES) if over_sftp and not job.threads else FIRST
-    return _crew(job.threads_per_worker, first)
+    return _crew(job.threads_per_worker, first, over_sftp)
 
 
 @lru_cache(maxsize=2)
-def _crew(count: int | None, first: int) -> Crew:
-    return Crew(count, first)
+def _crew(count: int | None, first: int, dear: bool) -> Crew:
+    return Crew(count, first, dear)
 
 
 def forget() -> None:

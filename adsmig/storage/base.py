@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
@@ -215,8 +215,37 @@ class Storage(Protocol):
         """Removes what an ended run left for itself: the staging directory."""
         ...
 
+    def release(self) -> None:
+        """Leaves the calling thread's connections to others, until it needs one again."""
+        ...
+
     def close(self) -> None:
-        """Drops the connections of the calling thread."""
+        """Drops the connections of the calling thread, and those that were left to others."""
+        ...
+
+
+class Whole(NamedTuple):
+    """A small object, all of it."""
+
+    key: bytes
+    content: bytes
+    meta: Meta
+
+
+@runtime_checkable
+class Batching(Storage, Protocol):
+    """A Storage to which small objects are better written several at once."""
+
+    def batch_size(self) -> int:
+        """How many at once; 1 if one by one.  May connect, and raises what that raises."""
+        ...
+
+    def write_batch(self, objects: Sequence[Whole]) -> Sequence[Stored | None]:
+        """As Storage.write, for each of them; None, and nothing left there, for those that have to
+        be written one by one, perhaps to find out why they cannot be.
+
+        Raises TransientError if the connection was lost: any of them may be there then.
+        """
         ...
 
 

@@ -344,6 +344,9 @@ class LocalStorage:
         """Removes the staging directory."""
         self._staging.tidy()
 
+    def release(self) -> None:
+        """Nothing: there are no connections."""
+
     def close(self) -> None:
         """Nothing is kept for a thread."""
 

@@ -217,7 +217,7 @@ class MemoryStorage:
     def prepare(self) -> None:
         """Nothing to do, here and in the methods below."""
 
-    sync = tidy = close = prepare
+    sync = tidy = release = close = prepare
 
     def identity(self) -> Identity | None:
         """None: what is in memory stays where it is."""

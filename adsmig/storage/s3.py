@@ -506,6 +506,9 @@ class S3Storage:
     def tidy(self) -> None:
         """Nothing stays behind: unfinished uploads are aborted one by one."""
 
+    def release(self) -> None:
+        """Nothing: to connect anew takes no more than to take over what others have."""
+
     def close(self) -> None:
         """See Storage.close."""
         self._wire.close()

@@ -5,13 +5,21 @@ docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from xml.etree import ElementTree
 
 from adsmig.errors import NotFound, ObjectError, TransientError
 from adsmig.model import Part
+from adsmig.retry import retry
 from adsmig.storage.listpage import unquote
 from adsmig.storage.wire import Wire
+
+log = logging.getLogger(__name__)
+
+TRIES = 5
+"""Of a page of uploads: what is not seen there stays, and is paid for."""
 
 
 def opened(wire: Wire, path: bytes, headers: Mapping[str, str]) -> str:
@@ -27,7 +35,7 @@ def unfinished(
     wire: Wire, root: bytes, prefix: bytes, encoded: bool = True
 ) -> Iterator[tuple[bytes, str]]:
     """Full key and id of the uploads whose full keys begin with ``prefix``; none where they cannot
-    be listed.
+    be listed, which is believed after some tries.
 
     ``encoded``: the store may be asked for escaped keys.
     docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html.
@@ -38,9 +46,10 @@ def unfinished(
     seen = set[tuple[str, str]]()
     while True:
         try:
-            document = wire.document(wire.request("GET", root, query))
-        except (ObjectError, NotFound, TransientError):
-            return  # not allowed to list uploads, a store that cannot, or an empty page
+            document = retry(lambda: _listed(wire, root, query), "listing uploads", tries=TRIES)
+        except (ObjectError, NotFound, TransientError) as exc:
+            log.info("cannot list uploads: %s", exc)
+            return  # not allowed to, or a store that cannot
         escaped = document.findtext("EncodingType") == "url"
         for item in document.iter("Upload"):
             name, upload_id = item.findtext("Key", ""), item.findtext("UploadId", "")
@@ -55,6 +64,10 @@ def unfinished(
         seen.add(mark)
         query["key-marker"] = unquote(mark[0].encode()) if escaped else mark[0]
         query["upload-id-marker"] = mark[1]
+
+
+def _listed(wire: Wire, root: bytes, query: Mapping[str, str | bytes]) -> ElementTree.Element:
+    return wire.document(wire.request("GET", root, query))
 
 
 def completed(wire: Wire, path: bytes, upload_id: str, parts: Sequence[Part]) -> str | None:

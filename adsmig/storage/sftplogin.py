@@ -85,19 +85,50 @@ class _Kept(threading.local):
 
 
 _kept = _Kept()
+_released: dict[object, list[Connection]] = {}
+"""Those that no thread has a use for just now."""
+_releasing = threading.Lock()
 _connecting = threading.Lock()
 """Held during a login: OpenSSH's sshd drops some of many at once (MaxStartups)."""
 
 
 def wire_to(location: Location, settings: Settings) -> SftpWire:
-    """The calling thread's connection, made anew if there is none, or it was lost or is worn."""
+    """The calling thread's connection, which it keeps; taken over from another thread or made anew
+    if there is none, or it was lost or is worn.
+    """
     key = _key_of(location)
     kept = _kept.connections.get(key)
     if kept and kept.fit:
         return kept.wire
     drop(location)
-    kept = _kept.connections[key] = Connection(location, settings)
+    kept = _kept.connections[key] = _taken_over(key) or Connection(location, settings)
     return kept.wire
+
+
+def _taken_over(key: object) -> Connection | None:
+    with _releasing:
+        left = _released.get(key, [])
+        while left:
+            if (found := left.pop()).fit:
+                return found
+            found.close()
+    return None
+
+
+def release(location: Location) -> None:
+    """Leaves the calling thread's connection to the next who asks for one."""
+    key = _key_of(location)
+    if kept := _kept.connections.pop(key, None):
+        with _releasing:
+            _released.setdefault(key, []).append(kept)
+
+
+def drop_released(location: Location) -> None:
+    """Closes the connections that were left and not taken over."""
+    with _releasing:
+        left = _released.pop(_key_of(location), [])
+    for connection in left:
+        connection.close()
 
 
 def drop(location: Location) -> None:

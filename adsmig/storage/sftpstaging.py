@@ -10,7 +10,8 @@ import itertools
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import xxhash
 
@@ -47,6 +48,19 @@ from adsmig.storage.sftppacket import (
 from adsmig.storage.sftpwire import SftpWire
 from adsmig.storage.staging import Own
 
+FLUSH = 256 << 20
+"""Bytes in parts of large files, after which the server is asked to flush what it has."""
+
+
+class Finishing(NamedTuple):
+    """Requests in flight that make a file whole."""
+
+    owning: int | None
+    setting: int
+    flushing: int | None
+    looking: int
+    closing: int
+
 
 class SftpStaging:
     """The directory ``name`` at the top of a destination.  Errors are OSError, but for ours.
@@ -56,7 +70,7 @@ class SftpStaging:
     """
 
     def __init__(self, root: bytes, name: bytes, wary: bool, where: str) -> None:
-        self._root, self._wary, self._where = root, wary, where
+        self._root, self.wary, self._where = root, wary, where
         self._path = os.path.join(root, name)
         # Names of this try's own: a server may go on writing for a connection that was lost.
         self._token = os.urandom(6).hex().encode()
@@ -64,6 +78,8 @@ class SftpStaging:
         self._mine = Own()
         self._gives_owners = True
         self._unsynced = set[bytes]()
+        self._unflushed = 0
+        self._flush_error: OSError | None = None
         self._lock = threading.Lock()
 
     def prepare(self, wire: SftpWire) -> None:
@@ -93,9 +109,7 @@ class SftpStaging:
 
         ObjectError if that cannot be.
         """
-        mode = 0o666 if meta.mode is None else meta.mode & 0o700 | 0o600
-        request = (text(staged), number(FOR_WRITING | CREATE | TRUNCATE), attributes(mode))
-        opening = wire.send(OPEN, *request)
+        opening = self.begin_create(wire, staged, meta)
         try:
             self.check_target(wire, path)
         except BaseException:
@@ -109,7 +123,13 @@ class SftpStaging:
             if exc.errno != errno.ENOENT:
                 raise
             self.make(wire, os.path.dirname(staged))
-            return handle_of(wire.ask(OPEN, *request))
+            return handle_of(wire.wait(self.begin_create(wire, staged, meta)))
+
+    def begin_create(self, wire: SftpWire, staged: bytes, meta: Meta) -> int:
+        """The request, in flight, for a handle of a new, empty file there."""
+        mode = 0o666 if meta.mode is None else meta.mode & 0o700 | 0o600
+        flags = number(FOR_WRITING | CREATE | TRUNCATE)
+        return wire.send(OPEN, text(staged), flags, attributes(mode))
 
     def finish(
         self,
@@ -126,14 +146,8 @@ class SftpStaging:
         The size that the server says it has; TransientError if that is not the ``size`` written.
         All in one round trip, but where the server cannot set them through a handle.
         """
-        wanted = attributes(meta.mode, meta.mtime_ns)
-        flushing = None
         if FSYNC in wire.extensions:
-            owning = self._own(wire, FSETSTAT, handle, meta)
-            setting = wire.send(FSETSTAT, text(handle), wanted)
-            flushing = wire.send(EXTENDED, text(FSYNC), text(handle))
-            looking = wire.send(FSTAT, text(handle))
-            closing = wire.send(CLOSE, text(handle))
+            finishing = self.begin_finish(wire, handle, meta)
         else:
             # Others than OpenSSH may work on several requests at once, in whatever order.  To some
             # a file is only there, under its name, once it is closed; rclone never answers who
@@ -142,9 +156,31 @@ class SftpStaging:
             closing = wire.send(CLOSE, text(handle))
             wire.settle(closing)
             owning = self._own(wire, SETSTAT, staged, meta)
-            setting = wire.send(SETSTAT, text(staged), wanted)
+            setting = wire.send(SETSTAT, text(staged), attributes(meta.mode, meta.mtime_ns))
             wire.settle(owning, setting)
             looking = wire.send(LSTAT, text(staged))
+            finishing = Finishing(owning, setting, None, looking, closing)
+        return self.end_finish(wire, finishing, staged, size, meta, writing)
+
+    def begin_finish(self, wire: SftpWire, handle: bytes, meta: Meta) -> Finishing:
+        """The requests of :meth:`finish`, in flight, to a server that can flush."""
+        owning = self._own(wire, FSETSTAT, handle, meta)
+        setting = wire.send(FSETSTAT, text(handle), attributes(meta.mode, meta.mtime_ns))
+        flushing = wire.send(EXTENDED, text(FSYNC), text(handle))
+        looking = wire.send(FSTAT, text(handle))
+        return Finishing(owning, setting, flushing, looking, wire.send(CLOSE, text(handle)))
+
+    def end_finish(
+        self,
+        wire: SftpWire,
+        finishing: Finishing,
+        staged: bytes,
+        size: int | None,
+        meta: Meta,
+        writing: Sequence[int] = (),
+    ) -> int:
+        """Waits for the answers; as :meth:`finish`."""
+        owning, setting, flushing, looking, closing = finishing
         requests = [one for one in (looking, flushing, closing) if one is not None]
         try:
             there = status_of(wire.all([*requests, *writing])[0])
@@ -161,7 +197,7 @@ class SftpStaging:
         except OSError:
             same_time = False
         if not same_time:
-            wire.ask(SETSTAT, text(staged), wanted)
+            wire.ask(SETSTAT, text(staged), attributes(meta.mode, meta.mtime_ns))
         if size is not None and there.st_size != size:
             raise TransientError(f"the server has {there.st_size} bytes instead of {size}")
         return there.st_size
@@ -196,7 +232,7 @@ class SftpStaging:
     def publish(self, wire: SftpWire, staged: bytes, path: bytes) -> None:
         """Renames a staged file to its place; makes the directories above that."""
         directory = os.path.dirname(path)
-        if self._wary:
+        if self.wary:
             self.make(wire, directory)
         try:
             wire.rename(staged, path)
@@ -279,24 +315,30 @@ class SftpStaging:
         looking = wire.send(LSTAT, text(path))
         try:
             self.check_way(wire, path)
-            mode = status_of(wire.wait(looking)).st_mode
+            expect_file(status_of(wire.wait(looking)).st_mode)
         except OSError:
             return  # it is not there, or it will be told when it is written
         finally:
             if not wire.lost:
                 wire.forget(looking)
-        if stat.S_ISDIR(mode):
-            raise ObjectError("key", "a directory is where this file has to be")
-        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-            raise ObjectError("key", "there is something that is neither file nor directory")
 
     def check_way(self, wire: SftpWire, path: bytes) -> None:
         """BehindLink if a directory between the root and ``path`` is a symbolic link."""
-        names = path[len(self._root) :].strip(b"/").split(b"/")[:-1]
-        steps = [os.path.join(self._root, *names[: at + 1]) for at in range(len(names))]
-        found = wire.lstats(steps)
-        if any(isinstance(one, Status) and stat.S_ISLNK(one.st_mode) for one in found):
+        if self.links(wire, self.way(path)):
             raise BehindLink()
+
+    def way(self, path: bytes) -> list[bytes]:
+        """The directories between the root and ``path``."""
+        names = path[len(self._root) :].strip(b"/").split(b"/")[:-1]
+        return [os.path.join(self._root, *names[: at + 1]) for at in range(len(names))]
+
+    def links(self, wire: SftpWire, paths: Iterable[bytes]) -> set[bytes]:
+        """Those of ``paths`` that are symbolic links."""
+        paths = list(paths)
+        found = zip(paths, wire.lstats(paths), strict=True)
+        return {
+            path for path, one in found if isinstance(one, Status) and stat.S_ISLNK(one.st_mode)
+        }
 
     def set_directory_meta(self, wire: SftpWire, path: bytes, meta: Meta) -> None:
         """Gives a directory what of its owner, mode and time is not so yet."""
@@ -320,6 +362,23 @@ class SftpStaging:
 
     # Stable storage
 
+    def flush_at_times(self, wire: SftpWire, handle: bytes, size: int) -> None:
+        """Has the server flush a file that is written in parts, once a good deal was written since
+        the last time, so that the disk is at work while others send.
+
+        What could not be kept then, nobody is told of later (fsync(2)): :meth:`sync` fails as well.
+        """
+        with self._lock:
+            self._unflushed += size
+            if self._unflushed < FLUSH or FSYNC not in wire.extensions:
+                return
+            self._unflushed = 0
+        try:
+            wire.ask(EXTENDED, text(FSYNC), text(handle))
+        except OSError as exc:
+            self._flush_error = exc
+            raise
+
     def note(self, path: bytes) -> None:
         """Remembers a directory, or a file, that is not on stable storage yet."""
         with self._lock:
@@ -332,7 +391,10 @@ class SftpStaging:
         file, and flushing it makes the renames durable; other servers refuse to open it.
         """
         with self._lock:
-            paths = list(self._unsynced)
+            paths, self._unflushed = list(self._unsynced), 0
+            error, self._flush_error = self._flush_error, None
+        if error:
+            raise error
         if FSYNC in wire.extensions:
             for path in paths:
                 try:
@@ -349,6 +411,14 @@ class SftpStaging:
                         wire.close(handle)
         with self._lock:
             self._unsynced.difference_update(paths)
+
+
+def expect_file(mode: int) -> None:
+    """ObjectError if what is in a file's place is one that a file does not replace."""
+    if stat.S_ISDIR(mode):
+        raise ObjectError("key", "a directory is where this file has to be")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise ObjectError("key", "there is something that is neither file nor directory")
 
 
 @contextlib.contextmanager

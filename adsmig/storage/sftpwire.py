@@ -46,8 +46,8 @@ from adsmig.storage.sftppacket import (
     text,
 )
 
-PACKET = 32704
-"""Bytes that fit in one packet of a channel of 32 KiB, as OpenSSH's are, under paramiko."""
+PACKET = 32 * 1024
+"""Bytes that fit in one packet of OpenSSH's channels."""
 SPAN = 32 * 1024
 """Bytes that every server reads or writes at one request."""
 MOST_SPAN = 255 * 1024
@@ -65,7 +65,7 @@ _HEAD = struct.Struct(">IBI")
 class Channel(Protocol):
     """What carries the bytes: see storage.sshchannel."""
 
-    def send(self, s: bytes) -> int: ...
+    def send(self, s: bytes | memoryview) -> int: ...
 
     def recv(self, nbytes: int) -> bytes | memoryview: ...
 
@@ -271,7 +271,7 @@ class SftpWire:
         at, view = 0, memoryview(out)
         try:
             while at < end:
-                sent = self._channel.send(bytes(view[at : min(at + PACKET, end)]))
+                sent = self._channel.send(view[at:end])
                 if not sent:
                     raise EOFError
                 at += sent

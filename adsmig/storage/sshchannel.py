@@ -28,6 +28,10 @@ WINDOW = 16 << 20
 it never waits for us while we wait for it."""
 LONG_PACKET = 128 << 10
 """Bytes of content that a server may send in one packet."""
+PLAIN_PACKET = 32704
+"""Bytes that paramiko puts in a packet of 32 KiB."""
+MOST_AT_ONCE = 512 << 10
+"""Bytes that are sent in one call, of as many packets as that takes."""
 MOST_BYTES = 32 << 30
 """Bytes after which a connection is worn: one key is not to encrypt more than 2^32 blocks
 (RFC 4344, 3.2), and we ask for no new ones."""
@@ -103,7 +107,7 @@ class Packets(Packetizer):
     def send_message(self, data: Message) -> None:
         """See Packetizer."""
         if self.direct:
-            self.send(data.asbytes())
+            self.send((data.asbytes(),))
             return
         with self._writing:
             super().send_message(data)
@@ -223,19 +227,24 @@ class Packets(Packetizer):
             raise EOFError
         self._end += count
 
-    def send(self, *payload: bytes | memoryview) -> None:
-        """Sends one packet, made of these pieces; raises as :meth:`take` does."""
-        size = 1 + sum(map(len, payload))
-        padding = _BLOCK - size % _BLOCK
-        if padding < 4:  # RFC 4253, 6
-            padding += _BLOCK
-        size += padding
-        plain = b"".join((bytes((padding,)), *payload, os.urandom(padding)))
-        head = _U32.pack(size)
+    def send(self, *payloads: tuple[bytes | memoryview, ...]) -> None:
+        """Sends packets, each made of some pieces, at once; raises as :meth:`take` does."""
+        pieces = list[bytes]()
         with self._writing:
             assert self._sealer is not None
-            self._socket.sendall(head + self._sealer.seal(plain, head))
-            self.bytes += size
+            for payload in payloads:
+                size = 1 + sum(map(len, payload))
+                padding = _BLOCK - size % _BLOCK
+                if padding < 4:  # RFC 4253, 6
+                    padding += _BLOCK
+                size += padding
+                plain = b"".join((bytes((padding,)), *payload, os.urandom(padding)))
+                head = _U32.pack(size)
+                pieces += (head, self._sealer.seal(plain, head))
+                self.bytes += size
+            left = sum(map(len, pieces)) - self._socket.sendmsg(pieces)
+            if left:
+                self._socket.sendall(b"".join(pieces)[-left:])
 
 
 class _Cipher:
@@ -294,20 +303,24 @@ class DirectChannel:
             data = self._ready.popleft()
             self._taken += len(data)
             if self._taken > WINDOW // 4:
-                self._packets.send(bytes((_ADJUST,)), _TWO.pack(self._theirs, self._taken))
+                self._packets.send((bytes((_ADJUST,)), _TWO.pack(self._theirs, self._taken)))
                 self._taken = 0
         return data
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         """Sends some of them; how many."""
+        view = memoryview(data)
         with self._packets.reading:  # else the other thread might be about to agree on new keys
             while not self._room:
                 self._advance()
-            size = min(self._room, self._most, len(data))
-            self._room -= size
-            head = _TWO.pack(self._theirs, size)
-            self._packets.send(bytes((_DATA,)), head, memoryview(data)[:size])
-        return size
+            view = view[: min(self._room, MOST_AT_ONCE)]
+            self._room -= len(view)
+            pieces = (view[at : at + self._most] for at in range(0, len(view), self._most))
+            kind = bytes((_DATA,))
+            self._packets.send(
+                *((kind, _TWO.pack(self._theirs, len(piece)), piece) for piece in pieces)
+            )
+        return len(view)
 
     @property
     def worn(self) -> bool:
@@ -348,10 +361,29 @@ class DirectChannel:
         return None
 
 
-def direct(channel: Channel, transport: Transport, timeout_s: float) -> Channel | DirectChannel:
+class PlainChannel:
+    """A channel as paramiko has it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def recv(self, nbytes: int) -> bytes:
+        """The next bytes, at most so many."""
+        data: bytes = self._channel.recv(nbytes)
+        return data
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Sends some of them; how many."""
+        sent: int = self._channel.send(bytes(data[:PLAIN_PACKET]))
+        return sent
+
+
+def direct(
+    channel: Channel, transport: Transport, timeout_s: float
+) -> PlainChannel | DirectChannel:
     """The channel, direct if its packets can be; it then waits ``timeout_s`` for each."""
     packets = transport.packetizer
     if isinstance(packets, Packets) and packets.direct:
         transport.sock.settimeout(timeout_s)
         return DirectChannel(channel, packets)
-    return channel
+    return PlainChannel(channel)

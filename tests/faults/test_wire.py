@@ -137,6 +137,36 @@ def test_what_was_damaged_and_cannot_be_removed_is_copied_by_the_next_sync(
     assert content(minio, place, "large") == (tree / "large").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"open": ["answer-lost"], "uploads": ["", "reset-before", "500", "200-error"]},
+        {"open": ["late"]},
+    ],
+    ids=["that could not be seen at once", "opened after all"],
+)
+def test_an_upload_that_nobody_knew_of_is_aborted(
+    here: Here,
+    seaweedfs: SeaweedFS,
+    bucket: BucketFactory,
+    tmp_path: Path,
+    faults: dict[str, list[str]],
+) -> None:
+    place, file = bucket(seaweedfs), tmp_path / "tree" / "large"
+    file.parent.mkdir()
+    write(file, os.urandom(16 << 20))
+    parts = [f"{name}={5 << 20}" for name in ("min_part", "max_part", "max_put")]
+    options = [word for part in parts for word in ("--dst-set", part)]
+    script = Script(**faults)
+    with FaultServer(seaweedfs.host, script, 1.0) as front:
+        there = url_of(seaweedfs, front, place)
+        here("cp", file.parent, there, "--timeout", "1", "--bwlimit", "100", *options)
+        front.settle()
+    assert not any(script.faults.values()), "a fault did not happen"
+    assert content(seaweedfs, place, "large") == file.read_bytes()
+    assert not seaweedfs.client().list_multipart_uploads(Bucket=place).get("Uploads")
+
+
 def test_a_file_that_changes_while_the_store_takes_its_time_is_sent_again(
     here: Here, seaweedfs: SeaweedFS, bucket: BucketFactory, tmp_path: Path
 ) -> None:

@@ -120,8 +120,11 @@ def test_who_is_late_is_not_waited_for_once_the_run_stops(
 class Simulated(Crew):
     """With a clock of its own, and no threads: ``pieces_per_s`` tells what a level gets done."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, idle: float | None = None) -> None:
+        """``idle``: the share of the processors' time that is left, where threads are dear."""
+        super().__init__(dear=idle is not None)
+        if self._idleness and idle is not None:
+            monkeypatch.setattr(self._idleness, "share", lambda: idle)
         self.now = 0.0
         monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
 
@@ -134,7 +137,7 @@ class Simulated(Crew):
         self._active = self.level
         while self.now < until:
             self.now += 1 / pieces_per_s(self.level)
-            self._count(0)
+            self._count(0, 1)
             self._active = self.level
             if self.now >= second:
                 levels.append(self.level)
@@ -200,3 +203,10 @@ def test_a_store_that_asks_for_less_gets_less(monkeypatch: pytest.MonkeyPatch) -
 def test_few_long_pieces_tell_no_tale(monkeypatch: pytest.MonkeyPatch) -> None:
     crew = Simulated(monkeypatch)
     assert crew.go_on(lambda level: level / 10, 20)[-1] == FIRST
+
+
+def test_threads_that_are_dear_are_tried_where_processors_are_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert set(Simulated(monkeypatch, idle=0.3).go_on(distance, 30)) <= {1, FIRST}
+    assert Simulated(monkeypatch, idle=0.9).go_on(distance, 30)[-1] >= MOST // 2

@@ -37,6 +37,19 @@ def test_what_is_left_unused_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.enough()
 
 
+def test_the_share_that_nobody_used_since_it_was_last_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
+    machine = Machine(monkeypatch)
+    idleness = spare.Idleness()
+    machine.work(10, idle=15)
+    assert idleness.share() == pytest.approx(0.75)
+    machine.work(1)
+    assert idleness.share() == 0
+    assert idleness.share() == 0  # no time has passed
+
+
 def test_two_processors_that_are_busy_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, time = Machine(monkeypatch), spare.SpareTime()
     for _ in range(100):
