@@ -36,6 +36,7 @@ from adsmig.model import (
     What,
 )
 from adsmig.place import refuse_one_place, same_place
+from adsmig.plan import each
 from adsmig.pool import close, kill, processes
 from adsmig.room import patiently
 from adsmig.scan import holds_objects, plan_of
@@ -530,7 +531,7 @@ class Coordinator:
             return
         left = self._suspects.pop()
         try:
-            action = next(plan_of(self.job, left.keys), None)
+            action = next(each(plan_of(self.job, left.keys)), None)
         except AdsmigError as exc:
             self._committed(Counts(), Stop(str(exc), exc.exit_code, type(exc).__name__))
             return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from adsmig.job import Job
@@ -25,6 +26,15 @@ class Verdict(enum.Enum):
 Compare = Callable[[Entry, Entry], Verdict]
 
 
+FIRST_BLOCK, MOST_BLOCK = 1, 1024
+"""Entries that are read at once, at first and at last."""
+
+
+def everything(entry: Entry) -> bool:
+    """Whether an object is selected, where all are."""
+    return True
+
+
 class Rules(NamedTuple):
     """What is to be done about which keys."""
 
@@ -42,7 +52,7 @@ class Rules(NamedTuple):
     """Directories that their content implies are of interest, too."""
 
 
-def rules_of(job: Job, keeps: Callable[[Entry], bool] = lambda entry: True) -> Rules:
+def rules_of(job: Job, keeps: Callable[[Entry], bool] = everything) -> Rules:
     """The rules that a job's options come to."""
     compare: Compare
     if job.against:
@@ -73,18 +83,57 @@ def rules_of(job: Job, keeps: Callable[[Entry], bool] = lambda entry: True) -> R
     )
 
 
+class Run(NamedTuple):
+    """Objects that were found equal, one right after the other; at least one."""
+
+    entries: list[Entry]
+    """The source's."""
+
+
+class _Listing:
+    """Entries, looked at a block at a time: what comes from an iterator at once, comes quickly."""
+
+    def __init__(self, entries: Iterator[Entry]) -> None:
+        self._entries, self._size = entries, FIRST_BLOCK
+        self._error: BaseException | None = None
+        self.block: list[Entry] = []
+        self.at = 0
+        """Where in the block the next one is."""
+
+    def more(self) -> bool:
+        """Whether there is a next one; raises what the listing does, once it is its turn."""
+        if self.at < len(self.block):
+            return True
+        if self._error:
+            raise self._error
+        self.block, self.at = [], 0
+        try:
+            self.block.extend(islice(self._entries, self._size))  # also those before an error
+        except BaseException as exc:
+            if not self.block:
+                raise
+            self._error = exc
+        self._size = min(2 * self._size, MOST_BLOCK)
+        return bool(self.block)
+
+    def peek(self) -> Entry | None:
+        """The next one."""
+        return self.block[self.at] if self.more() else None
+
+
 def merge(
     src: Iterator[Entry], dst: Iterator[Entry] | None, rules: Rules, large_size: int
-) -> Iterator[Action]:
+) -> Iterator[Action | Run]:
     """One Action for each entry of ``src`` and, if they are to be removed, each that only ``dst``
-    has, in the order of their keys, in which both sides come.
+    has, in the order of their keys, in which both sides come; but one Run for those that are equal
+    in a row.
 
     ``dst`` None stands for a destination that is not looked at: everything is copied.  Objects of
     more than ``large_size`` bytes are LARGE.  Directories that their content implies are left out,
     unless they are to be removed, or ``rules`` ask for them.  What lies below a directory that
     cannot be listed, or that was not followed, is never to be removed.
     """
-    there = next(dst, None) if dst is not None else None
+    ours, theirs = _Listing(src), _Listing(dst or iter(()))
     guarded: list[bytes] = []  # directories of which the source does not tell what they hold
 
     def extraneous(entry: Entry, here: Entry | None) -> bool:
@@ -97,12 +146,18 @@ def merge(
         # A directory is there as long as there is something in it.
         return not (here and entry.key.endswith(b"/") and here.key.startswith(entry.key))
 
-    for here in src:
-        while there is not None and there.key < here.key:
+    while ours.more():
+        if theirs.more() and (count := _equal(ours, theirs, rules)):
+            yield Run(ours.block[ours.at : ours.at + count])
+            ours.at += count
+            theirs.at += count
+            continue
+        here = ours.block[ours.at]
+        ours.at += 1
+        while (there := theirs.peek()) is not None and there.key < here.key:
             if extraneous(there, here):
                 yield Action(What.DELETE, there)
-            assert dst is not None
-            there = next(dst, None)
+            theirs.at += 1
         if here.problem or (here.link is not None and rules.record):
             # "d.old" comes between "d" and "d/x".
             guarded = [one for one in guarded if one > here.key or here.key.startswith(one)]
@@ -112,14 +167,42 @@ def merge(
             yield Action(_decide(here, same, rules, large_size), here, same)
         elif rules.directories:
             yield Action(What.DIRECTORY, here, same)
-        if same:
-            assert dst is not None
-            there = next(dst, None)
-    while there is not None:
+        theirs.at += same is not None
+    while (there := theirs.peek()) is not None:
         if extraneous(there, None):
             yield Action(What.DELETE, there)
-        assert dst is not None
-        there = next(dst, None)
+        theirs.at += 1
+
+
+def _equal(ours: _Listing, theirs: _Listing, rules: Rules) -> int:
+    """How many of the next ones, as far as both listings were read, are equal beyond doubt."""
+    compare, keeps, count = rules.compare, rules.keeps, 0
+    if rules.ignore_existing or compare is never:
+        return 0
+    anything = keeps is everything
+    for here, there in zip(ours.block[ours.at :], theirs.block[theirs.at :], strict=False):
+        if (
+            here[0] != there[0]
+            or here.implied
+            or here.problem
+            or there.problem
+            or here.link is not None
+            or not (anything or keeps(here))
+            or compare(here, there) is not Verdict.SAME
+        ):
+            break
+        count += 1
+    return count
+
+
+def each(actions: Iterable[Action | Run]) -> Iterator[Action]:
+    """The same, with one Action for each object of a Run."""
+    for one in actions:
+        if isinstance(one, Run):
+            for entry in one.entries:
+                yield Action(What.SKIP, entry)
+        else:
+            yield one
 
 
 def _decide(here: Entry, same: Entry | None, rules: Rules, large_size: int) -> What:

@@ -14,7 +14,7 @@ from adsmig.filters import Selection
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.keylist import KeyList
 from adsmig.model import Action, Entry, KeyRange, What
-from adsmig.plan import merge, rules_of
+from adsmig.plan import Run, everything, merge, rules_of
 from adsmig.record import Lookup, failed_keys, known_checksums, known_objects
 from adsmig.storage import open_storage
 from adsmig.storage.base import Storage
@@ -44,7 +44,8 @@ def selection_of(job: Job) -> Selection:
 
 def keeps_of(job: Job) -> Callable[[Entry], bool]:
     """Whether an entry that is selected by name is of interest: by its size, its age, its luck."""
-    keeps = selection_of(job).keeps
+    selection = selection_of(job)
+    keeps = selection.keeps if selection.looks_at_entries else everything
     if not job.sample:
         return keeps
     return lambda entry: rank(job, entry.key) < job.sample and keeps(entry)
@@ -66,8 +67,8 @@ def forget() -> None:
         cache.cache_clear()
 
 
-def plan_of(job: Job, keys: KeyRange) -> Iterator[Action]:
-    """What there is to do about each key of a range, in order."""
+def plan_of(job: Job, keys: KeyRange) -> Iterator[Action | Run]:
+    """What there is to do about each key of a range, in order; see plan.merge."""
     _, dst = storages(job)
     keeps = keeps_of(job)
     if job.command == "rm":
@@ -108,12 +109,17 @@ def _doubted(there: Iterator[Entry], failed: Iterator[bytes]) -> Iterator[Entry]
         yield entry._replace(problem="not copied well") if doubtful == entry.key else entry
 
 
-def _within(keys: KeyRange, actions: Iterator[Action]) -> Iterator[Action]:
+def _within(keys: KeyRange, actions: Iterator[Action | Run]) -> Iterator[Action | Run]:
     """Leaves out what comes before the range: a directory that cannot be listed is told of again to
     those who go on below it, so that they remove nothing there, and was settled already.
     """
     for action in actions:
-        if action.src.key in keys:
+        if isinstance(action, Run):
+            action = Run([entry for entry in action.entries if entry.key in keys])
+            if action.entries:
+                yield action
+                break
+        elif action.src.key in keys:
             yield action
             break
     yield from actions

@@ -28,7 +28,7 @@ from adsmig.model import (
     Stop,
     What,
 )
-from adsmig.plan import Verdict, by_content, by_record, rules_of, time_of
+from adsmig.plan import Run, Verdict, by_content, by_record, rules_of, time_of
 from adsmig.record import Lookup
 from adsmig.retry import never
 from adsmig.scan import plan_of, storages
@@ -96,7 +96,7 @@ class Slice:
         self._lock = threading.RLock()  # an error may come while it is held
         self._started, self._began = time.time(), time.monotonic()
         self._deadline = self._began + budget.seconds
-        self._actions: Iterator[Action] | None = None
+        self._actions: Iterator[Action | Run] | None = None
         self._batch: int | None = None
         self._cursor: bytes | None = None
         self._dispatched = 0
@@ -354,11 +354,11 @@ class Slice:
 
     def _advance(self) -> Action | None:
         """The next object to work on."""
-        listed, look = 0, True
+        listed = 0
         if self._actions is None:
             self._actions = plan_of(self._job, self._keys)
         while not self._ended:
-            if look and self._cursor is not None and self._used_up():
+            if self._cursor is not None and self._used_up():
                 break
             try:
                 action = next(self._actions, None)
@@ -373,10 +373,15 @@ class Slice:
             if self._cursor is None:
                 reached = time.monotonic()
                 self._deadline = max(self._deadline, reached + SEEK_SHARE * (reached - self._began))
+            if isinstance(action, Run):  # mostly, and by the million objects
+                self._skip(action.entries)
+                self._cursor = action.entries[-1].key
+                self._show()
+                continue
             if self._survey:
                 self._foresee(action)
-            elif action.what is What.SKIP:  # mostly, and by the million
-                self._skip(action.src)
+            elif action.what == What.SKIP:
+                self._skip([action.src])
             elif action.what in _WORK and not self._budget.objects:
                 break
             else:
@@ -388,26 +393,30 @@ class Slice:
                     return action
             self._cursor = action.src.key
             listed += 1
-            look = action.what != What.SKIP or not listed & 63
             if not listed & 1023:
                 self._show()
         self._ended = True
         return None
 
-    def _skip(self, entry: Entry) -> None:
-        """Settles an object that was found equal."""
-        listed, job = self._listed, self._job
-        listed.found += 1
-        listed.found_bytes += entry.size
-        if job.against and entry.size and not entry.etag:
-            listed.left += 1  # nobody knows its checksum
+    def _skip(self, entries: list[Entry]) -> None:
+        """Settles objects that were found equal."""
+        if self._survey:
+            for entry in entries:
+                self._foresee(Action(What.SKIP, entry))
             return
-        listed.unchanged += 1
-        listed.unchanged_bytes += entry.size
+        listed, job = self._listed, self._job
+        listed.found += len(entries)
+        listed.found_bytes += sum(entry.size for entry in entries)
+        if job.against:
+            known = [entry for entry in entries if entry.etag or not entry.size]
+            listed.left += len(entries) - len(known)  # nobody knows their checksums
+            entries = known
+        listed.unchanged += len(entries)
+        listed.unchanged_bytes += sum(entry.size for entry in entries)
         if self._records:
-            self._record_equal(entry)
+            self._record_equal(entries)
         if job.delete_src:
-            self._deletions.append(_deletion(entry, at_source=True, checked=True))
+            self._deletions += (_deletion(one, at_source=True, checked=True) for one in entries)
 
     def _settle_listed(self, action: Action) -> bool:
         """Counts an action, and settles it if it is no work; True if it is."""
@@ -462,22 +471,23 @@ class Slice:
         sizes = f"{entry.size:,} bytes {now}, {there.size:,} {other}"
         return failure(entry, "differs", sizes)
 
-    def _record_equal(self, entry: Entry) -> None:
-        """Has an object that was found equal put on record, if it is not there yet.
+    def _record_equal(self, entries: list[Entry]) -> None:
+        """Has objects that were found equal put on record, if they are not there yet.
 
         A record that only tells another time stays, unless the content was compared: an object that
         was replaced by an older one is not noticed otherwise, neither now nor by who goes by it.
         """
         if self._known is None:
             path = self._job.known if os.path.exists(self._job.known) else ""
-            self._known = Lookup(path, KeyRange(entry.key, self._keys.upto, True))
-        record = self._known.find(entry.key)
-        if (
-            record is None
-            or record.size != entry.size
-            or (self._by_content and by_record(entry, record) != Verdict.SAME)
-        ):
-            self._found_equal.append((entry.key, entry.size, time_of(entry), entry.etag))
+            self._known = Lookup(path, KeyRange(entries[0].key, self._keys.upto, True))
+        for entry in entries:
+            record = self._known.find(entry.key)
+            if (
+                record is None
+                or record.size != entry.size
+                or (self._by_content and by_record(entry, record) != Verdict.SAME)
+            ):
+                self._found_equal.append((entry.key, entry.size, time_of(entry), entry.etag))
 
     def _foresee(self, action: Action) -> None:
         """Counts what a run would do about one key; for a dry run, which is in one thread."""

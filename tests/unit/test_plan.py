@@ -10,18 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adsmig.errors import ListingError
 from adsmig.filters import Filters
 from adsmig.job import Job
 from adsmig.location import parse
 from adsmig.model import Action, Entry, What
 from adsmig.plan import (
     Rules,
+    Run,
     Verdict,
     by_content,
     by_record,
     by_seconds,
     by_size,
     changed,
+    each,
+    everything,
     merge,
     never,
     rules_of,
@@ -38,15 +42,11 @@ def entry(key: bytes, size: int = 1, stored: int = 0, **fields: Any) -> Entry:
     return Entry(key, size, None, stored * 10**9)._replace(**fields)
 
 
-def everything(entry: Entry) -> bool:
-    return True
-
-
 SIZES = Rules(by_size, everything)
 
 
 def plan(src: list[Entry], dst: list[Entry] | None, rules: Rules = SIZES) -> list[Action]:
-    return list(merge(iter(src), None if dst is None else iter(dst), rules, LARGE))
+    return list(each(merge(iter(src), None if dst is None else iter(dst), rules, LARGE)))
 
 
 def whats(src: list[Entry], dst: list[Entry] | None, **rules: Any) -> list[tuple[bytes, What]]:
@@ -62,7 +62,7 @@ def test_an_equal_entry_is_skipped_and_a_changed_or_missing_one_copied() -> None
     same, new, other = entry(b"a"), entry(b"b"), entry(b"c", 2)
     there = [entry(b"a"), entry(b"c", 3)]
     assert plan([same, new, other], there) == [
-        Action(What.SKIP, same, there[0]),
+        Action(What.SKIP, same),
         Action(What.COPY, new),
         Action(What.COPY, other, there[1]),
     ]
@@ -109,9 +109,41 @@ def test_listings_are_read_no_further_than_needed() -> None:
         for number in read:
             yield entry(b"%08d" % number)
 
-    actions = merge(listing(), None, SIZES, LARGE)
+    actions = each(merge(listing(), None, SIZES, LARGE))
     assert next(actions).src.key == b"%08d" % 0
     assert next(read) == 1
+
+
+def test_what_is_equal_in_a_row_comes_as_one() -> None:
+    entries = [entry(b"%04d" % number) for number in range(3000)]
+    there = [*entries[:1500], entry(b"1500", 2), *entries[1501:]]
+    found = list(merge(iter(entries), iter(there), SIZES, LARGE))
+    runs = [one.entries for one in found if isinstance(one, Run)]
+    assert [one for run in runs for one in run] == [*entries[:1500], *entries[1501:]]
+    assert len(runs) < 30
+    assert [one for one in found if not isinstance(one, Run)] == [
+        Action(What.COPY, entries[1500], there[1500])
+    ]
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_what_was_listed_before_a_listing_failed_is_not_lost(side: str) -> None:
+    entries = [entry(b"%04d" % number) for number in range(1000)]
+
+    def broken() -> Iterator[Entry]:
+        yield from entries[:700]
+        raise ListingError("no more")
+
+    sides = (broken(), iter(entries)) if side == "source" else (iter(entries), broken())
+    found = list[bytes]()
+
+    def take() -> None:
+        for action in each(merge(*sides, SIZES, LARGE)):
+            found.append(action.src.key)
+
+    with pytest.raises(ListingError):
+        take()
+    assert found == [one.key for one in entries[:700]]
 
 
 # What an option asks for
@@ -287,7 +319,7 @@ def test_merging_agrees_with_looking_each_key_up(
     def keeps(one: Entry) -> bool:
         return bool(one.problem) or one.size >= smallest
 
-    rules = Rules(compare, keeps, **options)
+    rules = Rules(compare, keeps if smallest else everything, **options)
     found = plan(here, there, rules)
     src, dst = ({one.key: one for one in side} for side in (here, there))
     order = [one.src.key for one in found]
@@ -298,16 +330,18 @@ def test_merging_agrees_with_looking_each_key_up(
             if rules.directories:
                 expected[key] = What.DIRECTORY, dst.get(key)
             continue
-        expected[key] = _alone(one, dst.get(key), rules), dst.get(key)
+        what = _alone(one, dst.get(key), rules)
+        expected[key] = what, None if what == What.SKIP else dst.get(key)
     unknown = (one for one in here if one.problem or (one.link is not None and rules.record))
     guards = [one.key.removesuffix(b"/") + b"/" for one in unknown]
     for key, one in dst.items():
-        gone = rules.delete and key not in src and not one.problem and keeps(one)
+        gone = rules.delete and key not in src and not one.problem and rules.keeps(one)
         guarded = any(key.startswith(guard) for guard in guards)
         holds = key.endswith(b"/") and any(other.startswith(key) for other in src)
         if gone and not guarded and not holds:
             expected[key] = What.DELETE, None
-    assert {one.src.key: (one.what, one.dst) for one in found} == expected
+    told = {one.src.key: (one.what, None if one.what == What.SKIP else one.dst) for one in found}
+    assert told == expected
     for one in found:
         side = dst if one.what == What.DELETE else src
         assert one.src is side[one.src.key]

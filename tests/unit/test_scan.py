@@ -29,6 +29,7 @@ from adsmig.model import (
     SliceResult,
     What,
 )
+from adsmig.plan import each
 from adsmig.storage.local import LocalStorage
 from adsmig.storage.memory import MemoryStorage
 from tests.storage.support import Options
@@ -92,7 +93,7 @@ def job(command: str = "sync", **options: Any) -> Job:
 
 
 def planned(job: Job, keys: KeyRange = EVERYTHING) -> list[tuple[bytes, What]]:
-    return [(action.src.key, action.what) for action in scan.plan_of(job, keys)]
+    return [(action.src.key, action.what) for action in each(scan.plan_of(job, keys))]
 
 
 def key_list(tmp_path: Path, *names: bytes) -> str:
