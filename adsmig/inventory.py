@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
+from heapq import nsmallest
 from typing import Any, NamedTuple, TypeVar
 
 MOST_DIRECTORIES = 10_000
@@ -127,6 +128,81 @@ class Inventory:
         if size > LARGE_SIZE:
             self.large_objects += 1
             self.large_parts += parts(size)
+
+    def add_all(
+        self,
+        keys: Sequence[bytes],
+        sizes: Sequence[int],
+        times: Sequence[int],
+        classes: Sequence[str],
+    ) -> None:
+        """As :meth:`add`, for objects in the order of their keys: a figure at a time, and not an
+        object, which is a third of the work.
+        """
+        if not keys:
+            return
+        if 0 in sizes and any(
+            not size and key[-1:] == b"/" for key, size in zip(keys, sizes, strict=True)
+        ):
+            for one in zip(keys, sizes, times, classes, strict=True):
+                self.add(*one)
+            return
+        self._add_directories(keys, sizes)
+        self._add_extensions(keys, sizes)
+        _spread(self._sizes, _SIZE_BOUNDS, sizes, sizes)
+        _spread(self._ages, _AGE_BOUNDS_NS, [self.now_ns - time_ns for time_ns in times], sizes)
+        for name in dict.fromkeys(classes):
+            of_name = sizes
+            if len(of_name) != classes.count(name):
+                of_name = [size for one, size in zip(classes, sizes, strict=True) if one == name]
+            tally = _tally(self._storage_classes, name, MOST_NAMES)
+            tally[0] += len(of_name)
+            tally[1] += sum(of_name)
+        self._first_ns = min(self._first_ns, min(times))
+        self._last_ns = max(self._last_ns, max(times))
+        largest = max(sizes)
+        if largest >= self._least:
+            found = ((-size, key) for size, key in zip(sizes, keys, strict=True))
+            for negative, key in nsmallest(MOST_LARGEST, found):
+                self._keep(-negative, key)
+        if largest > LARGE_SIZE:
+            large = [size for size in sizes if size > LARGE_SIZE]
+            self.large_objects += len(large)
+            self.large_parts += sum(map(parts, large))
+
+    def _add_directories(self, keys: Sequence[bytes], sizes: Sequence[int]) -> None:
+        at, end = 0, len(keys)
+        while at < end:
+            key = keys[at]
+            tally = self._here if key.startswith(self._at) else self._enter(key, sizes[at])
+            until = at + 1
+            if self._at == b"":
+                until = end
+            elif isinstance(self._at, bytes):
+                until = bisect_left(keys, self._at[:-1] + b"0", until)  # "0" comes after "/"
+            else:
+                name = _directory(key, self.depth)
+                while until < end and _directory(keys[until], self.depth) == name:
+                    until += 1
+            these = sizes[at:until]
+            tally[0] += len(these)
+            tally[1] += sum(these)
+            tally[2] = min(tally[2], min(these))
+            tally[3] = max(tally[3], max(these))
+            at = until
+
+    def _add_extensions(self, keys: Sequence[bytes], sizes: Sequence[int]) -> None:
+        if not any(b"." in key for key in keys):
+            tally = self._extensions[_NO_EXTENSION]
+            tally[0] += len(keys)
+            tally[1] += sum(sizes)
+            return
+        for key, size in zip(keys, sizes, strict=True):
+            dot = key.rfind(b".")
+            name = key[dot + 1 :].lower() if dot > key.rfind(b"/") + 1 else b""
+            tally = self._extensions.get(name) or self._extension(name)
+            tally[0] += 1
+            tally[1] += size
 
     def trouble(self, kind: str, key: bytes) -> None:
         """Counts a key that will be trouble at the destination; the first few are named."""
@@ -348,6 +424,21 @@ def when(time_ns: int | None) -> str | None:
     except OverflowError:
         return str(seconds)
     return time.strftime("%Y-%m-%dT%H:%M:%SZ") if time.year >= 1000 else str(seconds)
+
+
+def _spread(
+    tallies: list[list[int]], bounds: Sequence[int], values: Sequence[int], sizes: Sequence[int]
+) -> None:
+    """Tallies objects by which of the classes between ``bounds`` their values are in."""
+    first, last = bisect_right(bounds, min(values)), bisect_right(bounds, max(values))
+    if first == last:
+        tallies[first][0] += len(sizes)
+        tallies[first][1] += sum(sizes)
+        return
+    for value, size in zip(values, sizes, strict=True):
+        tally = tallies[bisect_right(bounds, value)]
+        tally[0] += 1
+        tally[1] += size
 
 
 def _directory(key: bytes, depth: int) -> bytes:

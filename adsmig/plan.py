@@ -84,10 +84,12 @@ def rules_of(job: Job, keeps: Callable[[Entry], bool] = everything) -> Rules:
 
 
 class Run(NamedTuple):
-    """Objects that were found equal, one right after the other; at least one."""
+    """Objects about which the same is decided, one right after the other; at least one."""
 
     entries: list[Entry]
     """The source's."""
+    what: What = What.SKIP
+    """Or COPY, of objects that are only to be counted."""
 
 
 class _Listing:
@@ -133,7 +135,14 @@ def merge(
     unless they are to be removed, or ``rules`` ask for them.  What lies below a directory that
     cannot be listed, or that was not followed, is never to be removed.
     """
-    ours, theirs = _Listing(src), _Listing(dst or iter(()))
+    if dst is None:
+        for here in src:
+            if not here.implied:
+                yield Action(_decide(here, None, rules, large_size), here)
+            elif rules.directories:
+                yield Action(What.DIRECTORY, here)
+        return
+    ours, theirs = _Listing(src), _Listing(dst)
     guarded: list[bytes] = []  # directories of which the source does not tell what they hold
 
     def extraneous(entry: Entry, here: Entry | None) -> bool:
@@ -195,12 +204,24 @@ def _equal(ours: _Listing, theirs: _Listing, rules: Rules) -> int:
     return count
 
 
+def counted(src: Iterator[Entry], rules: Rules, large_size: int) -> Iterator[Action | Run]:
+    """As :func:`merge` without a destination, where nothing will come of it but figures."""
+    listing = _Listing(src)
+    while listing.more():
+        block, listing.block = listing.block, []
+        plain = not any(entry.implied or entry.problem or entry.link is not None for entry in block)
+        if plain and rules.keeps is everything:
+            yield Run(block, What.COPY)
+        else:
+            yield from merge(iter(block), None, rules, large_size)
+
+
 def each(actions: Iterable[Action | Run]) -> Iterator[Action]:
     """The same, with one Action for each object of a Run."""
     for one in actions:
         if isinstance(one, Run):
             for entry in one.entries:
-                yield Action(What.SKIP, entry)
+                yield Action(one.what, entry)
         else:
             yield one
 

@@ -14,7 +14,7 @@ from adsmig.filters import Selection
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.keylist import KeyList
 from adsmig.model import Action, Entry, KeyRange, What
-from adsmig.plan import Run, everything, merge, rules_of
+from adsmig.plan import Run, counted, everything, merge, rules_of
 from adsmig.record import Lookup, failed_keys, known_checksums, known_objects
 from adsmig.storage import open_storage
 from adsmig.storage.base import Storage
@@ -88,6 +88,8 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action | Run]:
     if there and job.doubts and job.command == "sync":
         there = _doubted(there, failed_keys(job.known, keys))
     large_size = min(LARGE_SIZE, job.max_put)
+    if job.dryrun and not job.dst:
+        return _within(keys, counted(source_entries(job, keys), rules_of(job, keeps), large_size))
     return _within(keys, merge(source_entries(job, keys), there, rules_of(job, keeps), large_size))
 
 
@@ -115,7 +117,7 @@ def _within(keys: KeyRange, actions: Iterator[Action | Run]) -> Iterator[Action 
     """
     for action in actions:
         if isinstance(action, Run):
-            action = Run([entry for entry in action.entries if entry.key in keys])
+            action = Run([one for one in action.entries if one.key in keys], action.what)
             if action.entries:
                 yield action
                 break

@@ -374,7 +374,7 @@ class Slice:
                 reached = time.monotonic()
                 self._deadline = max(self._deadline, reached + SEEK_SHARE * (reached - self._began))
             if isinstance(action, Run):  # mostly, and by the million objects
-                self._skip(action.entries)
+                self._settle_run(action)
                 self._cursor = action.entries[-1].key
                 self._show()
                 continue
@@ -398,12 +398,23 @@ class Slice:
         self._ended = True
         return None
 
+    def _settle_run(self, run: Run) -> None:
+        entries, size = run.entries, sum(entry.size for entry in run.entries)
+        if not self._survey:
+            self._skip(entries)
+            return
+        self._survey.add_all(entries, run.what)
+        self._listed.found += len(entries)
+        self._listed.found_bytes += size
+        if run.what == What.SKIP:
+            self._listed.unchanged += len(entries)
+            self._listed.unchanged_bytes += size
+        else:
+            self._copied += len(entries)
+            self._copied_bytes += size
+
     def _skip(self, entries: list[Entry]) -> None:
         """Settles objects that were found equal."""
-        if self._survey:
-            for entry in entries:
-                self._foresee(Action(What.SKIP, entry))
-            return
         listed, job = self._listed, self._job
         listed.found += len(entries)
         listed.found_bytes += sum(entry.size for entry in entries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from adsmig.errors import AdsmigError
 from adsmig.inventory import Inventory
 from adsmig.job import Job
-from adsmig.model import Action, What
+from adsmig.model import Action, Entry, What
 from adsmig.plan import time_of
 from adsmig.storage.base import Storage
 
@@ -54,6 +54,17 @@ class Survey:
             self.inventory.trouble(problem, entry.key)
         elif self._paths and self._in_the_way(entry.key):
             self.inventory.trouble(ONE_NAME, entry.key)
+
+    def add_all(self, entries: list[Entry], what: What) -> None:
+        """As :meth:`add`, for objects right after one another that the same was decided about."""
+        classes = [entry.storage_class for entry in entries]
+        if self._dst or not _ARCHIVES.isdisjoint(classes):
+            for entry in entries:
+                self.add(Action(what, entry), what)
+            return
+        keys = [entry.key for entry in entries]
+        sizes = [entry.size for entry in entries]
+        self.inventory.add_all(keys, sizes, list(map(time_of, entries)), classes)
 
     def _in_the_way(self, key: bytes) -> bool:
         """Whether the name of another object is a directory of ``key``.

@@ -57,6 +57,19 @@ def filled(
     return made
 
 
+@given(st.lists(objects, max_size=30, unique_by=lambda one: one[0]), st.integers(0, 3))
+def test_many_at_once_are_as_one_after_the_other(found: list[Object], depth: int) -> None:
+    found.sort()
+    alone, together = filled(found, depth), Inventory(NOW_NS, depth)
+    for start in range(0, len(found), 11):
+        columns = [list(column) for column in zip(*found[start : start + 11], strict=True)]
+        together.add_all(*columns)  # type: ignore[arg-type]
+    state, wanted = vars(together).copy(), vars(alone).copy()
+    for one in (state, wanted):
+        del one["_at"], one["_here"]
+    assert state == wanted
+
+
 def of(key: bytes, size: int = 1, age_ns: int = DAY_NS) -> Object:
     return key, size, NOW_NS - age_ns, ""
 
