@@ -206,15 +206,12 @@ class Ledger:
         """Key, size, time, ETag and checksum of objects that were copied, past ``after``, or past
         where it ceases to be text; ``kind`` of key: ``text`` or ``blob``.
         """
-        rows = self._page(
-            "key, size, mtime_ns, etag, checksum", "objects", after, closed, kind, most
-        )
-        return [(from_db(key), *rest) for key, *rest in rows]
+        columns = "CAST(key AS BLOB), size, mtime_ns, etag, checksum"  # as schema.from_db has it
+        return self._page(columns, "objects", after, closed, kind, most)
 
     def failed(self, after: bytes, closed: bool, kind: str, most: int) -> list[tuple[bytes]]:
         """The keys that failed and have not been copied since; as :meth:`known`."""
-        rows = self._page("key", "failures", after, closed, kind, most)
-        return [(from_db(key),) for (key,) in rows]
+        return self._page("CAST(key AS BLOB)", "failures", after, closed, kind, most)
 
     def _page(
         self, columns: str, table: str, after: bytes, closed: bool, kind: str, most: int

@@ -53,11 +53,14 @@ def _of_kind(page: Page[R], path: str, keys: KeyRange, kind: str) -> Iterator[R]
     while True:
         with Ledger(Path(path)) as manifest:
             rows = page(manifest, after, closed, kind, PAGE)
-        for row in rows:
-            if keys.ends_before(row[0]):
-                return
-            if row[0] in keys:
-                yield row
+        if rows and rows[0][0] in keys and rows[-1][0] in keys:  # and so are those between them
+            yield from rows
+        else:
+            for row in rows:
+                if keys.ends_before(row[0]):
+                    return
+                if row[0] in keys:
+                    yield row
         if len(rows) < PAGE:
             return
         after, closed = rows[-1][0], False
