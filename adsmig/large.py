@@ -12,6 +12,7 @@ from typing import Any
 
 from adsmig import worker
 from adsmig.errors import AdsmigError, NotFound
+from adsmig.findings import deletion_of
 from adsmig.job import Job
 from adsmig.manifest import Manifest
 from adsmig.model import (
@@ -26,7 +27,6 @@ from adsmig.model import (
     UploadResult,
 )
 from adsmig.scan import selection_of
-from adsmig.slice import deletion_of
 from adsmig.transfer import combined_checksum, failure
 
 log = logging.getLogger(__name__)

@@ -7,47 +7,37 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from adsmig import failpoint
 from adsmig.content import same_content, same_time
 from adsmig.crew import Crew, Stay
-from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
+from adsmig.errors import AdsmigError, TransientError
+from adsmig.findings import Findings, done
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.limits import Lease, opened
 from adsmig.model import (
     Action,
     Budget,
     Counts,
-    Deletion,
     Entry,
     KeyRange,
-    Known,
     Outcome,
     SliceResult,
     Stop,
     What,
 )
-from adsmig.plan import Run, Verdict, by_content, by_record, rules_of, time_of
-from adsmig.record import Lookup
+from adsmig.plan import Run
 from adsmig.retry import never
 from adsmig.scan import plan_of, storages
 from adsmig.storage.base import Batching
-from adsmig.survey import Survey
 from adsmig.transfer import Manner, copy, copy_batch, failure, holds, settled
 
 log = logging.getLogger(__name__)
 
 SEEK_SHARE = 10
 """A slice lasts at least this many times as long as it took to reach its first key."""
-MOST_LARGE = 50
-"""A slice ends after so many large objects, lest a listing run far ahead of the copying."""
-MOST_DELETIONS = 20_000
-"""Or after so many deletions."""
 CLOSE_S = 1.0
 """How long to wait for threads to let go of what they share; all but a listing takes far less."""
-MOST_EQUAL = 20_000
-"""Or after so many that were found equal, and are to be put on record."""
 
 MOST_SMALL = 128 << 10
 """Bytes of an object that may be written along with others."""
@@ -56,32 +46,6 @@ MOST_BATCHED = 1 << 20
 
 _WORK = (What.COPY, What.CHECK)
 """What threads carry out; all else is settled as it is listed."""
-
-
-@dataclass(slots=True)
-class _Listed:
-    """Tallies of what was settled as it was listed, in the order of keys."""
-
-    found: int = 0
-    found_bytes: int = 0
-    unchanged: int = 0
-    unchanged_bytes: int = 0
-    left: int = 0
-    dropped: int = 0
-    deleted: int = 0
-    deleted_bytes: int = 0
-
-    def counts(self) -> Counts:
-        return Counts(
-            self.found,
-            self.found_bytes,
-            self.unchanged,
-            self.unchanged_bytes,
-            left=self.left,
-            dropped=self.dropped,
-            deleted=self.deleted,
-            deleted_bytes=self.deleted_bytes,
-        )
 
 
 class Slice:
@@ -102,23 +66,9 @@ class Slice:
         self._dispatched = 0
         self._ended = self._done = self._closed = False
         self._stop: AdsmigError | None = None
-        self._listed = _Listed()
-        self._outcomes: list[Outcome] = []
-        self._equal: list[Outcome] = []
-        """Of those that had to be read to find out."""
-        self._found_equal: list[Known] = []
-        """Of the others, those that are not on record as that."""
-        self._records = job.command in ("cp", "sync") and not job.by_record
-        self._known: Lookup | None = None
-        self._by_content = rules_of(job).compare is by_content
-        self._large: list[Entry] = []
-        self._deletions: list[Deletion] = []
-        self._links: list[bytes] = []
-        self._directories: list[bytes] = []
-        self._copied = self._copied_bytes = self._failed = self._equal_bytes = 0
+        self._findings = Findings(job, keys, self._src, self._dst)
         # Keys being worked on: the cursor and the tallies as they were just before each.
         self._in_hand: dict[bytes, tuple[bytes | None, Counts]] = {}
-        self._survey = Survey(job, self._src, self._dst) if job.dryrun else None
 
     def run(self, crew: Crew) -> SliceResult:
         """Settles keys in order until all are or the budget is used up; see worker.run_slice."""
@@ -133,20 +83,26 @@ class Slice:
                     worker=os.getpid(), started=self._started, ended=time.time(),
                 )  # fmt: skip
         try:
-            if self._copied and not self._job.dryrun and self._job.dst:
+            if self._findings.copied and not self._job.dryrun and self._job.dst:
                 failpoint.reach("flush.before")
                 self._dst.sync()
                 failpoint.reach("flush.after")
         except AdsmigError as exc:
             return self._result(None, Counts(), False, exc)
-        cursor, counts, done = self._cursor, self._counts(), self._done
+        cursor, counts, done = self._cursor, self._findings.counts(), self._done
         if self._in_hand:
             # Some keys were left unsettled: only what comes before the first of them counts.
             done = False
             cursor, counts = self._in_hand[min(self._in_hand)]
-            self._forget_past(cursor)
-            counts += self._settled_counts()
+            self._findings.forget_past(cursor)
+            counts += self._findings.settled_counts()
         return self._result(cursor, counts, done, self._stop)
+
+    def _result(
+        self, cursor: bytes | None, counts: Counts, done: bool, stop: AdsmigError | None
+    ) -> SliceResult:
+        why = stop_of(stop) if stop else None
+        return self._findings.result(cursor, counts, done, why, self._started)
 
     def _release(self) -> None:
         self._src.release()
@@ -161,72 +117,6 @@ class Slice:
         self._ended = self._closed = True
         self._lock.release()
         return True
-
-    def _forget_past(self, cursor: bytes | None) -> None:
-        """Drops what is known about keys past the cursor; they are looked at again."""
-
-        def kept(key: bytes) -> bool:
-            return cursor is not None and key <= cursor
-
-        self._outcomes = [one for one in self._outcomes if kept(one.key)]
-        self._equal = [one for one in self._equal if kept(one.key)]
-        self._found_equal = [one for one in self._found_equal if kept(one[0])]
-        self._large = [one for one in self._large if kept(one.key)]
-        self._deletions = [one for one in self._deletions if kept(one.key)]
-        self._links = [key for key in self._links if kept(key)]
-        self._directories = [key for key in self._directories if kept(key)]
-
-    def _settled_counts(self) -> Counts:
-        """Of what the threads did, as lists tell it."""
-        good = [one for one in self._outcomes if not one.error]
-        return Counts(
-            unchanged=len(self._equal),
-            unchanged_bytes=sum(one.size for one in self._equal),
-            copied=len(good),
-            copied_bytes=sum(one.size for one in good),
-            failed=len(self._outcomes) - len(good),
-        )
-
-    def _result(
-        self, cursor: bytes | None, counts: Counts, done: bool, stop: AdsmigError | None
-    ) -> SliceResult:
-        nothing = cursor is None and not done
-        if nothing:
-            self._forget_past(None)
-        read = self._equal if self._records else []
-        return SliceResult(
-            cursor,
-            done,
-            counts,
-            self._outcomes,
-            self._large,
-            self._deletions,
-            self._links,
-            self._directories,
-            self._survey.inventory if self._survey else None,
-            stop_of(stop) if stop else None,
-            os.getpid(),
-            self._started,
-            time.time(),
-            self._found_equal + [(one.key, one.size, one.mtime_ns, one.etag) for one in read],
-        )
-
-    def _counts(self) -> Counts:
-        """All of it; as :meth:`_settled_counts`, without counting."""
-        listed = self._listed
-        return Counts(
-            listed.found,
-            listed.found_bytes,
-            listed.unchanged + len(self._equal),
-            listed.unchanged_bytes + self._equal_bytes,
-            self._copied,
-            self._copied_bytes,
-            self._failed,
-            listed.left,
-            listed.dropped,
-            listed.deleted,
-            listed.deleted_bytes,
-        )
 
     def _work(self, stay: Stay) -> None:
         """What each thread does: works on one object, or a few, after the other, until there are no
@@ -261,15 +151,12 @@ class Slice:
                 return False
             del self._in_hand[action.src.key]
             if outcome is None:
-                self._large.append(action.src)
+                self._findings.add_large(action.src)
             elif equal:
-                self._equal.append(outcome)
-                self._equal_bytes += outcome.size
-                if self._job.delete_src:
-                    self._deletions.append(deletion_of(outcome))
-                self._show()
+                self._findings.add_equal(outcome)
             else:
-                self._settle(outcome)
+                self._findings.add(outcome)
+            self._show()
             return True
 
     def _carry_out(self, actions: list[Action]) -> Iterator[tuple[Action, bool, Outcome | None]]:
@@ -317,17 +204,6 @@ class Slice:
             return same_time(self._src, entry, there)
         return same_content(self._src, entry, self._dst, there, self._limits)
 
-    def _settle(self, outcome: Outcome) -> None:
-        self._outcomes.append(outcome)
-        if outcome.error:
-            self._failed += 1
-        else:
-            self._copied += 1
-            self._copied_bytes += outcome.size
-            if self._job.delete_src:
-                self._deletions.append(deletion_of(outcome))
-        self._show()
-
     def _next(self) -> list[Action]:
         """What to work on next: one object, or some small ones, where they are better written at
         once; everything that needs no work is settled on the way.  Nothing: there is no more, or
@@ -374,19 +250,17 @@ class Slice:
                 reached = time.monotonic()
                 self._deadline = max(self._deadline, reached + SEEK_SHARE * (reached - self._began))
             if isinstance(action, Run):  # mostly, and by the million objects
-                self._settle_run(action)
+                self._findings.add_run(action)
                 self._cursor = action.entries[-1].key
                 self._show()
                 continue
-            if self._survey:
-                self._foresee(action)
-            elif action.what == What.SKIP:
-                self._skip([action.src])
+            if self._findings.foreseen:
+                self._findings.foresee(action, self._same)
             elif action.what in _WORK and not self._budget.objects:
                 break
             else:
-                before, counts = self._cursor, self._listed.counts()
-                if self._settle_listed(action):
+                before, counts = self._cursor, self._findings.listed_counts()
+                if self._findings.settle(action):
                     self._in_hand[action.src.key] = before, counts
                     self._cursor = action.src.key
                     self._dispatched += 1
@@ -398,160 +272,16 @@ class Slice:
         self._ended = True
         return None
 
-    def _settle_run(self, run: Run) -> None:
-        entries, size = run.entries, sum(entry.size for entry in run.entries)
-        if not self._survey:
-            self._skip(entries)
-            return
-        self._survey.add_all(entries, run.what)
-        self._listed.found += len(entries)
-        self._listed.found_bytes += size
-        if run.what == What.SKIP:
-            self._listed.unchanged += len(entries)
-            self._listed.unchanged_bytes += size
-        else:
-            self._copied += len(entries)
-            self._copied_bytes += size
-
-    def _skip(self, entries: list[Entry]) -> None:
-        """Settles objects that were found equal."""
-        listed, job = self._listed, self._job
-        listed.found += len(entries)
-        listed.found_bytes += sum(entry.size for entry in entries)
-        if job.against:
-            known = [entry for entry in entries if entry.etag or not entry.size]
-            listed.left += len(entries) - len(known)  # nobody knows their checksums
-            entries = known
-        listed.unchanged += len(entries)
-        listed.unchanged_bytes += sum(entry.size for entry in entries)
-        if self._records:
-            self._record_equal(entries)
-        if job.delete_src:
-            self._deletions += (_deletion(one, at_source=True, checked=True) for one in entries)
-
-    def _settle_listed(self, action: Action) -> bool:
-        """Counts an action, and settles it if it is no work; True if it is."""
-        what, entry, there = action
-        listed, job = self._listed, self._job
-        if what == What.DROP:
-            listed.dropped += not entry.key.endswith(b"/")
-            return False
-        if what == What.DIRECTORY:
-            if job.keeps_directories:
-                self._directories.append(entry.key)
-            if job.delete_src:  # once it is empty
-                self._deletions.append(_deletion(entry, at_source=True, checked=False))
-            return False
-        if what == What.DELETE and job.dst:
-            if job.command == "verify":
-                if not entry.implied:
-                    self._settle(failure(entry, "extra", "only at the destination"))
-            else:
-                self._deletions.append(_deletion(entry, at_source=False, checked=True))
-            return False
-        if not entry.implied:
-            listed.found += 1
-            listed.found_bytes += entry.size
-        if what == What.CHECK or (what == What.COPY and job.command != "verify"):
-            return True
-        if what == What.LEAVE:
-            listed.left += 1
-            if entry.link is not None and job.record:
-                self._links.append(entry.key)
-        elif what == What.FAIL:
-            self._settle(failure(entry, "source", entry.problem))
-        elif what == What.DELETE:
-            self._deletions.append(_deletion(entry, at_source=True, checked=False))
-        elif job.command == "verify":
-            self._settle(self._difference(entry, there))
-        else:
-            self._large.append(entry)
-        return False
-
-    def _difference(self, entry: Entry, there: Entry | None) -> Outcome:
-        """What ``verify`` found without reading it."""
-        if there is None:
-            return failure(entry, "missing", "it is not at the destination")
-        if there.problem:
-            return failure(entry, "unreadable", there.problem)
-        now, other = (
-            ("when it was copied", "now")
-            if self._job.against
-            else ("at the source", "at the other")
-        )
-        sizes = f"{entry.size:,} bytes {now}, {there.size:,} {other}"
-        return failure(entry, "differs", sizes)
-
-    def _record_equal(self, entries: list[Entry]) -> None:
-        """Has objects that were found equal put on record, if they are not there yet.
-
-        A record that only tells another time stays, unless the content was compared: an object that
-        was replaced by an older one is not noticed otherwise, neither now nor by who goes by it.
-        """
-        if self._known is None:
-            path = self._job.known if os.path.exists(self._job.known) else ""
-            self._known = Lookup(path, KeyRange(entries[0].key, self._keys.upto, True))
-        for entry in entries:
-            record = self._known.find(entry.key)
-            if (
-                record is None
-                or record.size != entry.size
-                or (self._by_content and by_record(entry, record) != Verdict.SAME)
-            ):
-                self._found_equal.append((entry.key, entry.size, time_of(entry), entry.etag))
-
-    def _foresee(self, action: Action) -> None:
-        """Counts what a run would do about one key; for a dry run, which is in one thread."""
-        what, entry, there = action
-        assert self._survey
-        if what == What.CHECK:
-            assert there
-            there = there._replace(key=self._job.dst_key(entry.key))
-            try:
-                what = What.SKIP if self._same(entry, there) else What.COPY
-            except (ObjectError, NotFound, SourceChanged) as exc:
-                what, entry = What.FAIL, entry._replace(problem=str(exc))
-                action = Action(what, entry)
-        if what != What.DROP:
-            self._survey.add(action, what)
-        if what == What.DELETE:
-            if not entry.implied:
-                self._listed.deleted += 1
-                self._listed.deleted_bytes += entry.size
-        elif what in (What.COPY, What.LARGE):
-            self._copied += 1
-            self._copied_bytes += entry.size
-        if what != What.DELETE or not self._job.dst:
-            self._count_foreseen(what, entry)
-
-    def _count_foreseen(self, what: What, entry: Entry) -> None:
-        listed = self._listed
-        if what == What.DROP:
-            listed.dropped += not entry.key.endswith(b"/")
-        elif not entry.implied:
-            listed.found += 1
-            listed.found_bytes += entry.size
-            if what == What.SKIP:
-                listed.unchanged += 1
-                listed.unchanged_bytes += entry.size
-            elif what == What.LEAVE:
-                listed.left += 1
-            elif what == What.FAIL:
-                self._failed += 1
-                self._outcomes.append(failure(entry, "source", entry.problem))
-
     def _show(self) -> None:
         if self._limits:
-            self._limits.report(self._lease.slot, self._counts())
+            self._limits.report(self._lease.slot, self._findings.counts())
 
     def _used_up(self) -> bool:
         return (
             self._dispatched >= (self._budget.objects or 1)
-            or len(self._large) >= MOST_LARGE
             or time.monotonic() > self._deadline
             or self._stopping()
-            or len(self._deletions) >= MOST_DELETIONS
-            or len(self._found_equal) >= MOST_EQUAL
+            or self._findings.full
         )
 
 
@@ -560,21 +290,6 @@ def _is_small(action: Action) -> bool:
     entry = action.src
     plain = entry.link is None and not entry.key.endswith(b"/")
     return plain and action.what == What.COPY and entry.size <= MOST_SMALL
-
-
-def deletion_of(outcome: Outcome) -> Deletion:
-    """Of a source object that was copied, or found equal."""
-    return Deletion(outcome.key, outcome.size, outcome.mtime_ns, outcome.etag, True, True)
-
-
-def _deletion(entry: Entry, at_source: bool, checked: bool) -> Deletion:
-    time_ns = time_of(entry)
-    return Deletion(entry.key, entry.size, time_ns, entry.etag, at_source, checked, entry.implied)
-
-
-def done(entry: Entry, kind: str) -> Outcome:
-    """The Outcome of an object that was looked at."""
-    return Outcome(entry.key, entry.size, time_of(entry), entry.etag, None, kind=kind)
 
 
 def stop_of(exc: AdsmigError) -> Stop:

@@ -177,8 +177,9 @@ class SftpStorage:
         return Stored(size=written)
 
     def batch_size(self) -> int:
-        """See Batching.  1 where the server lacks what it takes."""
-        return BATCH if can_batch(self._wire()) else 1
+        """See Batching.  1 where the server lacks what it takes.  Tries again."""
+        able = self._files.retried(can_batch, "asking what the server can do")
+        return BATCH if able else 1
 
     def write_batch(self, objects: Sequence[Whole]) -> Sequence[Stored | None]:
         """See Batching."""

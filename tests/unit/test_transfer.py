@@ -939,7 +939,7 @@ def test_large_objects_are_handed_back_in_bounds(
     use: Open, src: MemoryStorage, dst: MemoryStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large_beyond(monkeypatch, 5)
-    monkeypatch.setattr(slice_module, "MOST_LARGE", 3)
+    monkeypatch.setattr("adsmig.findings.MOST_LARGE", 3)
     keys = fill(src, 10)
     for key in keys[::2]:
         put(src, key, b"larger")

@@ -1,0 +1,365 @@
+"""What a slice found about its keys, and what became of them; no I/O but in records."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adsmig.errors import NotFound, ObjectError, SourceChanged
+from adsmig.job import Job
+from adsmig.model import (
+    Action,
+    Counts,
+    Deletion,
+    Entry,
+    KeyRange,
+    Known,
+    Outcome,
+    SliceResult,
+    Stop,
+    What,
+)
+from adsmig.plan import Run, Verdict, by_content, by_record, rules_of, time_of
+from adsmig.record import Lookup
+from adsmig.storage.base import Storage
+from adsmig.survey import Survey
+from adsmig.transfer import failure
+
+MOST_LARGE = 50
+"""A slice ends after so many large objects, lest a listing run far ahead of the copying."""
+MOST_DELETIONS = 20_000
+"""Or after so many deletions."""
+MOST_EQUAL = 20_000
+"""Or after so many that were found equal, and are to be put on record."""
+
+
+@dataclass(slots=True)
+class _Listed:
+    """Tallies of what was settled as it was listed, in the order of keys."""
+
+    found: int = 0
+    found_bytes: int = 0
+    unchanged: int = 0
+    unchanged_bytes: int = 0
+    left: int = 0
+    dropped: int = 0
+    deleted: int = 0
+    deleted_bytes: int = 0
+
+    def counts(self) -> Counts:
+        return Counts(
+            self.found,
+            self.found_bytes,
+            self.unchanged,
+            self.unchanged_bytes,
+            left=self.left,
+            dropped=self.dropped,
+            deleted=self.deleted,
+            deleted_bytes=self.deleted_bytes,
+        )
+
+
+class Findings:
+    """Those of one slice, whose lock is held by whoever calls."""
+
+    def __init__(self, job: Job, keys: KeyRange, src: Storage, dst: Storage) -> None:
+        self._job, self._keys = job, keys
+        self._listed = _Listed()
+        self._outcomes: list[Outcome] = []
+        self._equal: list[Outcome] = []
+        """Of those that had to be read to find out."""
+        self._found_equal: list[Known] = []
+        """Of the others, those that are not on record as that."""
+        self._records = job.command in ("cp", "sync") and not job.by_record
+        self._known: Lookup | None = None
+        self._by_content = rules_of(job).compare is by_content
+        self._large: list[Entry] = []
+        self._deletions: list[Deletion] = []
+        self._links: list[bytes] = []
+        self._directories: list[bytes] = []
+        self.copied = 0
+        """Objects; of a dry run, those that would be."""
+        self._copied_bytes = self._failed = self._equal_bytes = 0
+        self._survey = Survey(job, src, dst) if job.dryrun else None
+
+    @property
+    def foreseen(self) -> bool:
+        """Nothing is done, only counted: it is a dry run."""
+        return self._survey is not None
+
+    @property
+    def full(self) -> bool:
+        """Whether there is so much of something that the slice is to end."""
+        return (
+            len(self._large) >= MOST_LARGE
+            or len(self._deletions) >= MOST_DELETIONS
+            or len(self._found_equal) >= MOST_EQUAL
+        )
+
+    # What came of the listings
+
+    def add_run(self, run: Run) -> None:
+        """Settles objects that were found equal, or counts them in a dry run."""
+        entries, size = run.entries, sum(entry.size for entry in run.entries)
+        if not self._survey:
+            self._skip(entries)
+            return
+        self._survey.add_all(entries, run.what)
+        self._listed.found += len(entries)
+        self._listed.found_bytes += size
+        if run.what == What.SKIP:
+            self._listed.unchanged += len(entries)
+            self._listed.unchanged_bytes += size
+        else:
+            self.copied += len(entries)
+            self._copied_bytes += size
+
+    def _skip(self, entries: list[Entry]) -> None:
+        """Settles objects that were found equal."""
+        listed, job = self._listed, self._job
+        listed.found += len(entries)
+        listed.found_bytes += sum(entry.size for entry in entries)
+        if job.against:
+            known = [entry for entry in entries if entry.etag or not entry.size]
+            listed.left += len(entries) - len(known)  # nobody knows their checksums
+            entries = known
+        listed.unchanged += len(entries)
+        listed.unchanged_bytes += sum(entry.size for entry in entries)
+        if self._records:
+            self._record_equal(entries)
+        if job.delete_src:
+            self._deletions += (_deletion(one, at_source=True, checked=True) for one in entries)
+
+    def settle(self, action: Action) -> bool:
+        """Counts an action, and settles it if it is no work; True if it is."""
+        what, entry, there = action
+        listed, job = self._listed, self._job
+        if what == What.SKIP:
+            self._skip([entry])
+            return False
+        if what == What.DROP:
+            listed.dropped += not entry.key.endswith(b"/")
+            return False
+        if what == What.DIRECTORY:
+            if job.keeps_directories:
+                self._directories.append(entry.key)
+            if job.delete_src:  # once it is empty
+                self._deletions.append(_deletion(entry, at_source=True, checked=False))
+            return False
+        if what == What.DELETE and job.dst:
+            if job.command == "verify":
+                if not entry.implied:
+                    self.add(failure(entry, "extra", "only at the destination"))
+            else:
+                self._deletions.append(_deletion(entry, at_source=False, checked=True))
+            return False
+        if not entry.implied:
+            listed.found += 1
+            listed.found_bytes += entry.size
+        if what == What.CHECK or (what == What.COPY and job.command != "verify"):
+            return True
+        if what == What.LEAVE:
+            listed.left += 1
+            if entry.link is not None and job.record:
+                self._links.append(entry.key)
+        elif what == What.FAIL:
+            self.add(failure(entry, "source", entry.problem))
+        elif what == What.DELETE:
+            self._deletions.append(_deletion(entry, at_source=True, checked=False))
+        elif job.command == "verify":
+            self.add(self._difference(entry, there))
+        else:
+            self._large.append(entry)
+        return False
+
+    def _difference(self, entry: Entry, there: Entry | None) -> Outcome:
+        """What ``verify`` found without reading it."""
+        if there is None:
+            return failure(entry, "missing", "it is not at the destination")
+        if there.problem:
+            return failure(entry, "unreadable", there.problem)
+        now, other = (
+            ("when it was copied", "now")
+            if self._job.against
+            else ("at the source", "at the other")
+        )
+        sizes = f"{entry.size:,} bytes {now}, {there.size:,} {other}"
+        return failure(entry, "differs", sizes)
+
+    def _record_equal(self, entries: list[Entry]) -> None:
+        """Has objects that were found equal put on record, if they are not there yet.
+
+        A record that only tells another time stays, unless the content was compared: an object that
+        was replaced by an older one is not noticed otherwise, neither now nor by who goes by it.
+        """
+        if self._known is None:
+            path = self._job.known if os.path.exists(self._job.known) else ""
+            self._known = Lookup(path, KeyRange(entries[0].key, self._keys.upto, True))
+        for entry in entries:
+            record = self._known.find(entry.key)
+            if (
+                record is None
+                or record.size != entry.size
+                or (self._by_content and by_record(entry, record) != Verdict.SAME)
+            ):
+                self._found_equal.append((entry.key, entry.size, time_of(entry), entry.etag))
+
+    def foresee(self, action: Action, same: Callable[[Entry, Entry], bool]) -> None:
+        """Counts what a run would do about one key; ``same`` tells from the content whether two
+        objects are equal.
+        """
+        what, entry, there = action
+        assert self._survey
+        if what == What.CHECK:
+            assert there
+            there = there._replace(key=self._job.dst_key(entry.key))
+            try:
+                what = What.SKIP if same(entry, there) else What.COPY
+            except (ObjectError, NotFound, SourceChanged) as exc:
+                what, entry = What.FAIL, entry._replace(problem=str(exc))
+                action = Action(what, entry)
+        if what != What.DROP:
+            self._survey.add(action, what)
+        if what == What.DELETE:
+            if not entry.implied:
+                self._listed.deleted += 1
+                self._listed.deleted_bytes += entry.size
+        elif what in (What.COPY, What.LARGE):
+            self.copied += 1
+            self._copied_bytes += entry.size
+        if what != What.DELETE or not self._job.dst:
+            self._count_foreseen(what, entry)
+
+    def _count_foreseen(self, what: What, entry: Entry) -> None:
+        listed = self._listed
+        if what == What.DROP:
+            listed.dropped += not entry.key.endswith(b"/")
+        elif not entry.implied:
+            listed.found += 1
+            listed.found_bytes += entry.size
+            if what == What.SKIP:
+                listed.unchanged += 1
+                listed.unchanged_bytes += entry.size
+            elif what == What.LEAVE:
+                listed.left += 1
+            elif what == What.FAIL:
+                self._failed += 1
+                self._outcomes.append(failure(entry, "source", entry.problem))
+
+    # What came of the work
+
+    def add(self, outcome: Outcome) -> None:
+        """Of an object that was copied, or failed."""
+        self._outcomes.append(outcome)
+        if outcome.error:
+            self._failed += 1
+        else:
+            self.copied += 1
+            self._copied_bytes += outcome.size
+            if self._job.delete_src:
+                self._deletions.append(deletion_of(outcome))
+
+    def add_equal(self, outcome: Outcome) -> None:
+        """Of an object that had to be read to find out."""
+        self._equal.append(outcome)
+        self._equal_bytes += outcome.size
+        if self._job.delete_src:
+            self._deletions.append(deletion_of(outcome))
+
+    def add_large(self, entry: Entry) -> None:
+        """Of an object that is to be copied in parts."""
+        self._large.append(entry)
+
+    # All of it
+
+    def forget_past(self, cursor: bytes | None) -> None:
+        """Drops what is known about keys past the cursor; they are looked at again."""
+
+        def kept(key: bytes) -> bool:
+            return cursor is not None and key <= cursor
+
+        self._outcomes = [one for one in self._outcomes if kept(one.key)]
+        self._equal = [one for one in self._equal if kept(one.key)]
+        self._found_equal = [one for one in self._found_equal if kept(one[0])]
+        self._large = [one for one in self._large if kept(one.key)]
+        self._deletions = [one for one in self._deletions if kept(one.key)]
+        self._links = [key for key in self._links if kept(key)]
+        self._directories = [key for key in self._directories if kept(key)]
+
+    def settled_counts(self) -> Counts:
+        """Of what the threads did, as lists tell it."""
+        good = [one for one in self._outcomes if not one.error]
+        return Counts(
+            unchanged=len(self._equal),
+            unchanged_bytes=sum(one.size for one in self._equal),
+            copied=len(good),
+            copied_bytes=sum(one.size for one in good),
+            failed=len(self._outcomes) - len(good),
+        )
+
+    def result(
+        self,
+        cursor: bytes | None,
+        counts: Counts,
+        done: bool,
+        stop: Stop | None,
+        started: float,
+    ) -> SliceResult:
+        """What is known up to ``cursor``, and nothing past that."""
+        if cursor is None and not done:
+            self.forget_past(None)
+        read = self._equal if self._records else []
+        return SliceResult(
+            cursor,
+            done,
+            counts,
+            self._outcomes,
+            self._large,
+            self._deletions,
+            self._links,
+            self._directories,
+            self._survey.inventory if self._survey else None,
+            stop,
+            os.getpid(),
+            started,
+            time.time(),
+            self._found_equal + [(one.key, one.size, one.mtime_ns, one.etag) for one in read],
+        )
+
+    def listed_counts(self) -> Counts:
+        """Of what was settled as it was listed."""
+        return self._listed.counts()
+
+    def counts(self) -> Counts:
+        """Of all of it; as :meth:`settled_counts`, without counting."""
+        listed = self._listed
+        return Counts(
+            listed.found,
+            listed.found_bytes,
+            listed.unchanged + len(self._equal),
+            listed.unchanged_bytes + self._equal_bytes,
+            self.copied,
+            self._copied_bytes,
+            self._failed,
+            listed.left,
+            listed.dropped,
+            listed.deleted,
+            listed.deleted_bytes,
+        )
+
+
+def deletion_of(outcome: Outcome) -> Deletion:
+    """Of a source object that was copied, or found equal."""
+    return Deletion(outcome.key, outcome.size, outcome.mtime_ns, outcome.etag, True, True)
+
+
+def _deletion(entry: Entry, at_source: bool, checked: bool) -> Deletion:
+    time_ns = time_of(entry)
+    return Deletion(entry.key, entry.size, time_ns, entry.etag, at_source, checked, entry.implied)
+
+
+def done(entry: Entry, kind: str) -> Outcome:
+    """The Outcome of an object that was looked at."""
+    return Outcome(entry.key, entry.size, time_of(entry), entry.etag, None, kind=kind)
