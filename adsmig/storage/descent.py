@@ -35,15 +35,15 @@ def descend(root_fd: int, names: Sequence[bytes], make: bool = False) -> int:
     ``make`` makes what is missing.  Raises BehindLink if one of them is a symbolic link, and
     OSError for what else can be wrong.
     """
-    fd = os.dup(root_fd)
-    try:
-        for name in names:
-            above, fd = fd, _enter(fd, name, make)
-            os.close(above)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    fd = root_fd
+    for name in names:
+        try:
+            below = _enter(fd, name, make)
+        finally:
+            if fd != root_fd:
+                os.close(fd)
+        fd = below
+    return fd if names else os.dup(root_fd)
 
 
 def _enter(above: int, name: bytes, make: bool) -> int:

@@ -26,10 +26,21 @@ from adsmig.storage.localfile import meta_of, set_link_meta, set_meta, sync_file
 from adsmig.storage.root import Root
 
 
+class Held:
+    """A descriptor of a directory, for as long as this object lives."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class Own(threading.local):
     """A thread's directory, and who its files belong to."""
 
     path = b""
+    held: Held | None = None
     owner: tuple[int, int] | None = None
 
 
@@ -104,6 +115,13 @@ class Staging:
 
     def create(self, staged: bytes, meta: Meta) -> int:
         """A descriptor of a new, empty file there."""
+        try:
+            return self._create(staged, meta)
+        except FileNotFoundError:  # the thread's directory was removed, as by an earlier end
+            self._mine.held = None
+            return self._create(staged, meta)
+
+    def _create(self, staged: bytes, meta: Meta) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         mode = 0o666 if meta.mode is None else meta.mode & 0o700 | 0o600
         with self._directory_of(staged, make=True) as (name, above):
@@ -153,8 +171,16 @@ class Staging:
 
     @contextlib.contextmanager
     def _directory_of(self, staged: bytes, make: bool = False) -> Iterator[tuple[bytes, int]]:
-        """The file's name, and a descriptor of its directory, which ``make`` makes."""
+        """The file's name, and a descriptor of its directory, which ``make`` makes.
+
+        A thread holds its own open: to find it takes as long as all else there is to do there.
+        """
         *names, name = staged.split(b"/")
+        if b"/".join(names) == self._mine.path:
+            if not self._mine.held:
+                self._mine.held = Held(descend(self._root.opened(), names, make))
+            yield name, self._mine.held.fd
+            return
         above = descend(self._root.opened(), names, make)
         try:
             yield name, above
