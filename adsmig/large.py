@@ -183,8 +183,7 @@ class LargeObjects:
             return False
         else:
             parts = [large.parts[number] for number in sorted(large.parts)]
-            seen, large.seen = large.seen, combined_checksum(large.upload, parts) or ""
-            arguments = (large.upload, parts, seen)
+            arguments = (large.upload, parts, large.seen)
             self._step(large, worker.finish_upload, arguments, self._finished)
         return True
 
@@ -256,6 +255,9 @@ class LargeObjects:
             self._end(large, result.outcome._replace(seconds=time.time() - large.began))
         elif not result.stop:
             large.again = True
+            if large.upload:
+                parts = [large.parts[number] for number in sorted(large.parts)]
+                large.seen = combined_checksum(large.upload, parts) or ""
         self._committed(Counts(), result.stop)
 
     def _clear(self, large: _Large) -> None:
