@@ -43,7 +43,7 @@ from tests.servers import MinIOGateway, SeaweedFS, Server, Sshd
 
 TIMEOUT_S = 1.5
 """What adsmig is told to wait for an answer."""
-HUNG_S = 240
+HUNG_S = 480
 """No run of a seed takes so long."""
 DIRECTIONS = ("local-s3", "s3-s3", "s3-local", "local-sftp", "sftp-local", "s3-sftp", "sftp-s3")
 PROCESS = ("worker-killed", "worker-frozen", "run-killed", "parent-killed", "interrupted")
