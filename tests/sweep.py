@@ -641,7 +641,8 @@ class Seed:
         if not self.scenario.resumes:
             self.manifests += 1
             return self._command()
-        return ["resume"] if self.chance.random() < 0.5 else self._command()
+        resumes = self.chance.random() < 0.5 and self._manifest.exists()
+        return ["resume"] if resumes else self._command()  # which may have ended before it began
 
     @property
     def _manifest(self) -> Path:
