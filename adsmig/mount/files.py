@@ -20,7 +20,7 @@ from adsmig.mount.blocks import BLOCK, version_of
 from adsmig.mount.draft import Draft
 from adsmig.mount.nodes import Directory, Node, note_listing
 from adsmig.mount.reader import Buffers, Reader, Sight
-from adsmig.mount.store import AHEAD, PART, SINGLE, Store, may_be_link
+from adsmig.mount.store import PART, SINGLE, Store, may_be_link
 from adsmig.mount.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ _SENDING = 4
 """Parts of one file under way at once."""
 _SOME = 3
 """Small files of a directory that are read before the others are fetched ahead."""
-_TOGETHER = 4
-"""Of these, by one thread, one after the other."""
+_FETCHING, _TOGETHER = 12, 4
+"""Threads that do so at once, and how many of the files each one fetches one after the other."""
 _IDLE_S = 1.0
 """Without a file of the directory being opened, after which no more are fetched."""
 _AGAIN_S = 5.0
@@ -106,7 +106,7 @@ class Files:
 
     def settle(self, node: Node) -> None:
         """Drops what is not needed of a file that is not open, and lacks nothing in the store."""
-        if node.handles or node.lock.locked():
+        if node.handles or node.is_locked:
             return
         if node.draft and (node.gone or not node.draft.dirty):
             draft, node.draft = node.draft, None
@@ -180,7 +180,7 @@ class Files:
         assert directory.listed is not None
         left, chunk, size = self.ahead_most, list[tuple[Entry, bytes]](), 0
         names = dict[bytes, bytes]()
-        limit = asyncio.Semaphore(AHEAD)
+        limit = asyncio.Semaphore(_FETCHING)
 
         def learn(entry: Entry, meta: Meta) -> None:
             self.tree.learned(directory, names.pop(entry.key), entry, meta)
@@ -288,7 +288,7 @@ class Files:
     def write(self, handle: Handle, start: int, data: memoryview) -> int | Coroutine[Any, Any, int]:
         """Takes bytes, of a buffer that is used again; how many."""
         node = handle.node
-        if node.lock.locked() or not (draft := self.draft_of(node)) or start < draft.sent:
+        if node.is_locked or not (draft := self.draft_of(node)) or start < draft.sent:
             return self._write_later(node, start, bytes(data))
         if draft.upload and start + len(data) > draft.upload.entry.size:
             raise OSError(errno.EFBIG, "more than the parts of an upload can hold")

@@ -284,6 +284,8 @@ class Filesystem:
         rows = [(name, entry) for name, _, entry in listing.names[at : at + 2 * count]]
         wanted = self.tree.learn_all(directory, rows[:count])
         self.tree.learn_all(directory, rows[count:])
+        if offset == 0:
+            self.tree.walked(directory)
         if wanted:
             await asyncio.wait(wanted)
         return self._dirents(listing, offset, size, True)
@@ -309,6 +311,11 @@ class Filesystem:
         """Has the names from ``offset`` on."""
         directory = listing.directory
         store = self.tree.store
+        if directory.reading and offset == 0:
+            with contextlib.suppress(OSError):  # then it is asked for again
+                await asyncio.shield(directory.reading)
+            if directory.is_listed:
+                self._take_known(listing)
         while not listing.done and offset >= listing.first + len(listing.names):
             if listing.rows is None:
                 listing.began = time.monotonic()
