@@ -42,9 +42,12 @@ class Listing:
         self.names: list[Listed] = []
         self.first = 0
         """How many names came before these."""
-        self.told: dict[bytes, None] = {}
-        """All names, as long as they may become what is known of the directory."""
+        self.ours = {
+            name for name, node in directory.children.items() if node.draft and not node.gone
+        }
+        """Names of files that may be here only: those that the store has not told of so far."""
         self.all: list[Listed] | None = []
+        """All names, as long as they may become what is known of the directory."""
         self.began = 0.0
         self.done = False
 
@@ -294,12 +297,14 @@ class Filesystem:
         directory = listing.directory
         assert directory.listed is not None
         listing.names = [(name, b"", entry) for name, entry in directory.listed.items()]
-        self._finish(listing, set(directory.listed))
+        listing.ours.difference_update(directory.listed)
+        self._finish(listing)
 
-    def _finish(self, listing: Listing, told: set[bytes]) -> None:
+    def _finish(self, listing: Listing) -> None:
         """Adds what is only here."""
-        for name, node in listing.directory.children.items():
-            if name not in told and node.draft and not node.gone:
+        for name in sorted(listing.ours):
+            node = listing.directory.children.get(name)
+            if node and not node.gone:
                 listing.names.append((name, node.name, node.entry or Entry(b"", 0, None, 0)))
         listing.done = True
 
@@ -328,8 +333,8 @@ class Filesystem:
             page = await store.run(lambda rows=rows: list(itertools.islice(rows, _PAGE)))
             listing.first += len(listing.names)
             listing.names = [one for one in named(directory, page) if self._there(directory, one)]
-            for name, _, _ in listing.names:
-                listing.told[name] = None
+            if listing.ours:
+                listing.ours.difference_update(name for name, _, _ in listing.names)
             if listing.all is not None:
                 listing.all += listing.names
                 if len(listing.all) > MOST_LISTED:
@@ -337,7 +342,7 @@ class Filesystem:
             if len(page) < _PAGE:
                 if listing.all is not None:
                     self.tree.install(directory, listing.all, listing.began)
-                self._finish(listing, set(listing.told))
+                self._finish(listing)
         await self._types(listing)
 
     @staticmethod

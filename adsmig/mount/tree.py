@@ -41,6 +41,8 @@ class Tree:
         self.nodes, self.store = nodes, store
         self.statting_until = 0.0
         self._guests: list[tuple[float, list[Node]]] = []
+        self._listings = set[Directory]()
+        """Those of which all names are known."""
         self._coming: list[bytes] = []
         """The keys of directories that may be read next, by who walks through the tree."""
         self._work = set[asyncio.Task[None]]()
@@ -188,6 +190,7 @@ class Tree:
             elif node.is_directory or node.entry:
                 names[name] = node.entry
         directory.listed, directory.order = names, None
+        self._listings.add(directory)
         directory.stats = directory.reads = 0
         directory.wide = False
         took = time.monotonic() - began
@@ -359,8 +362,14 @@ class Tree:
                 node.fresh_until = until
 
     def sweep(self) -> None:
-        """Lets go of what was learned ahead and nobody asked for."""
+        """Lets go of what was learned ahead and nobody asked for, and of what is not believed any
+        more: the names of all directories of a large tree are too many.
+        """
         now = time.monotonic()
+        for directory in [one for one in self._listings if one.listed_until <= now]:
+            self._listings.discard(directory)
+            directory.listed = directory.order = None
+            directory.places = {}
         due = [guests for until, guests in self._guests if until < now]
         self._guests = [one for one in self._guests if one[0] >= now]
         for guests in due:
