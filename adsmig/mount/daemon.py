@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 
 CACHE_SIZE = 10 << 30
 STARTING, MOUNTED, ENDED = "starting", "mounted", "ended"
-_END_S = 30.0
-"""How long what is not stored is tried again once the directory is unmounted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +246,9 @@ async def _run(
     sweeping = asyncio.ensure_future(_sweep(tree))
     stopped, closed = (asyncio.ensure_future(one.wait()) for one in (stop, served.closed))
     await asyncio.wait([stopped, closed], return_when=asyncio.FIRST_COMPLETED)
+    ending = Ending(lambda: store.progress, patience_s)
     if not closed.done():
-        await asyncio.wait([asyncio.ensure_future(files.save_all())], timeout=_END_S)
+        await ending.wait(asyncio.ensure_future(files.save_all()))
         if why := await loop.run_in_executor(None, channel.unmount, plan.directory):
             log.warning("unmounting what is in use: %s", why)
             await loop.run_in_executor(None, channel.unmount, plan.directory, True)
@@ -258,7 +257,7 @@ async def _run(
             served.close()
     stopped.cancel()
     sweeping.cancel()
-    unsaved = await _save_the_rest(files)
+    unsaved = await save_the_rest(files, ending)
     word.leave(
         pid=os.getpid(), directory=plan.directory, uri=str(plan.job.src), drafts=str(drafts),
         state=ENDED, unsaved=unsaved,
@@ -266,13 +265,38 @@ async def _run(
     return unsaved
 
 
-async def _save_the_rest(files: Files) -> list[str]:
+class Ending:
+    """How long an end may take: as long as bytes move (``progress()`` is when they last did, on the
+    monotonic clock), and ``patience_s`` without, counted from now.
+    """
+
+    def __init__(self, progress: Callable[[], float], patience_s: float) -> None:
+        self.patience_s = patience_s
+        self._progress, self._began = progress, time.monotonic()
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until patience ends, if nothing moves."""
+        return max(self._began, self._progress()) + self.patience_s - time.monotonic()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether nothing is to be begun again that failed."""
+        return time.monotonic() > self._began + self.patience_s
+
+    async def wait(self, work: asyncio.Future[Any]) -> None:
+        """Returns when it is done, or when nothing moves any more."""
+        while not work.done() and (left_s := self.left_s) > 0:
+            await asyncio.wait([work], timeout=left_s)
+
+
+async def save_the_rest(files: Files, ending: Ending) -> list[str]:
     """Stores what is not stored yet; a line for each file that could not be."""
-    saving = asyncio.ensure_future(_save_until_done(files))
-    await asyncio.wait([saving], timeout=_END_S)
+    saving = asyncio.ensure_future(_save_until_done(files, ending))
+    await ending.wait(saving)
     saving.cancel()
     unsaved = files.unsaved
-    await files.end(_END_S if not unsaved else 0)
+    await files.end(ending.patience_s if not unsaved else 0)
     return [
         f"{node.key.decode('utf-8', 'backslashreplace')}: {why}; it is kept in"
         f" {node.draft.path if node.draft else '?'}, and the next mount of the same address stores"
@@ -281,9 +305,10 @@ async def _save_the_rest(files: Files) -> list[str]:
     ]
 
 
-async def _save_until_done(files: Files) -> None:
-    while not await files.save_all():
-        await asyncio.sleep(1)
+async def _save_until_done(files: Files, ending: Ending) -> None:
+    # A store that takes bytes and never answers must not have it go on for ever.
+    while not await files.save_all() and not ending.is_late:
+        await asyncio.sleep(min(1, max(ending.left_s, 0)))
 
 
 async def _sweep(tree: Tree) -> None:

@@ -1,4 +1,4 @@
-"""Open files: what is read of them, what is written to them, and how that gets to the store."""
+"""Open files: what is read of them, what is written to them, and when that is stored."""
 
 from __future__ import annotations
 
@@ -20,21 +20,18 @@ from adsmig.mount.blocks import BLOCK, version_of
 from adsmig.mount.draft import Draft
 from adsmig.mount.nodes import Directory, Node, note_listing
 from adsmig.mount.reader import Buffers, Reader, Sight
-from adsmig.mount.store import AHEAD, PART, SINGLE, Store, may_be_link
+from adsmig.mount.sender import Sender
+from adsmig.mount.store import Store, may_be_link
 from adsmig.mount.tree import Tree
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-LOCAL = 256 << 20
-"""Bytes of a file that stay here while it is written from its beginning to its end."""
 _RESERVE = 128 << 10
-_SENDING = 4
-"""Parts of one file under way at once."""
 _SOME = 3
 """Small files of a directory that are read before the others are fetched ahead."""
-_TOGETHER = 4
-"""Of these, by one thread, one after the other."""
+_FETCHING, _TOGETHER = 12, 4
+"""Threads that do so at once, and how many of the files each one fetches one after the other."""
 _IDLE_S = 1.0
 """Without a file of the directory being opened, after which no more are fetched."""
 _AGAIN_S = 5.0
@@ -68,7 +65,7 @@ class Files:
         self.ahead_most = ahead_most
         self.handles: dict[int, Handle] = {}
         self._last = 0
-        self._sending: dict[Draft, dict[int, asyncio.Task[None]]] = {}
+        self._sender = Sender(store, self.begin)
         self._work = set[asyncio.Task[None]]()
         self._reserve = drafts.parent / "reserve"
         self._set_aside()
@@ -106,19 +103,13 @@ class Files:
 
     def settle(self, node: Node) -> None:
         """Drops what is not needed of a file that is not open, and lacks nothing in the store."""
-        if node.handles or node.lock.locked():
+        if node.handles or node.is_locked:
             return
         if node.draft and (node.gone or not node.draft.dirty):
             draft, node.draft = node.draft, None
-            self._forget(draft)
+            self._sender.forget(draft)
+            draft.remove()
         self.tree.nodes.let_go(node)
-
-    def _forget(self, draft: Draft) -> None:
-        for task in self._sending.pop(draft, {}).values():
-            task.cancel()
-        if upload := draft.upload:
-            self.begin(self.store.run(self.store.abort, upload), "giving up an upload")
-        draft.remove()
 
     def begin(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[None]:
         """Has it done without anybody waiting."""
@@ -177,10 +168,9 @@ class Files:
             self.begin(self._fetch_all(directory), "fetching small files")
 
     async def _fetch_all(self, directory: Directory) -> None:
-        assert directory.listed is not None
         left, chunk, size = self.ahead_most, list[tuple[Entry, bytes]](), 0
         names = dict[bytes, bytes]()
-        limit = asyncio.Semaphore(AHEAD)
+        limit = asyncio.Semaphore(_FETCHING)
 
         def learn(entry: Entry, meta: Meta) -> None:
             self.tree.learned(directory, names.pop(entry.key), entry, meta)
@@ -193,7 +183,7 @@ class Files:
 
         tasks = set[asyncio.Task[None]]()
         try:
-            for name, entry in list(directory.listed.items()):
+            for name, entry in list((directory.listed or {}).items()):
                 if not entry or not 0 < entry.size <= BLOCK or may_be_link(entry):
                     continue
                 version = version_of(entry)
@@ -288,7 +278,7 @@ class Files:
     def write(self, handle: Handle, start: int, data: memoryview) -> int | Coroutine[Any, Any, int]:
         """Takes bytes, of a buffer that is used again; how many."""
         node = handle.node
-        if node.lock.locked() or not (draft := self.draft_of(node)) or start < draft.sent:
+        if node.is_locked or not (draft := self.draft_of(node)) or start < draft.sent:
             return self._write_later(node, start, bytes(data))
         if draft.upload and start + len(data) > draft.upload.entry.size:
             raise OSError(errno.EFBIG, "more than the parts of an upload can hold")
@@ -298,9 +288,13 @@ class Files:
             if exc.errno != errno.ENOSPC or start > draft.filled:
                 raise
             return self._write_in_need(node, draft, start, bytes(data))
-        if self._ship(node, draft):
-            return self._wait_for_room(draft, len(data))
+        if self._sender.ship(node, draft):
+            return self._taken(draft, len(data))
         return len(data)
+
+    async def _taken(self, draft: Draft, size: int) -> int:
+        await self._sender.wait_for_room(draft)
+        return size
 
     def _put(self, node: Node, draft: Draft, start: int, data: bytes | memoryview) -> None:
         self.touch(node, draft)
@@ -315,30 +309,13 @@ class Files:
                 while True:
                     # Half of the bytes may have been written; the journal needs some room.
                     os.ftruncate(draft.fd, draft.size)
-                    if not await self._send_off(node, draft):
+                    if not await self._sender.send_off(node, draft):
                         raise OSError(errno.ENOSPC, "no room in the cache directory")
                     with contextlib.suppress(OSError):
                         self._put(node, draft, start, data)
                         return len(data)
             finally:
                 self._set_aside()
-
-    async def _send_off(self, node: Node, draft: Draft) -> bool:
-        """Has all that is whole parts stored, and gives back its room; whether that helped."""
-        before = draft.sent
-        if not draft.upload:
-            least = self.store.storage.profile.min_part
-            if draft.filled < least:
-                return False
-            await self._open_upload(node, draft, least)
-        assert draft.upload
-        await self._sent(draft)
-        size = draft.upload.part_size
-        for number in range(draft.sent // size + 1, draft.filled // size + 1):
-            if number not in draft.parts:
-                await self._send(node, draft, number)
-        draft.drop_sent(0)
-        return draft.sent > before
 
     async def _write_later(self, node: Node, start: int, data: bytes) -> int:
         async with node.lock:
@@ -358,70 +335,12 @@ class Files:
             draft.truncate(size)
             draft.written_ns = time.time_ns()
 
-    # Parts, while a file is being written
-
-    def _ship(self, node: Node, draft: Draft) -> bool:
-        """Sends the parts that are full; whether the writer should wait until some are stored."""
-        if draft.filled < SINGLE + PART or node.gone:
-            return False
-        sending = self._sending.setdefault(draft, {})
-        if not draft.upload:
-            if 0 not in sending:
-                sending[0] = self.begin(self._open_upload(node, draft), "opening an upload")
-            return False
-        size = draft.upload.part_size
-        ready = draft.filled // size - 1  # what was written last may be written to again
-        unsent = [n for n in range(draft.sent // size + 1, ready + 1) if n not in draft.parts]
-        for number in unsent:
-            if len(sending) >= _SENDING:
-                break
-            if number not in sending:
-                work = self._send(node, draft, number)
-                sending[number] = self.begin(work, f"storing a part of {node.key!r}")
-        return len(unsent) > 2 * _SENDING and bool(sending)
-
-    async def _open_upload(self, node: Node, draft: Draft, part_size: int = PART) -> None:
-        try:
-            meta = replace(node.meta, mtime_ns=time.time_ns())
-            upload = await self.store.run(self.store.begin, node.key, meta, part_size)
-            draft.upload, draft.begun = upload, meta
-            draft.note(node.key, node.meta)
-        finally:
-            self._sending.get(draft, {}).pop(0, None)
-
-    async def _send(self, node: Node, draft: Draft, number: int) -> None:
-        upload = draft.upload
-        assert upload
-        try:
-            draft.spoiled.discard(number)
-            part = await self.store.run(
-                self.store.put_part, upload, number, draft.fd, upload.part_size
-            )
-            if number not in draft.spoiled and draft.upload is upload:
-                draft.parts[number] = part
-                draft.note(node.key, node.meta)
-                if draft.size - draft.sent > LOCAL:
-                    draft.drop_sent(LOCAL // 2)
-        finally:
-            self._sending.get(draft, {}).pop(number, None)
-        self._ship(node, draft)
-
-    async def _wait_for_room(self, draft: Draft, size: int) -> int:
-        sending = list(self._sending.get(draft, {}).values())
-        if sending:
-            await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
-        return size
-
-    async def _sent(self, draft: Draft) -> None:
-        while sending := list(self._sending.get(draft, {}).values()):
-            await asyncio.wait(sending)
-
     async def _fetch_back(self, node: Node, draft: Draft) -> None:
         """Has all of a file here again, of which the beginning is in an upload: that becomes the
         object as far as it is written, and is read again.
         """
         if draft.upload:
-            draft.base = await self._finish(node, draft)
+            draft.base = await self._sender.finish(node, draft)
             draft.upload, draft.parts = None, {}
             draft.note(node.key, node.meta)
         assert draft.base
@@ -429,44 +348,6 @@ class Files:
         await self._fill(draft, draft.base, draft.sent)
         draft.version, draft.sent = version, 0
         draft.note(node.key, node.meta)
-
-    async def _finish(self, node: Node, draft: Draft) -> Entry:
-        """Stores what is still here of a file that goes in parts, and makes it an object."""
-        await self._sent(draft)
-        key = node.key
-        if draft.upload and draft.upload.entry.key != key and not draft.sent:
-            await self.store.run(self.store.abort, draft.upload)
-            draft.upload, draft.parts = None, {}
-        if not draft.upload:
-            meta = replace(node.meta, mtime_ns=node.meta.mtime_ns or time.time_ns())
-            part_size = max(PART, -(-draft.size // 9000))
-            draft.upload = await self.store.run(self.store.begin, key, meta, part_size)
-            draft.begun = meta
-        upload, limit = draft.upload, asyncio.Semaphore(_SENDING)
-        count = -(-draft.size // upload.part_size)
-
-        async def one(number: int) -> None:
-            size = min(upload.part_size, draft.size - (number - 1) * upload.part_size)
-            async with limit:
-                draft.parts[number] = await self.store.run(
-                    self.store.put_part, upload, number, draft.fd, size
-                )
-
-        # What was stored as a whole part may be longer than the file is by now.
-        if draft.size % upload.part_size:
-            draft.parts.pop(count, None)
-        missing = [n for n in range(1, count + 1) if n not in draft.parts]
-        done = await asyncio.gather(*map(one, missing), return_exceptions=True)
-        for error in done:
-            if error:
-                raise error
-        parts = [draft.parts[n] for n in range(1, count + 1)]
-        entry = await self.store.run(self.store.complete, upload, parts, draft.size, draft.begun)
-        if entry.key != key:  # it has another name since
-            moved = await self.store.run(self.store.copy, entry, key, None)
-            await self.store.run(self.store.delete, [entry.key])
-            entry = moved
-        return entry
 
     # Storing
 
@@ -489,11 +370,9 @@ class Files:
         try:
             if draft.sent and not draft.upload:
                 await self._fetch_back(node, draft)
-            if draft.upload or self._sending.get(draft) or draft.size > SINGLE:
-                entry = await self._finish(node, draft)
-                entry, node.meta = await self._restated(draft, entry, meta, natural)
-            else:
-                entry = await self.store.run(self.store.write, node.key, draft.fd, draft.size, meta)
+            entry, kept = await self._sender.store(node, draft, meta, natural)
+            if kept is not meta:
+                node.meta = kept
         except OSError as exc:
             self._why[node] = exc.strerror or str(exc)
             raise
@@ -506,19 +385,8 @@ class Files:
             draft.remove()
         else:
             draft.settled(entry)
-        self._sending.pop(draft, None)
+        self._sender.settled(draft)
         self._stored(node, entry)
-
-    async def _restated(
-        self, draft: Draft, entry: Entry, meta: Meta, natural: bool
-    ) -> tuple[Entry, Meta]:
-        """The object with its metadata: what its upload was opened with, if that is as good.  Where
-        nobody chose a time (``natural``), that of the first bytes is as good as that of the last.
-        """
-        begun = draft.begun
-        if meta == begun or (natural and replace(meta, mtime_ns=begun.mtime_ns) == begun):
-            return entry, begun
-        return await self.store.run(self.store.copy, entry, entry.key, meta), meta
 
     def _stored(self, node: Node, entry: Entry) -> None:
         node.entry = entry

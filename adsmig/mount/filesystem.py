@@ -42,9 +42,12 @@ class Listing:
         self.names: list[Listed] = []
         self.first = 0
         """How many names came before these."""
-        self.told: dict[bytes, None] = {}
-        """All names, as long as they may become what is known of the directory."""
+        self.ours = {
+            name for name, node in directory.children.items() if node.draft and not node.gone
+        }
+        """Names of files that may be here only: those that the store has not told of so far."""
         self.all: list[Listed] | None = []
+        """All names, as long as they may become what is known of the directory."""
         self.began = 0.0
         self.done = False
 
@@ -284,6 +287,8 @@ class Filesystem:
         rows = [(name, entry) for name, _, entry in listing.names[at : at + 2 * count]]
         wanted = self.tree.learn_all(directory, rows[:count])
         self.tree.learn_all(directory, rows[count:])
+        if offset == 0:
+            self.tree.walked(directory)
         if wanted:
             await asyncio.wait(wanted)
         return self._dirents(listing, offset, size, True)
@@ -292,12 +297,14 @@ class Filesystem:
         directory = listing.directory
         assert directory.listed is not None
         listing.names = [(name, b"", entry) for name, entry in directory.listed.items()]
-        self._finish(listing, set(directory.listed))
+        listing.ours.difference_update(directory.listed)
+        self._finish(listing)
 
-    def _finish(self, listing: Listing, told: set[bytes]) -> None:
+    def _finish(self, listing: Listing) -> None:
         """Adds what is only here."""
-        for name, node in listing.directory.children.items():
-            if name not in told and node.draft and not node.gone:
+        for name in sorted(listing.ours):
+            node = listing.directory.children.get(name)
+            if node and not node.gone:
                 listing.names.append((name, node.name, node.entry or Entry(b"", 0, None, 0)))
         listing.done = True
 
@@ -309,6 +316,11 @@ class Filesystem:
         """Has the names from ``offset`` on."""
         directory = listing.directory
         store = self.tree.store
+        if directory.reading and offset == 0:
+            with contextlib.suppress(OSError):  # then it is asked for again
+                await asyncio.shield(directory.reading)
+            if directory.is_listed:
+                self._take_known(listing)
         while not listing.done and offset >= listing.first + len(listing.names):
             if listing.rows is None:
                 listing.began = time.monotonic()
@@ -321,8 +333,8 @@ class Filesystem:
             page = await store.run(lambda rows=rows: list(itertools.islice(rows, _PAGE)))
             listing.first += len(listing.names)
             listing.names = [one for one in named(directory, page) if self._there(directory, one)]
-            for name, _, _ in listing.names:
-                listing.told[name] = None
+            if listing.ours:
+                listing.ours.difference_update(name for name, _, _ in listing.names)
             if listing.all is not None:
                 listing.all += listing.names
                 if len(listing.all) > MOST_LISTED:
@@ -330,7 +342,7 @@ class Filesystem:
             if len(page) < _PAGE:
                 if listing.all is not None:
                     self.tree.install(directory, listing.all, listing.began)
-                self._finish(listing, set(listing.told))
+                self._finish(listing)
         await self._types(listing)
 
     @staticmethod

@@ -44,8 +44,8 @@ class Node:
     """A file, a symbolic link, or a directory, for as long as the kernel knows it."""
 
     __slots__ = (
-        "draft", "entry", "fresh_until", "gone", "handles", "ino", "kind", "known", "learning",
-        "lock", "lookups", "meta", "name", "parent", "target", "writers",
+        "_lock", "draft", "entry", "fresh_until", "gone", "handles", "ino", "kind", "known",
+        "learning", "lookups", "meta", "name", "parent", "target", "writers",
     )  # fmt: skip
 
     def __init__(self, ino: int, parent: Directory | None, name: bytes, kind: int) -> None:
@@ -65,11 +65,21 @@ class Node:
         self.draft: Draft | None = None
         self.gone = False
         """There is no such name any more."""
-        self.lock = asyncio.Lock()
-        """Held while its content is on its way to the store, or it gets another name."""
+        self._lock: asyncio.Lock | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.ino} {self.key!r}>"
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Held while its content is on its way to the store, or it gets another name."""
+        if self._lock is None:  # of most files, nobody ever wants it
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    @property
+    def is_locked(self) -> bool:
+        return self._lock is not None and self._lock.locked()
 
     @property
     def path(self) -> bytes:
@@ -145,7 +155,7 @@ class Directory(Node):
     """A directory, with the names in it that are known."""
 
     __slots__ = ("changed", "children", "fetching", "listed", "listed_until", "marked", "odd",
-                 "opened", "places", "reading", "reads", "stats", "wide")  # fmt: skip
+                 "opened", "order", "places", "reading", "reads", "stats", "wide")  # fmt: skip
 
     def __init__(self, ino: int, parent: Directory | None, name: bytes) -> None:
         super().__init__(ino, parent, name, stat.S_IFDIR)
@@ -154,8 +164,9 @@ class Directory(Node):
         self.listed: dict[bytes, Entry | None] | None = None
         """All that the store has, by name: objects with their entries, directories with None."""
         self.listed_until = 0.0
-        self.places: dict[bytes, int] | None = None
-        """Where in the listing each name is, if somebody wanted to know."""
+        self.order: list[bytes] | None = None
+        self.places: dict[bytes, int] = {}
+        """The names of the listing, and where each of them is, if somebody wanted to know."""
         self.odd: dict[bytes, bytes] = {}
         """The parts of keys that the names of directories stand for and do not tell."""
         self.changed: set[bytes] = set()
@@ -188,6 +199,16 @@ class Directory(Node):
     def is_listed(self) -> bool:
         """Whether all names are known, and fresh."""
         return self.listed is not None and self.listed_until > time.monotonic()
+
+    def names_from(self, first: bytes | None) -> Iterator[bytes]:
+        """The names that are listed, from this one on, or all; none where it is not among them."""
+        listed = self.listed or {}
+        if self.order is None:
+            self.order = list(listed)
+            self.places = {name: at for at, name in enumerate(self.order)}
+        at = 0 if first is None else self.places.get(first, len(self.order))
+        order = self.order
+        return (order[n] for n in range(at, len(order)) if order[n] in listed)
 
 
 class Nodes:

@@ -17,20 +17,18 @@ log = logging.getLogger(__name__)
 
 Data = bytes | bytearray
 Buffers = list["bytes | memoryview"]
-_RUN = 8
+_RUN = 16
 """Blocks that are asked for with one request, if so many are wanted."""
-_JUMPS = 2
-"""Of a reader, after which those around a block come with it."""
-_MOST_AHEAD = 32
+_MOST_AHEAD = 48
 """Blocks that are read ahead of who reads from the beginning to the end."""
-_RECENT = 48
+_RECENT = 64
 """Blocks in memory, for where the disk has no room for a cache."""
 
 
 class Sight:
     """How far one reader has come in an object, and what it may want next."""
 
-    __slots__ = ("asked", "at", "jumps", "window")
+    __slots__ = ("asked", "at", "met", "window")
 
     def __init__(self) -> None:
         self.at = 0
@@ -39,8 +37,8 @@ class Sight:
         """Blocks to read ahead; 0 while it jumps."""
         self.asked = 0
         """The first block that was not asked for ahead."""
-        self.jumps = 0
-        """How often it wanted, somewhere else, what was not here."""
+        self.met = set[int]()
+        """The runs of blocks of which it wanted one, out of order, that was not here."""
 
 
 class Reader:
@@ -102,12 +100,13 @@ class Reader:
             sight.window, sight.asked = 0, 0
             number = start // BLOCK
             if not self._here(version, number):
-                sight.jumps += 1
                 self._ask(entry, version, number, number + 1, None)
-                if sight.jumps > _JUMPS:
-                    first = number - number % _RUN
-                    upto = min(first + _RUN, -(-entry.size // BLOCK))
-                    self._ask(entry, version, first, upto, None)
+                run = number // _RUN
+                if run in sight.met:
+                    # It jumps about densely: the next one may be any of those around.
+                    upto = min((run + 1) * _RUN, -(-entry.size // BLOCK))
+                    self._ask(entry, version, run * _RUN, upto, None)
+                sight.met.add(run)
             return
         sight.window = min(max(2 * sight.window, 2), _MOST_AHEAD)
         here = (start + size) // BLOCK

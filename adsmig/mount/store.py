@@ -33,7 +33,7 @@ from adsmig.storage.s3 import S3Storage
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-THREADS, AHEAD = 24, 12
+THREADS, AHEAD = 24, 24
 """Requests at once: for what somebody waits for, and for what somebody may ask for soon."""
 CHUNK = 256 << 10
 PART = 32 << 20
@@ -44,7 +44,7 @@ LINK = b"symbolic link\n"
 one."""
 LINK_MD5 = hashlib.md5(LINK, usedforsecurity=False).hexdigest()
 _TARGET = "symlink"
-_OWN = ("mtime", "mode", "uid", "gid")
+_OWN = frozenset(("mtime", "mode", "uid", "gid"))
 
 
 class Found(NamedTuple):
@@ -375,6 +375,8 @@ def target_of(meta: Meta) -> bytes | None:
 
 def own_meta(meta: Meta) -> Meta:
     """The metadata of which the fields count, and not what they were read from."""
+    if _OWN.isdisjoint(meta.user):
+        return meta
     user = {name: value for name, value in meta.user.items() if name not in _OWN}
     return replace(meta, user=user)
 

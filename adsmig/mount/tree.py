@@ -24,9 +24,11 @@ FEW = 2000
 """Names of a directory that is listed to find one of them."""
 _LEAD = 192
 """Files whose metadata is asked for at once where one after the other is wanted."""
-_CHUNK = 16
+_CHUNK = 8
 """Of these, one after the other by one thread."""
 _STATTING_S = 3.0
+_COMING = 2
+"""Directories that are read before who walks through a tree has come to them."""
 
 Listed = tuple[bytes, bytes, "Entry | None"]
 """What is in a directory: its name, the part of the key, and its entry; None for a directory."""
@@ -39,6 +41,11 @@ class Tree:
         self.nodes, self.store = nodes, store
         self.statting_until = 0.0
         self._guests: list[tuple[float, list[Node]]] = []
+        self._listings = set[Directory]()
+        """Those of which all names are known."""
+        self._coming: list[bytes] = []
+        """The keys of directories that may be read next, by who walks through the tree."""
+        self._work = set[asyncio.Task[None]]()
 
     # Names
 
@@ -182,7 +189,8 @@ class Tree:
                 names.pop(name, None)
             elif node.is_directory or node.entry:
                 names[name] = node.entry
-        directory.listed, directory.places = names, None
+        directory.listed, directory.order = names, None
+        self._listings.add(directory)
         directory.stats = directory.reads = 0
         directory.wide = False
         took = time.monotonic() - began
@@ -249,18 +257,53 @@ class Tree:
 
     def _after(self, directory: Directory, node: Node) -> list[tuple[bytes, Entry | None]]:
         """A file, and those behind it in the listing."""
-        assert directory.listed is not None
-        if directory.places is None:
-            directory.places = {name: at for at, name in enumerate(directory.listed)}
-        at = directory.places.get(self.nodes.shown(node))
-        if at is None:
-            return []
-        return list(itertools.islice(directory.listed.items(), at, at + _LEAD))
+        names = itertools.islice(directory.names_from(self.nodes.shown(node)), _LEAD)
+        return [(name, directory.listed[name]) for name in names] if directory.listed else []
 
     @property
     def statting(self) -> bool:
         """Whether somebody is asking for the metadata of file after file."""
         return self.statting_until > time.monotonic()
+
+    def walked(self, directory: Directory) -> None:
+        """Somebody reads a directory with the metadata of what is in it.  Who has come to it from
+        the one before is likely to read those behind it, too: they are asked for meanwhile.
+        """
+        walks = directory.key in self._coming
+        coming = list(itertools.islice(self._behind(directory), _COMING))
+        self._coming = [above.key + self._part(above, name, None) + b"/" for above, name in coming]
+        for above, name in coming if walks else ():
+            task = asyncio.ensure_future(self._read_ahead(above, name))
+            self._work.add(task)
+            task.add_done_callback(self._work.discard)
+
+    def _behind(self, directory: Directory) -> Iterator[tuple[Directory, bytes]]:
+        """Directories as ``find`` and ``ls -R`` come to them after this one, as far as they are
+        known: those in it, those behind it; each by the one that it is in, and its name.
+        """
+        above: Directory | None = directory
+        names: Iterator[bytes] = directory.names_from(None)
+        while above:
+            if above.is_listed and above.listed is not None:
+                listed = above.listed
+                yield from ((above, name) for name in names if listed.get(name, b"") is None)
+            if above.parent:
+                names = itertools.islice(above.parent.names_from(self.nodes.shown(above)), 1, None)
+            above = above.parent
+
+    async def _read_ahead(self, above: Directory, name: bytes) -> None:
+        """Has a directory listed, and the metadata of what is first in it asked for."""
+        try:
+            node = above.children.get(name) or self.known(above, name)
+            if not isinstance(node, Directory) or node.wide or node.is_listed:
+                return
+            self._guests.append((time.monotonic() + 2 * FRESH_S, [node]))
+            await self.enumerate(node, FEW)
+        except OSError as exc:
+            log.info("%r is not listed ahead: %s", name, exc)
+            return
+        if node.listed_until > time.monotonic():
+            self.learn_all(node, list(itertools.islice((node.listed or {}).items(), _LEAD)))
 
     def learn_all(
         self, directory: Directory, rows: list[tuple[bytes, Entry | None]]
@@ -319,8 +362,14 @@ class Tree:
                 node.fresh_until = until
 
     def sweep(self) -> None:
-        """Lets go of what was learned ahead and nobody asked for."""
+        """Lets go of what was learned ahead and nobody asked for, and of what is not believed any
+        more: the names of all directories of a large tree are too many.
+        """
         now = time.monotonic()
+        for directory in [one for one in self._listings if one.listed_until <= now]:
+            self._listings.discard(directory)
+            directory.listed = directory.order = None
+            directory.places = {}
         due = [guests for until, guests in self._guests if until < now]
         self._guests = [one for one in self._guests if one[0] >= now]
         for guests in due:

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ import pytest
 from tests.conftest import BucketFactory
 from tests.mount.conftest import MountFactory
 from tests.mount.mounts import FULL, LIFE_S, contents, put, run
-from tests.servers import SeaweedFS, Server
+from tests.servers import Server
 
 READERS = 100
 WRITERS = 8 if FULL else 4
 ENTRIES = 100_000 if FULL else 2_300
+NAMES = 1_000_000 if FULL else 110_000
+MOST_MORE = 60 << 20
+"""Bytes of memory that the longest of listings may cost."""
 
 # Compares spans of both files, in an order of its own; prints where they differ.
 READER = """
@@ -105,9 +109,9 @@ def test_writers_in_one_directory_do_not_disturb_each_other(
 
 
 @pytest.fixture
-def entries(seaweedfs: SeaweedFS, bucket: BucketFactory, tmp_path: Path) -> tuple[str, set[str]]:
+def entries(some_store: Server, bucket: BucketFactory, tmp_path: Path) -> tuple[str, set[str]]:
     """A bucket with a directory of more than a page or two, and a few deep ones; its keys."""
-    name, tree = bucket(seaweedfs), tmp_path / "tree"
+    name, tree = bucket(some_store), tmp_path / "tree"
     keys = {
         f"flat/{number:06d}" if number % 10 else f"deep/d{number % 30}/e{number % 70}/{number:06d}"
         for number in range(ENTRIES)
@@ -116,19 +120,24 @@ def entries(seaweedfs: SeaweedFS, bucket: BucketFactory, tmp_path: Path) -> tupl
         path = tree / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(key.encode())
-    run(sys.executable, "-m", "adsmig", "cp", "-q", f"{tree}/", seaweedfs.url(name))
+        path.chmod(0o640 if "7" in key else 0o644)
+    run(sys.executable, "-m", "adsmig", "cp", "-q", f"{tree}/", some_store.url(name))
     return name, keys
 
 
 def test_find_finds_all_of_many_entries_once(
-    seaweedfs: SeaweedFS, entries: tuple[str, set[str]], mount: MountFactory
+    some_store: Server, entries: tuple[str, set[str]], mount: MountFactory
 ) -> None:
     name, keys = entries
-    at = mount(seaweedfs.url(name))
+    at = mount(some_store.url(name))
+    found = run("find", at.path, "-type", "f").splitlines()
+    assert len(found) == len(keys)
+    assert set(found) == {f"{at.path}/{key}" for key in keys}
+    wanted = {f"{key} {len(key)} {640 if '7' in key else 644}" for key in keys}
     for _ in range(2):  # the second time from what is remembered, if it is
-        found = run("find", at.path, "-type", "f", "-printf", "%P %s\n").splitlines()
+        found = run("find", at.path, "-type", "f", "-printf", "%P %s %m\n").splitlines()
         assert len(found) == len(keys)
-        assert set(found) == {f"{key} {len(key)}" for key in keys}
+        assert set(found) == wanted
     # A listing that others change while it is read neither repeats nor leaves out the rest.
     seen = []
     with os.scandir(at.path / "flat") as listing:
@@ -139,4 +148,29 @@ def test_find_finds_all_of_many_entries_once(
                 os.unlink(at.path / "flat" / entry.name)
     old = [one for one in seen if not one.startswith("another")]
     assert sorted(old) == sorted(key[5:] for key in keys if key.startswith("flat/"))
+    at.stop()
+
+
+@pytest.fixture
+def wide() -> Iterator[str]:
+    """The address of a bucket with very many names in one directory."""
+    words = [sys.executable, "-m", "tests.synthetic", "0", str(NAMES), "flat"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        yield f"s3://k:s@{process.stdout.readline().strip()}/bucket/"
+        process.kill()
+
+
+def test_a_directory_of_very_many_names_passes_through(wide: str, mount: MountFactory) -> None:
+    at = mount(wide, "--read-only")
+    (process,) = at.processes()
+    before = process.memory_info().rss
+    for _ in range(2):
+        last, count = "", 0
+        with os.scandir(at.path) as listing:
+            for entry in listing:
+                assert entry.name > last
+                last, count = entry.name, count + 1
+        assert count == NAMES
+    assert process.memory_info().rss - before < MOST_MORE
     at.stop()

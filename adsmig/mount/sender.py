@@ -1,0 +1,181 @@
+"""What was written, on its way to the store: whole files, or parts while they come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from adsmig.model import Entry, Meta
+from adsmig.mount.draft import Draft
+from adsmig.mount.nodes import Node
+from adsmig.mount.store import PART, SINGLE, Store
+
+log = logging.getLogger(__name__)
+
+LOCAL = 256 << 20
+"""Bytes of a file that stay here while it is written from its beginning to its end."""
+_AT_ONCE = 4
+"""Parts of one file under way at once."""
+
+Begin = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[None]"]
+"""Has work done without anybody waiting; what it is, for the log."""
+
+
+class Sender:
+    """Brings drafts to the store.  Belongs to the event loop; who calls has the file's lock, but
+    for :meth:`ship`, which only begins.
+    """
+
+    def __init__(self, store: Store, begin: Begin) -> None:
+        self._store, self._begin = store, begin
+        self._sending: dict[Draft, dict[int, asyncio.Task[None]]] = {}
+        """By draft: its parts on their way; 0 for an upload that is being opened."""
+
+    def forget(self, draft: Draft) -> None:
+        """Nobody wants it stored any more."""
+        for task in self._sending.pop(draft, {}).values():
+            task.cancel()
+        if upload := draft.upload:
+            self._begin(self._store.run(self._store.abort, upload), "giving up an upload")
+
+    async def store(
+        self, node: Node, draft: Draft, meta: Meta, natural: bool
+    ) -> tuple[Entry, Meta]:
+        """Has the store have all of it; the object, and the metadata that it has.  Where nobody
+        chose its time (``natural``), that of the first bytes will do.  Raises OSError.
+        """
+        if draft.upload or self._sending.get(draft) or draft.size > SINGLE:
+            entry = await self.finish(node, draft)
+            return await self._restated(draft, entry, meta, natural)
+        write = self._store.write
+        return await self._store.run(write, node.key, draft.fd, draft.size, meta), meta
+
+    def settled(self, draft: Draft) -> None:
+        """It is stored."""
+        self._sending.pop(draft, None)
+
+    def ship(self, node: Node, draft: Draft) -> bool:
+        """Sends the parts that are full; whether the writer should wait until some are stored."""
+        if draft.filled < SINGLE + PART or node.gone:
+            return False
+        sending = self._sending.setdefault(draft, {})
+        if not draft.upload:
+            if 0 not in sending:
+                sending[0] = self._begin(self._open_upload(node, draft), "opening an upload")
+            return False
+        size = draft.upload.part_size
+        ready = draft.filled // size - 1  # what was written last may be written to again
+        unsent = [n for n in range(draft.sent // size + 1, ready + 1) if n not in draft.parts]
+        for number in unsent:
+            if len(sending) >= _AT_ONCE:
+                break
+            if number not in sending:
+                work = self._send(node, draft, number)
+                sending[number] = self._begin(work, f"storing a part of {node.key!r}")
+        return len(unsent) > 2 * _AT_ONCE and bool(sending)
+
+    async def _open_upload(self, node: Node, draft: Draft, part_size: int = PART) -> None:
+        try:
+            meta = replace(node.meta, mtime_ns=time.time_ns())
+            upload = await self._store.run(self._store.begin, node.key, meta, part_size)
+            draft.upload, draft.begun = upload, meta
+            draft.note(node.key, node.meta)
+        finally:
+            self._sending.get(draft, {}).pop(0, None)
+
+    async def _send(self, node: Node, draft: Draft, number: int) -> None:
+        upload = draft.upload
+        assert upload
+        try:
+            draft.spoiled.discard(number)
+            part = await self._store.run(
+                self._store.put_part, upload, number, draft.fd, upload.part_size
+            )
+            if number not in draft.spoiled and draft.upload is upload:
+                draft.parts[number] = part
+                draft.note(node.key, node.meta)
+                if draft.size - draft.sent > LOCAL:
+                    draft.drop_sent(LOCAL // 2)
+        finally:
+            self._sending.get(draft, {}).pop(number, None)
+        self.ship(node, draft)
+
+    async def wait_for_room(self, draft: Draft) -> None:
+        """Returns when one more part is stored, or could not be."""
+        sending = list(self._sending.get(draft, {}).values())
+        if sending:
+            await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _sent(self, draft: Draft) -> None:
+        while sending := list(self._sending.get(draft, {}).values()):
+            await asyncio.wait(sending)
+
+    async def send_off(self, node: Node, draft: Draft) -> bool:
+        """Has all that is whole parts stored, and gives back its room; whether that helped."""
+        before = draft.sent
+        if not draft.upload:
+            least = self._store.storage.profile.min_part
+            if draft.filled < least:
+                return False
+            await self._open_upload(node, draft, least)
+        assert draft.upload
+        await self._sent(draft)
+        size = draft.upload.part_size
+        for number in range(draft.sent // size + 1, draft.filled // size + 1):
+            if number not in draft.parts:
+                await self._send(node, draft, number)
+        draft.drop_sent(0)
+        return draft.sent > before
+
+    async def finish(self, node: Node, draft: Draft) -> Entry:
+        """Stores what is still here of a file that goes in parts, and makes it an object."""
+        await self._sent(draft)
+        key = node.key
+        if draft.upload and draft.upload.entry.key != key and not draft.sent:
+            await self._store.run(self._store.abort, draft.upload)
+            draft.upload, draft.parts = None, {}
+        if not draft.upload:
+            meta = replace(node.meta, mtime_ns=node.meta.mtime_ns or time.time_ns())
+            part_size = max(PART, -(-draft.size // 9000))
+            draft.upload = await self._store.run(self._store.begin, key, meta, part_size)
+            draft.begun = meta
+        upload, limit = draft.upload, asyncio.Semaphore(_AT_ONCE)
+        count = -(-draft.size // upload.part_size)
+
+        async def one(number: int) -> None:
+            size = min(upload.part_size, draft.size - (number - 1) * upload.part_size)
+            async with limit:
+                draft.parts[number] = await self._store.run(
+                    self._store.put_part, upload, number, draft.fd, size
+                )
+
+        # What was stored as a whole part may be longer than the file is by now.
+        if draft.size % upload.part_size:
+            draft.parts.pop(count, None)
+        missing = [n for n in range(1, count + 1) if n not in draft.parts]
+        done = await asyncio.gather(*map(one, missing), return_exceptions=True)
+        for error in done:
+            if error:
+                raise error
+        parts = [draft.parts[n] for n in range(1, count + 1)]
+        entry = await self._store.run(self._store.complete, upload, parts, draft.size, draft.begun)
+        if entry.key != key:  # it has another name since
+            moved = await self._store.run(self._store.copy, entry, key, None)
+            await self._store.run(self._store.delete, [entry.key])
+            entry = moved
+        return entry
+
+    async def _restated(
+        self, draft: Draft, entry: Entry, meta: Meta, natural: bool
+    ) -> tuple[Entry, Meta]:
+        """The object with its metadata: what its upload was opened with, if that is as good.  Where
+        nobody chose a time (``natural``), that of the first bytes is as good as that of the last.
+        """
+        begun = draft.begun
+        if meta == begun or (natural and replace(meta, mtime_ns=begun.mtime_ns) == begun):
+            return entry, begun
+        return await self._store.run(self._store.copy, entry, entry.key, meta), meta
