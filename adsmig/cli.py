@@ -308,6 +308,7 @@ def mount_command(
     cache_size: int | None,
     foreground: bool,
     allow_other: bool,
+    use_server_modtime: bool,
     **options: Any,
 ) -> int:
     """Makes what is at URI, an address of an object store, appear as the directory DIR.
@@ -327,6 +328,7 @@ def mount_command(
         allow_other,
         Path(os.path.abspath(cache_dir or os.path.join(base, "adsmig"))),
         cache_size or daemon.CACHE_SIZE,
+        use_server_modtime,
     )
     daemon.check_directory(plan.directory)
     for line in daemon.mount(plan, foreground, logging.getLogger().level):

@@ -131,6 +131,8 @@ MOUNT = together(
     click.option("--foreground", is_flag=True, help="Return when it is unmounted, not before."),
     click.option("--allow-other", is_flag=True,
                  help="Other users may use it, as far as permissions let them."),
+    click.option("--use-server-modtime", is_flag=True,
+                 help="Show when files were stored, not the times and modes kept with them."),
 )  # fmt: skip
 
 YES = click.option("-y", "--yes", is_flag=True, help="Delete without asking.")

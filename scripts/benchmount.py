@@ -60,7 +60,7 @@ class Mounter:
 
 def adsmig(host: str, place: str, path: Path, cache: Path) -> list[str]:
     words = [program("adsmig"), "mount", f"s3://{host}/{place}/", str(path)]
-    return [*words, "--cache-dir", str(cache), "--foreground"]
+    return [*words, "--use-server-modtime", "--cache-dir", str(cache), "--foreground"]
 
 
 def rclone(host: str, place: str, path: Path, cache: Path) -> list[str]:
@@ -81,7 +81,7 @@ def s3fs(host: str, place: str, path: Path, cache: Path) -> list[str]:
 
 
 MOUNTERS = [
-    Mounter("adsmig", adsmig, "mount, as it comes"),
+    Mounter("adsmig", adsmig, "mount --use-server-modtime"),
     Mounter(
         "rclone",
         rclone,

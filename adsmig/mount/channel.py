@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import array
 import asyncio
-import contextlib
 import errno
 import logging
 import os
@@ -139,11 +138,6 @@ class Channel:
             asyncio.get_running_loop().remove_reader(self.fd)
             os.close(self.fd)
             self.closed.set()
-
-    def notify(self, message: bytes) -> None:
-        """Tells the kernel something, which may not want to know it."""
-        with contextlib.suppress(OSError):
-            os.write(self.fd, message)
 
     def _readable(self) -> None:
         for _ in range(64):

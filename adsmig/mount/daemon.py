@@ -54,6 +54,8 @@ class Plan:
     allow_other: bool
     cache: Path
     cache_size: int
+    server_times: bool = False
+    """Nobody asks for the times, modes and owners that are kept with objects."""
 
 
 class Word:
@@ -218,7 +220,8 @@ async def _run(
     ready: Callable[[list[str]], None],
 ) -> list[str]:  # fmt: skip
     loop = asyncio.get_running_loop()
-    nodes = Nodes(Defaults(os.getuid(), os.getgid(), time.time_ns()))
+    defaults = Defaults(os.getuid(), os.getgid(), time.time_ns(), server_times=plan.server_times)
+    nodes = Nodes(defaults)
     tree = Tree(nodes, store)
     files = Files(tree, store, Reader(store, blocks), drafts, plan.cache_size // 4)
     system = Filesystem(nodes, tree, files, Changes(tree, files, store))

@@ -134,16 +134,20 @@ class Filesystem:
 
     def _getattr(self, request: Request) -> bytes | Work:
         node = self._node(request.node)
-        if node.known and (node.is_fresh or node.parent is None):
+        if self._is_told(node) and (node.is_fresh or node.parent is None):
             return p.attributes_reply(node.attributes(self.nodes.defaults))
         return self._attributes(node)
+
+    def _is_told(self, node: Node) -> bool:
+        """Whether all that stat(2) tells is here."""
+        return node.known or node.is_plain(self.nodes.defaults)
 
     async def _attributes(self, node: Node) -> bytes:
         if node.parent and not node.is_fresh and not node.gone:
             shown = self.nodes.shown(node)
             if await self.tree.current(node.parent, shown) is not node:
                 raise OSError(errno.ESTALE, "the object was replaced")
-        if not node.known and not node.gone:
+        if not self._is_told(node) and not node.gone:
             entry = node.entry
             if node.handles and entry and 0 < entry.size <= self.files.small:
                 await self.files.read_whole(node, entry)
@@ -373,7 +377,7 @@ class Filesystem:
             next_at = listing.first + at + 1
             if plus:
                 known = None
-                if node and node.known and node.is_fresh:
+                if node and self._is_told(node) and node.is_fresh:
                     known = node.attributes(defaults)
                 part = p.direntplus(known, until, ino, next_at, kind, name)
             else:

@@ -38,6 +38,8 @@ class Defaults:
     """Of directories."""
     file_mode: int = 0o644
     directory_mode: int = 0o755
+    server_times: bool = False
+    """Files have the time that the store has them from, and the mode and owner of here."""
 
 
 class Node:
@@ -120,9 +122,15 @@ class Node:
         """The store has just told us."""
         self.fresh_until = time.monotonic() + FRESH_S
 
+    def is_plain(self, defaults: Defaults) -> bool:
+        """Whether it is shown as a listing has it, whatever its metadata."""
+        listed = self.entry is not None and self.entry.stored_ns > 0
+        return defaults.server_times and listed and self.kind == stat.S_IFREG and not self.draft
+
     def attributes(self, defaults: Defaults) -> Attributes:
         """What stat(2) tells, as far as it is known."""
-        meta = self.meta
+        plain = self.is_plain(defaults)
+        meta = NO_META if plain else self.meta
         mode = meta.mode
         if self.kind == stat.S_IFLNK:
             mode = 0o777
@@ -131,10 +139,12 @@ class Node:
         mtime_ns = (self.draft and self.draft.written_ns) or meta.mtime_ns
         if mtime_ns is None:
             mtime_ns = self.entry.stored_ns if self.entry else defaults.time_ns
+            if plain:  # a HEAD tells seconds, a listing more
+                mtime_ns -= mtime_ns % 10**9
         if self.is_local:
             valid = FRESH_S
         else:
-            valid = self.fresh_until - time.monotonic() if self.known else 0
+            valid = self.fresh_until - time.monotonic() if self.known or plain else 0
         return Attributes(
             self.ino,
             self.kind | mode,

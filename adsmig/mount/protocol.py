@@ -208,9 +208,3 @@ def forgets_of(body: memoryview) -> list[tuple[int, int]]:
     """Nodes, and how often each was given to the kernel that now forgets them."""
     count, _ = _2.unpack_from(body)
     return [_QQ.unpack_from(body, 8 + 16 * i) for i in range(count)]
-
-
-def invalid_entry(parent: int, name: bytes) -> bytes:
-    """A notice that the kernel is to look up a name again."""
-    body = struct.pack("<QII", parent, len(name), 0) + name + b"\0"
-    return _REPLY.pack(_REPLY.size + len(body), 3, 0) + body

@@ -321,7 +321,12 @@ class Tree:
                 guests.append(node)
             if node.learning:
                 futures.append(node.learning)
-            elif not (node.known or node.is_local or node.kind == stat.S_IFLNK):
+            elif not (
+                node.known
+                or node.is_local
+                or node.kind == stat.S_IFLNK
+                or node.is_plain(self.nodes.defaults)
+            ):
                 nodes.append(node)
         for at in range(0, len(nodes), _CHUNK):
             chunk = nodes[at : at + _CHUNK]
