@@ -9,7 +9,9 @@ matters is the ratio: adsmig's by the best peer's of the same round, the median 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -266,10 +268,17 @@ class Bench:
         else:
             bucket = dst.path.partition("/")[0]
             client = self._client(bucket)
+            client.meta.events.register("before-call.s3.DeleteObjects", with_md5)
             for page in self._pages(bucket, ""):
                 keys = [{"Key": item["Key"]} for item in page]
                 if keys:
                     client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+
+
+def with_md5(params: dict[str, Any], **_: object) -> None:
+    """Adds what the MinIO code base insists on, and botocore has left off to send."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
 
 
 def _in(server: Server, path: str) -> Place:
