@@ -16,7 +16,7 @@ class Stay(Protocol):
     """Called by a thread of a crew after some pieces of work: whether to look for more."""
 
     def __call__(self, size: int, pieces: int = 1) -> bool:
-        """``size``: the bytes that they were about."""
+        """``size``: the bytes that all ``pieces`` of them were about."""
         ...
 
 
@@ -189,9 +189,8 @@ class Crew:
     def _consider(self, rate: float, now: float) -> None:
         """Compares what got done with what got done before, at the level that was tried from."""
         better = self.level > self._base and rate > self._rate * BETTER
-        busy = self._rising and self._idleness and self._idleness.share() < IDLE
         if not self._base or better:  # at first there is nothing to compare with
-            if busy:
+            if self._rising and self._idleness and self._idleness.share() < IDLE:
                 self._settle(self.level, now)
             else:
                 self._try(rate, now)

@@ -102,10 +102,11 @@ class Findings:
 
     def add_run(self, run: Run) -> None:
         """Settles objects that were found equal, or counts them in a dry run."""
-        entries, size = run.entries, sum(entry.size for entry in run.entries)
+        entries = run.entries
         if not self._survey:
             self._skip(entries)
             return
+        size = sum(entry.size for entry in entries)
         self._survey.add_all(entries, run.what)
         self._listed.found += len(entries)
         self._listed.found_bytes += size

@@ -136,8 +136,9 @@ class Inventory:
         times: Sequence[int],
         classes: Sequence[str],
     ) -> None:
-        """As :meth:`add`, for objects in the order of their keys: a figure at a time, and not an
-        object, which is a third of the work.
+        """As :meth:`add`, for objects in the order of their keys; a column each, of equal length.
+
+        Made a figure at a time, not an object at a time, as most of it is then done by one call.
         """
         if not keys:
             return

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from adsmig.inventory import Inventory
 
@@ -74,8 +74,12 @@ def below(entries: list[Entry], cut: int) -> Iterable[Entry]:
     if not cut or not entries:
         return entries
     keys, *others = zip(*entries, strict=True)
-    # As Entry._make, which takes twice as long for looking at each length.
-    return map(tuple.__new__, repeat(Entry), zip([key[cut:] for key in keys], *others, strict=True))
+    return entries_of(zip([key[cut:] for key in keys], *others, strict=True))
+
+
+def entries_of(rows: Iterable[tuple[Any, ...]]) -> Iterable[Entry]:
+    """Entries of rows that have all the fields; as Entry._make, without its look at each length."""
+    return map(tuple.__new__, repeat(Entry), rows)
 
 
 class KeyRange(NamedTuple):

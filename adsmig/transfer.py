@@ -221,12 +221,16 @@ def copy_batch(
     began = time.monotonic()
     read: dict[bytes, tuple[Reader, Whole]] = {}
     for entry, key in objects:
-        with contextlib.suppress(AdsmigError):
+        try:
             await_settled(src, dst, entry, limits.stopping if limits else never)
             with src.read(entry) as body:
                 reader = Reader(body, entry.size, False, limits, _parts_of(src, entry, set()))
                 meta = meta_for(dst, entry, body.meta, manner.perms)
                 read[key] = reader, Whole(key, b"".join(reader.chunks()), meta)
+        except (ObjectError, NotFound, SourceChanged):
+            continue  # which concerns this one only
+        except AdsmigError:
+            break  # perhaps nobody answers any more, and to ask for each of the others takes long
     failpoint.reach("object.begun")
     stored: dict[bytes, Stored | None] = {}
     with contextlib.suppress(TransientError):

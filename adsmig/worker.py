@@ -92,7 +92,6 @@ def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResu
     """Opens a multipart upload for a large object; ``again`` looks the source up anew."""
     src, dst = storages(job)
     stopping = _stopping(opened(lease.path))
-
     tries = 0
 
     def unit() -> Upload:
@@ -114,7 +113,8 @@ def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResu
             return replace(found, doubtful=found.doubtful or tries > 1)
         return UploadResult(outcome=failure(entry, "changed", str(exc)), doubtful=tries > 1)
     except AdsmigError as exc:
-        return UploadResult(*_verdict(entry, exc, stopping), doubtful=True)
+        lost = tries > 1 or isinstance(exc, TransientError)
+        return UploadResult(*_verdict(entry, exc, stopping), doubtful=lost)
 
 
 def _aligned(job: Job, upload: Upload, size: int | None) -> Upload:

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
 
 from adsmig.errors import ListingError, TransientError
-from adsmig.model import Entry
+from adsmig.model import Entry, entries_of
 from adsmig.storage.xmltree import root_of
 
 MAX_KEY = 8192
@@ -144,8 +144,7 @@ def _entries(columns: Columns, encoded: bool) -> list[Entry]:
         nothing,
         strict=False,  # some have no end
     )
-    # As Entry._make, which takes twice as long for looking at each length.
-    return list(map(tuple.__new__, repeat(Entry), fields)) if keys else []
+    return list(entries_of(fields)) if keys else []
 
 
 def _mapped(function: Callable[[bytes], V], values: list[bytes]) -> Iterator[V]:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from adsmig.errors import AdsmigError, TransientError
+from adsmig.errors import AdsmigError, TransientError, Unreachable
 from adsmig.model import Entry, Meta
 from adsmig.storage import sftpbatch, sftplogin, sftpstaging
-from adsmig.storage.base import Batching, Storage, Whole
+from adsmig.storage.base import Batching, Body, Storage, Whole
 from adsmig.storage.sftppacket import EXTENDED, FAILURE, FSYNC, text
 from adsmig.storage.sftpwire import SftpWire
 from adsmig.transfer import copy_batch
@@ -282,6 +282,23 @@ def test_what_goes_wrong_with_one_copy_is_of_no_consequence_to_others(
         assert content_of(dst, key) == content
     sizes = {one.key: one.size for one in outcomes if not one.error}
     assert sizes == {key: len(content) for key, content in there.items()}
+
+
+def test_a_source_that_does_not_answer_is_not_asked_for_each_of_a_batch(place: Place) -> None:
+    src, entries = sources(place, {b"%02d" % number: b"1" for number in range(30)})
+    dst = place.open(place.beside(os.path.join(place.location.path, b"copy")))
+    assert isinstance(dst, Batching)
+    asked = list[bytes]()
+
+    def read(entry: Entry, *_: object) -> Body:
+        asked.append(entry.key)
+        raise Unreachable("nobody answers")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(src, "read", read)
+        with pytest.raises(Unreachable):
+            list(copy_batch(src, dst, [under_its_key(one) for one in entries], None))
+    assert set(asked) == {b"00"}
 
 
 def lose_once(monkeypatch: pytest.MonkeyPatch) -> None:
