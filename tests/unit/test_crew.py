@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -126,7 +127,7 @@ class Simulated(Crew):
         if self._idleness and idle is not None:
             monkeypatch.setattr(self._idleness, "share", lambda: idle)
         self.now = 0.0
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
     def _enlist(self) -> None:
         self._active = self.level

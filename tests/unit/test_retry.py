@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -158,14 +159,14 @@ def test_every_kind_of_transient_error_is_tried_again(
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
+    """The module's own: threads that other tests left behind go on with the real one."""
     now = [1000.0]
 
     def sleep(seconds: float) -> None:
         assert seconds > 0
         now[0] += seconds
 
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(module.time, "sleep", sleep)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     return lambda: now[0] - 1000.0
 
 
