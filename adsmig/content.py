@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import zlib
 from collections.abc import Iterator
 
 import xxhash
 
+from adsmig.checksum import Sums, Wanted, crc32_text
 from adsmig.errors import SourceChanged, TransientError
 from adsmig.limits import Limits
 from adsmig.model import Entry, combined_etag, md5_in
@@ -29,50 +31,63 @@ _buffer = _Buffer()
 class Reader:
     """The chunks of a Body on their way to a destination, hashed in passing.
 
-    Before the last chunk is given out, the content is held against the source's own MD5, so that
-    bytes damaged on the way here never make a whole object.
+    Before the last chunk is given out, the content is held against the source's own CRC-32 or MD5,
+    so that bytes damaged on the way here never make a whole object.
     """
 
     def __init__(
         self,
         body: Body,
         size: int,
-        want_md5: bool,
+        want: Wanted,
         limits: Limits | None,
         parts: PartsMd5 | None = None,
     ) -> None:
-        """``parts``: what the source's ETag says instead, of an object put in parts."""
+        """``want``: what is asked for afterwards, or ahead.  ``parts``: what the source's ETag says
+        instead, of an object put in parts.
+        """
         self._body, self._size, self._limits = body, size, limits
         self._parts = parts
         self._left = size
         self._held: memoryview | None = None
+        self._want = want
         self._xxh3 = xxhash.xxh3_64()
-        self._md5 = hashlib.md5(usedforsecurity=False) if want_md5 or body.md5 else None
-        self._ahead: str | None = None
+        # Of the two that a source may tell, the one that takes less.
+        self._begin(want.md5 or bool(body.md5 and not body.crc32), want.crc32 or bool(body.crc32))
+        self._ahead = Sums()
 
-    def md5_ahead(self) -> str | None:
-        """The MD5 of all of it, before any is given out: the source's own, that of what the
-        buffer can hold, or of a file that can be read twice; None if none is at hand.
+    def _begin(self, md5: bool, crc32: bool) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False) if md5 else None
+        self._crc32 = 0 if crc32 else None
 
-        Whoever is told it ahead refuses what was damaged on its way, and keeps what it had.
+    def ahead(self) -> Sums:
+        """The hashes of all of it, before any is given out: the source's own, those of what the
+        buffer can hold, or of a file that can be read twice; as many as are at hand.
+
+        Whoever is told one ahead refuses what was damaged on its way, and keeps what it had.
         """
-        if self._body.md5 or not self._md5:
-            return self._body.md5
+        want, body = self._want, self._body
+        known = Sums(body.md5, body.crc32)
+        if (known.md5 or not want.md5) and (known.crc32 or not want.crc32):
+            return known
         view, at = _buffer.view, 0
         if self._size <= CHUNK:
             while self._left:
                 at += len(self._next(view[at:]))
             self._held = view[:at]
-        elif self._body.rewind():
+        elif body.rewind():
             while at < self._size:
-                count = self._body.readinto(view)
-                self._md5.update(view[:count])
+                count = body.readinto(view)
+                self._hash(view[:count])
                 at += count
-            self._body.rewind()
-            self._ahead, self._md5 = self.md5, None
+            body.rewind()
+            self._ahead = self.sums
+            self._begin(False, False)
         else:
-            return None
-        return self.md5
+            # Then it can be held against an MD5 afterwards, at least.
+            self._begin(True, bool(body.crc32))
+            return known
+        return self.sums
 
     def chunks(self) -> Iterator[memoryview]:
         """Views of the calling thread's one buffer, each valid until the next is asked for."""
@@ -88,10 +103,9 @@ class Reader:
         self._left -= count
         chunk = view[:count]
         self._xxh3.update(chunk)
-        if self._md5:
-            self._md5.update(chunk)
-            if not self._left and self._body.md5 and self.md5 != self._body.md5:
-                raise TransientError("what was read does not match the source's MD5")
+        self._hash(chunk)
+        if not self._left:
+            self._prove()
         if self._parts:
             self._parts.update(chunk)
             if not self._left:
@@ -100,10 +114,27 @@ class Reader:
             self._limits.take(count)
         return chunk
 
+    def _hash(self, chunk: memoryview) -> None:
+        if self._md5:
+            self._md5.update(chunk)
+        if self._crc32 is not None:
+            self._crc32 = zlib.crc32(chunk, self._crc32)
+
+    def _prove(self) -> None:
+        here, there = self.sums, self._body
+        for name, ours, theirs in (
+            ("MD5", here.md5, there.md5),
+            ("CRC-32", here.crc32, there.crc32),
+        ):
+            if ours and theirs and ours != theirs:
+                raise TransientError(f"what was read does not match the source's {name}")
+
     @property
-    def md5(self) -> str | None:
-        """Of what was read so far, or ahead of it, hexadecimal; None if it was not asked for."""
-        return self._md5.hexdigest() if self._md5 else self._ahead
+    def sums(self) -> Sums:
+        """Of what was read so far, or ahead of it, those that were asked for, and may be others."""
+        md5 = self._md5.hexdigest() if self._md5 else self._ahead.md5
+        crc32 = self._ahead.crc32 if self._crc32 is None else crc32_text(self._crc32)
+        return Sums(md5, crc32)
 
     @property
     def xxh3(self) -> str:
@@ -150,7 +181,7 @@ class PartsMd5:
 def digest(storage: Storage, entry: Entry, limits: Limits | None, want_md5: bool = False) -> Reader:
     """Reads a whole object for its hashes.  One try; raises as Storage.read does."""
     with storage.read(entry) as body:
-        reader = Reader(body, entry.size, want_md5, limits)
+        reader = Reader(body, entry.size, Wanted(md5=want_md5), limits)
         for _ in reader.chunks():
             pass
     return reader
@@ -192,7 +223,7 @@ def same_content(
             return digest(storage, entry, limits, md5)
 
         read = retry(unit, f"reading {entry.key!r}", stopping=stopping, final=(SourceChanged,))
-        if want_md5 and read.md5 == other:
+        if want_md5 and read.sums.md5 == other:
             return True
         hashes.append(read)
     return hashes[0].xxh3 == hashes[1].xxh3

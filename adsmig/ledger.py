@@ -140,14 +140,16 @@ class Ledger:
                 key = from_db(row["key"])
                 entry = Entry(key, row["size"], row["mtime_ns"], row["stored_ns"], row["etag"])
                 id_, size = row["upload_id"], row["part_size"]
+                vouched, crc32 = row["vouched"] or "", row["crc32"]
                 parts = self._connection.execute(
-                    "SELECT number, etag, checksum, md5 FROM parts WHERE key = ? ORDER BY number",
+                    "SELECT number, etag, checksum, md5, crc32 FROM parts"
+                    " WHERE key = ? ORDER BY number",
                     (row["key"],),
                 ).fetchall()
                 pending.append(
                     PendingUpload(
                         entry,
-                        Upload(entry, id_, size) if id_ else None,
+                        Upload(entry, id_, size, vouched, crc32) if id_ else None,
                         [Part(*part) for part in parts],
                         row["tries"],
                     )

@@ -183,8 +183,8 @@ class Manifest(Ledger):
     def commit_parts(self, run: int, key: bytes, result: PartsResult) -> None:
         """Makes durable which parts of a large object are done."""
         self._connection.executemany(
-            "INSERT OR REPLACE INTO parts (key, number, etag, checksum, md5)"
-            " VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO parts (key, number, etag, checksum, md5, crc32)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
             [(to_db(key), *part) for part in result.parts],
         )
         self._add_slice(run, None, result, 0, 0, 0, result.sent)
@@ -317,8 +317,8 @@ class Manifest(Ledger):
     def _set_upload(self, entry: Entry, upload: Upload | None, tries: int) -> None:
         self._connection.execute(
             "INSERT OR REPLACE INTO uploads"
-            " (key, size, mtime_ns, stored_ns, etag, upload_id, part_size, tries)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            " (key, size, mtime_ns, stored_ns, etag, upload_id, part_size, tries, vouched, crc32)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 to_db(entry.key),
                 entry.size,
@@ -328,6 +328,8 @@ class Manifest(Ledger):
                 upload.upload_id if upload else "",
                 upload.part_size if upload else 0,
                 tries,
+                upload.vouched if upload else "",
+                upload.crc32 if upload else None,
             ),
         )
 

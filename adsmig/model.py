@@ -281,6 +281,8 @@ class Part(NamedTuple):
     checksum: str | None
     """xxh3 of the part, hexadecimal."""
     md5: str | None
+    crc32: str | None = None
+    """See adsmig.checksum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +294,12 @@ class Upload:
     upload_id: str
     part_size: int
     """Bytes; the last part is what is left."""
+    vouched: str = ""
+    """What the store makes of the parts' CRC-32s, against which it holds what it is sent:
+    ``FULL_OBJECT``, that of the whole, or ``COMPOSITE``; '' if it was not told any, or takes none.
+    """
+    crc32: str | None = None
+    """That of the whole, as the source tells it; see adsmig.checksum."""
 
     @property
     def parts(self) -> int:

@@ -54,6 +54,8 @@ class Profile(NamedTuple):
     """The largest object, or part, that the service copies by itself with one request."""
     delete: str = MANY
     """``many``: so many keys a request, with a Content-MD5; ``one``: one by one."""
+    crc32: bool = False
+    """It may know ``x-amz-checksum-crc32``: its answers tell."""
     max_key: int = 1024
     """Bytes of a key; docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html."""
     leading_slash: bool = True
@@ -70,10 +72,11 @@ class Profile(NamedTuple):
 
 
 PROVIDERS = {
-    "s3": Profile(region="{region}", verified="SeaweedFS, MinIO's code base and moto"),
+    "s3": Profile(region="{region}", crc32=True, verified="SeaweedFS, MinIO's code base and moto"),
     "minio": Profile(
         style=PATH,
         https=False,
+        crc32=True,
         verified="MinIO's code base (JuiceFS gateway)",
     ),
     "oss": Profile(

@@ -36,7 +36,7 @@ class Schema(NamedTuple):
 _TYPES = {int: "INTEGER", float: "REAL", str: "TEXT"}
 
 
-VERSION = 3
+VERSION = 4
 APPLICATION = 0x41445331
 """``ADS1``."""
 
@@ -96,7 +96,8 @@ SCHEMA: dict[str, tuple[dict[str, Any], Any]] = {
         },
         "id",
     ),
-    # Large objects under way.  upload_id is empty until the destination has opened one.
+    # Large objects under way.  upload_id is empty until the destination has opened one.  vouched,
+    # crc32: as in model.Upload.
     "uploads": (
         {
             "key": str,
@@ -107,11 +108,13 @@ SCHEMA: dict[str, tuple[dict[str, Any], Any]] = {
             "upload_id": str,
             "part_size": int,
             "tries": int,
+            "vouched": str,
+            "crc32": str,
         },
         "key",
     ),
     "parts": (
-        {"key": str, "number": int, "etag": str, "checksum": str, "md5": str},
+        {"key": str, "number": int, "etag": str, "checksum": str, "md5": str, "crc32": str},
         ("key", "number"),
     ),
     # What could not be copied, and has not been since.

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import xxhash
 
 from adsmig import failpoint
+from adsmig.checksum import NO_SUMS, Sums, Wanted, joined_crc32
 from adsmig.content import PartsMd5, Reader, digest
 from adsmig.errors import (
     BLAMELESS,
@@ -163,14 +164,14 @@ def _copy_once(
         elif stored.md5 != md5:
             raise SourceChanged("another version was copied")  # by a store without if-match
     else:
-        parts = _parts_of(src, entry, doubts)
         with src.read(entry) as body:
-            reader = Reader(body, entry.size, not dst.keeps_files, limits, parts)
+            parts = None if body.crc32 else _parts_of(src, entry, doubts)
+            reader = Reader(body, entry.size, dst.wanted(), limits, parts)
             began = time.monotonic()
             meta = meta_for(dst, entry, body.meta, manner.perms)
-            md5 = None if dst.keeps_files else reader.md5_ahead()
+            sums = reader.ahead()
             failpoint.reach("object.begun")
-            stored = dst.write(key, reader.chunks(), entry.size, meta, md5)
+            stored = dst.write(key, reader.chunks(), entry.size, meta, sums)
         failpoint.reach("object.stored")
         _check_stored(src, dst, entry, key, stored, reader, began, limits, manner)
         checksum = "xxh3:" + reader.xxh3
@@ -190,7 +191,7 @@ def _check_stored(
 ) -> None:
     """Raises if a copy is not what was read since ``began``, or the source is another by now."""
     try:
-        _check_md5(stored, reader.md5)
+        _check_sums(stored, reader.sums)
     except TransientError:
         # It has the size and, from now on, the time of a good copy: a sync would believe it.
         with contextlib.suppress(AdsmigError):
@@ -200,7 +201,7 @@ def _check_stored(
     # after that.
     if time.monotonic() - began > LONG_READ_S or (src.keeps_files and not dst.keeps_files):
         src.meta(entry)
-    if not stored.md5 and not dst.is_local:
+    if not (stored.md5 or stored.crc32 or dst.is_local):
         if stored.size != entry.size:
             _check_size(dst, key, entry)
         if manner.prove and digest(dst, dst.stat(key), limits).xxh3 != reader.xxh3:
@@ -224,7 +225,8 @@ def copy_batch(
         try:
             await_settled(src, dst, entry, limits.stopping if limits else never)
             with src.read(entry) as body:
-                reader = Reader(body, entry.size, False, limits, _parts_of(src, entry, set()))
+                parts = None if body.crc32 else _parts_of(src, entry, set())
+                reader = Reader(body, entry.size, dst.wanted(), limits, parts)
                 meta = meta_for(dst, entry, body.meta, manner.perms)
                 read[key] = reader, Whole(key, b"".join(reader.chunks()), meta)
         except (ObjectError, NotFound, SourceChanged):
@@ -258,11 +260,17 @@ def _parts_of(src: Storage, entry: Entry, doubts: set[str]) -> PartsMd5 | None:
 
 
 def prove_source(src: Storage, upload: Upload, parts: list[Part]) -> None:
-    """Holds the parts that were read against the ETag of a source that was put in such parts.
+    """Holds the parts that were read against the CRC-32 that the source tells, or else against the
+    ETag of one that was put in such parts.
 
     Raises SourceChanged if they are not what it says.
     """
     entry = upload.entry
+    if upload.crc32:
+        whole = joined_crc32((part.crc32, upload.span(part.number)[1]) for part in parts)
+        if whole and whole != upload.crc32:
+            raise SourceChanged("what was read does not match the source's CRC-32")
+        return
     if parts_in(entry.etag) != upload.parts or src.part_size(entry) != upload.part_size:
         return
     ours = combined_etag(part.md5 or md5_in(part.etag) for part in parts)
@@ -284,24 +292,36 @@ def put_part(
         return Part(number, stored.etag or "", None, None)
     start, size = upload.span(number)
     # Perhaps the parts are the source's own, and its ETag tells what they are.
-    want_md5 = dst.etag_is_md5 or parts_in(upload.entry.etag) == upload.parts
+    theirs = not upload.crc32 and parts_in(upload.entry.etag) == upload.parts
+    vouched = bool(upload.vouched)
+    # Until the store has confirmed one CRC-32, an MD5 is at hand as well.
+    md5 = dst.etag_is_md5 and not (vouched and not dst.wanted().md5)
+    want = Wanted(theirs or md5, vouched or bool(upload.crc32))
     with src.read(upload.entry, start, size) as body:
-        reader = Reader(body, size, want_md5, limits)
-        stored = dst.put_part(key, upload, number, reader.chunks())
+        reader = Reader(body, size, want, limits)
+        sums = reader.ahead() if vouched else NO_SUMS
+        stored = dst.put_part(key, upload, number, reader.chunks(), sums)
     failpoint.reach("part.stored")
-    _check_md5(stored, reader.md5)
-    return Part(number, stored.etag or "", reader.xxh3, reader.md5)
+    ours = reader.sums
+    _check_sums(stored, ours)
+    if vouched and not (stored.crc32 or (stored.md5 and ours.md5)):
+        raise TransientError("the store does not confirm the CRC-32s of parts")
+    return Part(number, stored.etag or "", reader.xxh3, ours.md5, ours.crc32)
 
 
 def prove_parts(
     dst: Storage, key: bytes, upload: Upload, parts: list[Part], limits: Limits | None
 ) -> None:
-    """Reads back the parts for which the destination has not vouched by an MD5.
+    """Reads back the parts for which the destination has not vouched by a CRC-32 or an MD5.
 
     Raises ObjectError if one is not what was sent.  Parts copied inside the service are its word.
     """
     doubtful = [
-        part for part in parts if part.checksum and not (part.md5 and md5_in(part.etag) == part.md5)
+        part
+        for part in parts
+        if part.checksum
+        and not (upload.vouched and part.crc32)
+        and not (part.md5 and md5_in(part.etag) == part.md5)
     ]
     if not doubtful or dst.is_local:
         return
@@ -314,8 +334,8 @@ def prove_parts(
 def _read_back(dst: Storage, there: Entry, limits: Limits | None, start: int, size: int) -> str:
     """The xxh3 of a span of an object, hexadecimal."""
     with dst.read(there, start, size) as body:
-        body.md5 = None  # what the store says of it, is not what it is to be held against
-        reader = Reader(body, size, False, limits)
+        body.md5 = body.crc32 = None  # what it is to be held against, is not what the store says
+        reader = Reader(body, size, Wanted(), limits)
         for _ in reader.chunks():
             pass
     return reader.xxh3
@@ -355,9 +375,11 @@ def combined_checksum(upload: Upload, parts: list[Part]) -> str | None:
     return f"xxh3:{whole.hexdigest()}-{len(parts)}x{upload.part_size}"
 
 
-def _check_md5(stored: Stored, md5: str | None) -> None:
-    if stored.md5 and md5 and stored.md5 != md5:
+def _check_sums(stored: Stored, sums: Sums) -> None:
+    if stored.md5 and sums.md5 and stored.md5 != sums.md5:
         raise TransientError("the destination's MD5 does not match what was sent")
+    if stored.crc32 and sums.crc32 and stored.crc32 != sums.crc32:
+        raise TransientError("the destination's CRC-32 does not match what was sent")
 
 
 def _check_size(dst: Storage, key: bytes, entry: Entry) -> None:

@@ -100,8 +100,11 @@ def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResu
         await_settled(src, dst, entry, stopping)
         at = src.stat(entry.key) if again else entry
         meta = meta_for(dst, at, src.meta(at), job.perms)
-        upload = dst.begin_upload(job.dst_key(entry.key), at, meta)
+        crc32 = src.crc32(at)
+        # A file of this machine can be read twice, first for what is told ahead.
+        upload = dst.begin_upload(job.dst_key(entry.key), at, meta, src.is_local)
         failpoint.reach("upload.begun")
+        upload = replace(upload, crc32=crc32)
         return _aligned(job, upload, src.part_size(at) if parts_in(at.etag) else None)
 
     try:
@@ -206,7 +209,7 @@ def finish_upload(
         # Raises if it is not the version of the parts.
         meta = meta_for(dst, entry, src.meta(entry), job.perms)
         failpoint.reach("upload.completing")
-        if not seen or seen != combined_checksum(upload, parts):
+        if upload.crc32 or not seen or seen != combined_checksum(upload, parts):
             prove_source(src, upload, parts)
         dst.complete(key, upload, parts, meta)
         failpoint.reach("upload.completed")

@@ -10,12 +10,14 @@ import logging
 import os
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from adsmig.checksum import Sums, crc32_text
 from adsmig.errors import (
     AdsmigError,
     NotFound,
@@ -27,7 +29,7 @@ from adsmig.errors import (
 from adsmig.limits import Limits
 from adsmig.model import LAST, Entry, KeyRange, Meta, Part, Upload
 from adsmig.retry import retry
-from adsmig.storage.base import Stored
+from adsmig.storage.base import Body, Stored
 from adsmig.storage.s3 import S3Storage
 
 log = logging.getLogger(__name__)
@@ -148,7 +150,7 @@ class Store:
             return []
 
     def read(self, entry: Entry, start: int, size: int) -> tuple[bytearray, Meta]:
-        """Bytes of exactly this version, held against its MD5 where they are all of it."""
+        """Bytes of exactly this version, held against its checksum where they are all of it."""
 
         def unit() -> tuple[bytearray, Meta]:
             data = bytearray(size)
@@ -161,8 +163,7 @@ class Store:
                         raise SourceChanged("it ended early")
                     self._moved(count)
                     at += count
-                if body.md5 and hashlib.md5(data, usedforsecurity=False).hexdigest() != body.md5:
-                    raise TransientError("what arrived does not match the MD5")
+                _prove(data, body)
                 return data, body.meta
 
         if not size:
@@ -198,7 +199,7 @@ class Store:
         def unit() -> Entry:
             span = _Span(fd, 0, size, self._moved)
             md5 = span.md5()  # told ahead: what arrives damaged spares what was there
-            stored = self.storage.write(key, span.chunks(), size, meta, md5)
+            stored = self.storage.write(key, span.chunks(), size, meta, Sums(md5))
             return self._checked(key, size, stored, md5)
 
         return self._retry(unit, "storing an object")
@@ -306,6 +307,16 @@ class Store:
         self.progress = time.monotonic()
         if self._limits:
             self._limits.take(count)
+
+
+def _prove(data: bytearray, body: Body) -> None:
+    """Raises TransientError if all of an object's bytes are not what the store says they are."""
+    if body.crc32:
+        good = crc32_text(zlib.crc32(data)) == body.crc32
+    else:
+        good = not body.md5 or hashlib.md5(data, usedforsecurity=False).hexdigest() == body.md5
+    if not good:
+        raise TransientError("what arrived does not match the store's checksum")
 
 
 class _Span:

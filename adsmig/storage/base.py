@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from adsmig.checksum import NO_SUMS, Sums, Wanted
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
 from adsmig.routes import Route
@@ -30,6 +31,8 @@ class Body(Protocol):
     meta: Meta
     md5: str | None
     """What the source says is the MD5 of all of these bytes, hexadecimal; None if it does not."""
+    crc32: str | None
+    """The same of their CRC-32; see adsmig.checksum."""
 
     def readinto(self, buffer: memoryview) -> int:
         """Fills as much of ``buffer`` as it can and returns the number of bytes; 0 at the end.
@@ -56,6 +59,8 @@ class Stored(NamedTuple):
     etag: str | None = None
     md5: str | None = None
     """The MD5 that it computed over what it stored, hexadecimal, where its ETag is one."""
+    crc32: str | None = None
+    """The CRC-32 that it was told, where it says that what came has that."""
     size: int | None = None
     """The bytes that it said, afterwards, it has; None if it has to be asked."""
 
@@ -108,6 +113,16 @@ class Storage(Protocol):
         """
         ...
 
+    def crc32(self, entry: Entry) -> str | None:
+        """What it says is the CRC-32 of the whole content, if it says so; see adsmig.checksum."""
+        ...
+
+    def wanted(self) -> Wanted:
+        """Which hashes of an object :meth:`write` is best told: what it takes, and what it will
+        answer with.
+        """
+        ...
+
     def meta(self, entry: Entry) -> Meta:
         """What is kept beside the content; SourceChanged as :meth:`read`."""
         ...
@@ -118,11 +133,11 @@ class Storage(Protocol):
         chunks: Iterator[memoryview],
         size: int,
         meta: Meta,
-        md5: str | None = None,
+        sums: Sums = NO_SUMS,
     ) -> Stored:
         """Stores the ``size`` bytes of ``chunks`` as ``key``, whole or not at all.
 
-        ``md5`` of the content, hexadecimal, if it is known: what arrives with another is not
+        ``sums`` of the content, as far as they are known: what arrives with others is not
         stored, where what is sent can be damaged on its way.  Each chunk is valid until the next
         is asked for.  Raises ObjectError for a key that this storage cannot hold, before it takes
         the first chunk.
@@ -164,17 +179,27 @@ class Storage(Protocol):
         """
         ...
 
-    def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
+    def begin_upload(self, key: bytes, entry: Entry, meta: Meta, crc32: bool = False) -> Upload:
         """Opens a multipart upload of an object like ``entry``; nothing is visible at ``key``.
+
+        ``crc32``: that of each part can be told ahead; it has to be, if Upload.vouched says that
+        the store holds parts against it.
 
         Uploads of exactly this key that an earlier, killed call may have left are removed.
         """
         ...
 
     def put_part(
-        self, key: bytes, upload: Upload, number: int, chunks: Iterator[memoryview]
+        self,
+        key: bytes,
+        upload: Upload,
+        number: int,
+        chunks: Iterator[memoryview],
+        sums: Sums = NO_SUMS,
     ) -> Stored:
-        """Stores part ``number``, in place of an earlier one of that number."""
+        """Stores part ``number``, in place of an earlier one of that number; ``sums`` of it as of
+        :meth:`write`.
+        """
         ...
 
     def copy_part(self, src: Storage, key: bytes, upload: Upload, number: int) -> Stored | None:

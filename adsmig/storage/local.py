@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from adsmig.checksum import NO_SUMS, Sums, Wanted
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
@@ -125,6 +126,14 @@ class LocalStorage:
         """None: there are no such parts."""
         return None
 
+    def crc32(self, entry: Entry) -> str | None:
+        """None: no hash is kept with a file."""
+        return None
+
+    def wanted(self) -> Wanted:
+        """None: what is written here is not held against any."""
+        return Wanted()
+
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta.  A directory is still the same whatever came and went in it."""
         if entry.link is None and not entry.key.endswith(b"/"):
@@ -152,7 +161,7 @@ class LocalStorage:
         chunks: Iterator[memoryview],
         size: int,
         meta: Meta,
-        md5: str | None = None,
+        sums: Sums = NO_SUMS,
     ) -> Stored:
         """See Storage.write."""
         if key.endswith(b"/") or not key:
@@ -249,7 +258,7 @@ class LocalStorage:
         """None, as copy_from."""
         return None
 
-    def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
+    def begin_upload(self, key: bytes, entry: Entry, meta: Meta, crc32: bool = False) -> Upload:
         """A staged file of full size."""
         self._check_target(key)
         staged = self._staging.path_for_large(key)
@@ -263,7 +272,12 @@ class LocalStorage:
         return Upload(entry, staged.hex(), part_size_for(entry.size))
 
     def put_part(
-        self, key: bytes, upload: Upload, number: int, chunks: Iterator[memoryview]
+        self,
+        key: bytes,
+        upload: Upload,
+        number: int,
+        chunks: Iterator[memoryview],
+        sums: Sums = NO_SUMS,
     ) -> Stored:
         """See Storage.put_part."""
         offset, _ = upload.span(number)

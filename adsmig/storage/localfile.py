@@ -23,6 +23,7 @@ class LocalBody:
         self._fd, self._entry = fd, entry
         self._start, self._at, self._end = start, start, start + size
         self.md5: str | None = None
+        self.crc32: str | None = None
         try:
             self.meta = meta_of(self._check())
         except BaseException:
@@ -69,6 +70,7 @@ class DirectoryBody:
     """What there is to read of a directory: no bytes; see storage.base.Body."""
 
     md5: str | None = None
+    crc32: str | None = None
 
     def __init__(self, meta: Meta) -> None:
         self.meta = meta

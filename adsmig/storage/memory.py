@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from adsmig.checksum import NO_SUMS, Sums, Wanted
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
@@ -97,6 +98,14 @@ class MemoryStorage:
         """None: there are no such parts."""
         return None
 
+    def crc32(self, entry: Entry) -> str | None:
+        """None: MD5s are told."""
+        return None
+
+    def wanted(self) -> Wanted:
+        """See Storage.wanted."""
+        return Wanted(md5=True)
+
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta."""
         with self.read(entry) as body:
@@ -108,7 +117,7 @@ class MemoryStorage:
         chunks: Iterator[memoryview],
         size: int,
         meta: Meta,
-        md5: str | None = None,
+        sums: Sums = NO_SUMS,
     ) -> Stored:
         """See Storage.write.  Holds every key but the empty one."""
         self._check(key)
@@ -116,7 +125,7 @@ class MemoryStorage:
         if len(content) != size:
             raise TransientError(f"{len(content)} bytes came instead of {size}")
         etag = hashlib.md5(content).hexdigest()
-        if md5 not in (None, etag):
+        if sums.md5 not in (None, etag):
             raise TransientError("another MD5 was told")
         return self._put(key, content, etag, meta)
 
@@ -164,7 +173,7 @@ class MemoryStorage:
         """None, as copy_from."""
         return None
 
-    def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
+    def begin_upload(self, key: bytes, entry: Entry, meta: Meta, crc32: bool = False) -> Upload:
         """See Storage.begin_upload."""
         self._check(key)
         upload = Upload(entry, uuid.uuid4().hex, part_size_for(entry.size))
@@ -172,7 +181,12 @@ class MemoryStorage:
         return upload
 
     def put_part(
-        self, key: bytes, upload: Upload, number: int, chunks: Iterator[memoryview]
+        self,
+        key: bytes,
+        upload: Upload,
+        number: int,
+        chunks: Iterator[memoryview],
+        sums: Sums = NO_SUMS,
     ) -> Stored:
         """See Storage.put_part."""
         content = b"".join(map(bytes, chunks))
@@ -231,6 +245,7 @@ class MemoryBody:
         self.meta = found.meta
         whole = (start, end) == (0, len(found.content)) and "-" not in found.etag
         self.md5 = found.etag if whole else None
+        self.crc32: str | None = None
         self._left = memoryview(found.content)[start:end]
 
     def readinto(self, buffer: memoryview) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
+from adsmig.checksum import NO_SUMS, Sums, Wanted, crc32_in
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
 from adsmig.model import (
@@ -44,11 +44,12 @@ from adsmig.storage.s3object import (
     user_size,
 )
 from adsmig.storage.s3pages import Pages
+from adsmig.storage.s3sums import CRC32, UPLOAD, Vouching
 from adsmig.storage.s3tags import Tags
 from adsmig.storage.s3upload import completed, opened, unfinished
 from adsmig.storage.signing import encode_path
 from adsmig.storage.tls import context_for
-from adsmig.storage.wire import Response, Wire
+from adsmig.storage.wire import Response, Stream, Wire
 
 NO_PARTS = (200, 206, 400, 412, 416, 501)
 """What a HEAD of a part is answered with: the part, or in many ways that parts are not known. With
@@ -91,6 +92,7 @@ class S3Storage:
             routes=settings.routes,
             tls=context_for(settings.ca_bundle, settings.verify_tls) if location.https else None,
         )
+        self._vouching = Vouching(self.profile.crc32)
         self._root = b"/" + location.bucket.encode() + b"/" if self._path_style else b"/"
         self._page = self._pages(ahead=False)
         self._tags = Tags(self._wire) if settings.tags and not destination else None
@@ -225,7 +227,7 @@ class S3Storage:
         if part:
             headers["range"] = f"bytes={start}-{end - 1}"
         try:
-            stream = self._wire.open(self._path(entry.key), headers)
+            stream = self._open(entry.key, headers, {} if part else self._vouching.asking())
         except NotFound as exc:
             raise SourceChanged("removed since it was listed") from exc
         try:
@@ -237,12 +239,42 @@ class S3Storage:
             body = S3Body(stream, entry, end - start)
             if self.profile.etag == OPAQUE:
                 body.md5 = None
+            if not self.profile.crc32:
+                body.crc32 = None
             if not part:
                 body.meta = self._tagged(body.meta, entry, stream.headers)
             return body
         except BaseException:
             stream.__exit__()
             raise
+
+    def _open(self, key: bytes, headers: dict[str, str], asking: dict[str, str]) -> Stream:
+        """A GET that asks for a checksum as well, where that is not refused."""
+        try:
+            stream = self._wire.open(self._path(key), headers | asking)
+        except ObjectError as exc:
+            if not (asking and self._vouching.unasked(exc)):
+                raise
+            return self._wire.open(self._path(key), headers)
+        if asking:
+            self._vouching.answered()
+        return stream
+
+    def crc32(self, entry: Entry) -> str | None:
+        """See Storage.crc32."""
+        asking = self._vouching.asking()
+        if not asking:
+            return None
+        path, headers = self._path(entry.key), _if_match(entry) | asking
+        try:
+            answer = self._wire.request("HEAD", path, {}, headers, expect=NO_PARTS)
+        except (NotFound, ObjectError):
+            return None
+        return crc32_in(answer.header(CRC32)) if answer.status < 300 else None
+
+    def wanted(self) -> Wanted:
+        """See Storage.wanted."""
+        return self._vouching.wanted()
 
     def part_size(self, entry: Entry, sure: bool = False) -> int | None:
         """See Storage.part_size."""
@@ -291,20 +323,25 @@ class S3Storage:
         chunks: Iterator[memoryview],
         size: int,
         meta: Meta,
-        md5: str | None = None,
+        sums: Sums = NO_SUMS,
     ) -> Stored:
         """See Storage.write."""
         self._check_key(key)
-        headers = self._headers(key, meta)
-        if md5:
-            headers["content-md5"] = base64.b64encode(bytes.fromhex(md5)).decode()
+        headers = self._headers(key, meta) | self._vouching.headers(sums)
         try:
             answer = self._wire.request("PUT", self._path(key), {}, headers, chunks, size)
         except NotFound as exc:
             raise ObjectError("key", f"the store does not take this key: {exc}") from exc
+        except ObjectError as exc:
+            if self._vouching.refused(headers, exc):
+                raise TransientError(str(exc), immediate=True) from exc
+            raise
         if key.endswith(b"/") and size and self.stat(key).size != size:
             raise ObjectError("key", "this store keeps no content under a key that ends in a slash")
-        return self._stored(answer)
+        stored = self._stored(answer, headers)
+        if CRC32 in headers and not stored.crc32 and "content-md5" not in headers:
+            raise TransientError("the store does not confirm CRC-32s as it did before")
+        return stored
 
     def _headers(self, key: bytes, meta: Meta) -> dict[str, str]:
         """The request headers of a new object."""
@@ -314,9 +351,11 @@ class S3Storage:
             raise ObjectError("metadata", f"user metadata of {size} bytes; it takes up to {most}")
         return headers | self._chosen
 
-    def _stored(self, answer: Response) -> Stored:
+    def _stored(self, answer: Response, headers: dict[str, str]) -> Stored:
+        """What the answer to a write with these headers says."""
         stored = stored_of(answer)
-        return stored if self.profile.etag != OPAQUE else Stored(stored.etag)
+        stored = stored if self.profile.etag != OPAQUE else Stored(stored.etag)
+        return self._vouching.confirmed(headers, answer, stored)
 
     def write_link(self, key: bytes, target: bytes, meta: Meta) -> None:
         """See Storage.write_link."""
@@ -417,7 +456,7 @@ class S3Storage:
         md5 = None if self.profile.etag == OPAQUE else md5_of(etag, answer.headers)
         return Stored(etag or None, md5)
 
-    def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
+    def begin_upload(self, key: bytes, entry: Entry, meta: Meta, crc32: bool = False) -> Upload:
         """See Storage.begin_upload."""
         self._check_key(key)
         if entry.size > self.profile.max_size:
@@ -429,18 +468,31 @@ class S3Storage:
         for full, stray in unfinished(self._wire, self._root, self.prefix + key, encoded):
             if full == self.prefix + key:
                 self.abort(key, stray)
-        upload_id = opened(self._wire, self._path(key), headers)
+        told = UPLOAD if crc32 and self._vouching.may else {}
+        try:
+            upload_id, vouched = opened(self._wire, self._path(key), headers | told)
+        except ObjectError as exc:
+            if not self._vouching.refused(told, exc):
+                raise
+            upload_id, vouched = opened(self._wire, self._path(key), headers)
         wanted = max(part_size_for(entry.size), -(-entry.size // self.profile.max_parts))
         part_size = min(max(wanted, self.profile.min_part), self.profile.max_part)
-        return Upload(entry, upload_id, part_size)
+        return Upload(entry, upload_id, part_size, vouched if told else "")
 
     def put_part(
-        self, key: bytes, upload: Upload, number: int, chunks: Iterator[memoryview]
+        self,
+        key: bytes,
+        upload: Upload,
+        number: int,
+        chunks: Iterator[memoryview],
+        sums: Sums = NO_SUMS,
     ) -> Stored:
         """See Storage.put_part."""
         query = {"partNumber": str(number), "uploadId": upload.upload_id}
         size = upload.span(number)[1]
-        return self._stored(self._wire.request("PUT", self._path(key), query, {}, chunks, size))
+        headers = {CRC32: sums.crc32} if upload.vouched and sums.crc32 else {}
+        answer = self._wire.request("PUT", self._path(key), query, headers, chunks, size)
+        return self._stored(answer, headers)
 
     def copy_part(self, src: Storage, key: bytes, upload: Upload, number: int) -> Stored | None:
         """See Storage.copy_part."""
@@ -458,7 +510,7 @@ class S3Storage:
         """See Storage.complete."""
         try:
             etag = retry(
-                lambda: completed(self._wire, self._path(key), upload.upload_id, parts),
+                lambda: completed(self._wire, self._path(key), upload, parts),
                 "completing a multipart upload",
             )
         except NotFound:

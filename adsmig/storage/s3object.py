@@ -8,10 +8,12 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
+from adsmig.checksum import crc32_in
 from adsmig.errors import SourceChanged, TransientError
 from adsmig.model import Entry, Meta, md5_in
 from adsmig.storage.base import Settings, Stored
 from adsmig.storage.http import Headers
+from adsmig.storage.s3sums import CRC32
 from adsmig.storage.wire import Response, Stream
 
 _KEPT_HEADERS = ("content-type", "content-encoding", "content-disposition", "content-language",
@@ -34,6 +36,7 @@ class S3Body:
             raise SourceChanged("another version is there now")  # a store without If-Match
         whole = size == entry.size
         self.md5 = md5_of(etag, stream.headers) if whole else None
+        self.crc32 = crc32_in(stream.headers.get(CRC32)) if whole else None
         self.meta = meta_of(stream.headers)
 
     def readinto(self, buffer: memoryview) -> int:

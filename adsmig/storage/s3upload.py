@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from xml.etree import ElementTree
 
+from adsmig.checksum import joined_crc32
 from adsmig.errors import NotFound, ObjectError, TransientError
-from adsmig.model import Part
+from adsmig.model import Part, Upload
 from adsmig.retry import retry
 from adsmig.storage.listpage import unquote
+from adsmig.storage.s3sums import CRC32, FULL, KIND, vouched
 from adsmig.storage.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -22,13 +24,15 @@ TRIES = 5
 """Of a page of uploads: what is not seen there stays, and is paid for."""
 
 
-def opened(wire: Wire, path: bytes, headers: Mapping[str, str]) -> str:
-    """The id of a new upload."""
+def opened(wire: Wire, path: bytes, headers: Mapping[str, str]) -> tuple[str, str]:
+    """The id of a new upload, and what the store will make of its parts' CRC-32s (Upload.vouched)
+    if ``headers`` have told it that each will come with one.
+    """
     answer = wire.request("POST", path, {"uploads": ""}, headers)
     upload_id = wire.document(answer).findtext("UploadId")
     if not upload_id:
         raise TransientError("the store opened a multipart upload without an id")
-    return upload_id
+    return upload_id, vouched(answer)
 
 
 def unfinished(
@@ -70,13 +74,22 @@ def _listed(wire: Wire, root: bytes, query: Mapping[str, str | bytes]) -> Elemen
     return wire.document(wire.request("GET", root, query))
 
 
-def completed(wire: Wire, path: bytes, upload_id: str, parts: Sequence[Part]) -> str | None:
+def completed(wire: Wire, path: bytes, upload: Upload, parts: Sequence[Part]) -> str | None:
     """The ETag of the object that the parts became."""
     wanted = "".join(
         f"<Part><PartNumber>{part.number}</PartNumber><ETag>&quot;{escape(part.etag)}&quot;"
-        "</ETag></Part>"
+        f"</ETag>{_crc32(part) if upload.vouched else ''}</Part>"
         for part in parts
     )
     body = f"<CompleteMultipartUpload>{wanted}</CompleteMultipartUpload>".encode()
-    answer = wire.request("POST", path, {"uploadId": upload_id}, {}, body)
+    headers = {}
+    if upload.vouched == FULL:
+        sizes = ((part.crc32, upload.span(part.number)[1]) for part in parts)
+        if whole := joined_crc32(sizes):
+            headers = {CRC32: whole, KIND: FULL}
+    answer = wire.request("POST", path, {"uploadId": upload.upload_id}, headers, body)
     return wire.document(answer).findtext("ETag", "").strip('"') or None
+
+
+def _crc32(part: Part) -> str:
+    return f"<ChecksumCRC32>{part.crc32}</ChecksumCRC32>" if part.crc32 else ""

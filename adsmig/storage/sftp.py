@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from adsmig.checksum import NO_SUMS, Sums, Wanted
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
@@ -124,6 +125,14 @@ class SftpStorage:
         """None: there are no such parts."""
         return None
 
+    def crc32(self, entry: Entry) -> str | None:
+        """None: no hash is kept with a file."""
+        return None
+
+    def wanted(self) -> Wanted:
+        """None: what is written here is not held against any."""
+        return Wanted()
+
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta.  A directory is still the same whatever came and went in it."""
         path = self._path(entry.key).removesuffix(b"/")
@@ -152,7 +161,7 @@ class SftpStorage:
         chunks: Iterator[memoryview],
         size: int,
         meta: Meta,
-        md5: str | None = None,
+        sums: Sums = NO_SUMS,
     ) -> Stored:
         """See Storage.write.  The server has answered for every byte when this returns, and has
         said that they are on stable storage, if it can say so.
@@ -264,7 +273,7 @@ class SftpStorage:
         """None, as copy_from."""
         return None
 
-    def begin_upload(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
+    def begin_upload(self, key: bytes, entry: Entry, meta: Meta, crc32: bool = False) -> Upload:
         """A staged file, which the parts are written into through several connections."""
         path, wire = self._path(key), self._wire()
         staged = self._staging.path_for_large(key)
@@ -274,7 +283,12 @@ class SftpStorage:
         return Upload(entry, staged.hex(), part_size_for(entry.size))
 
     def put_part(
-        self, key: bytes, upload: Upload, number: int, chunks: Iterator[memoryview]
+        self,
+        key: bytes,
+        upload: Upload,
+        number: int,
+        chunks: Iterator[memoryview],
+        sums: Sums = NO_SUMS,
     ) -> Stored:
         """See Storage.put_part."""
         offset, size = upload.span(number)

@@ -45,6 +45,7 @@ class SftpBody:
         self._data = memoryview(b"")
         self._last: int | None = None
         self.md5: str | None = None
+        self.crc32: str | None = None
         self._handle = b""
         try:
             look = wire.send(LSTAT, text(path)) if real else None

@@ -48,6 +48,7 @@ upload, AWS sends a blank now and then for minutes (API_CompleteMultipartUpload.
 _THROTTLED = {"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling",
               "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "Busy"}  # fmt: skip
 _TRANSIENT = {"InternalError", "RequestTimeout", "OperationAborted", "BadDigest",
+              "XAmzContentChecksumMismatch",
               "IncompleteBody", "XMinioServerNotInitialized", "ServerBusy"}  # fmt: skip
 _JOB = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidBucketName",
         "PermanentRedirect", "TokenRefreshRequired",

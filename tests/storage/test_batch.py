@@ -228,7 +228,7 @@ def test_a_connection_that_a_thread_leaves_is_taken_over(storage: Storage, sshd:
         assert not logins
     storage.release()
     storage.close()
-    assert not any(sftplogin._released.values())
+    assert sftplogin._key_of(storage.location) not in sftplogin._released
 
 
 # What a batch of copies comes to

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 
+from adsmig.checksum import Sums, Wanted, crc32_text
 from adsmig.errors import (
     AdsmigError,
     NotFound,
@@ -432,10 +435,71 @@ def test_what_arrives_with_another_md5_than_told_replaces_nothing(
     if place.kind == "moto":
         pytest.skip("it does not look at Content-MD5")
     put(storage, b"object", b"as it was")
-    other = hashlib.md5(b"other").hexdigest()
+    other = Sums(hashlib.md5(b"other").hexdigest())
     with pytest.raises(TransientError):
         storage.write(b"object", chunks_of(bytes(size)), size, Meta(), other)
     assert content_of(storage, b"object") == b"as it was"
+
+
+def sums_of(content: bytes) -> Sums:
+    return Sums(hashlib.md5(content).hexdigest(), crc32_text(zlib.crc32(content)))
+
+
+@pytest.mark.parametrize("size", [0, 100, 3 * MIB])
+def test_a_crc32_that_the_store_confirmed_takes_the_place_of_the_md5(
+    storage: Storage, place: Place, size: int
+) -> None:
+    if storage.keeps_files or place.kind == "memory":
+        pytest.skip("it takes none")
+    content = random.Random(size).randbytes(size)
+    sums = sums_of(content)
+    stored = storage.write(b"object", chunks_of(content), size, Meta(), sums)
+    if place.kind in ("minio", "moto"):  # they pass over it
+        assert stored.crc32 is None
+        assert storage.wanted() == Wanted(md5=True)
+        assert storage.crc32(listed(storage, b"object")) is None
+        return
+    assert stored.crc32 == sums.crc32
+    assert storage.wanted() == Wanted(crc32=True)
+    assert storage.crc32(listed(storage, b"object")) == sums.crc32
+    with storage.read(listed(storage, b"object")) as body:
+        assert body.crc32 == sums.crc32
+    with storage.read(listed(storage, b"object"), 0, 0 if size < 2 else 1) as body:
+        assert size < 2 or body.crc32 is None  # which is that of all of it
+    other = Sums(None, crc32_text(1))
+    with pytest.raises(TransientError):
+        storage.write(b"object", chunks_of(content), size, Meta(), other)
+    assert content_of(storage, b"object") == content
+
+
+def test_parts_are_held_against_their_crc32s_and_make_that_of_the_whole(
+    storage: Storage, place: Place
+) -> None:
+    if storage.keeps_files or place.kind == "memory":
+        pytest.skip("it takes none")
+    size = 2 * PART + 1000
+    content = random.Random(1).randbytes(size)
+    entry = Entry(b"large", size, None, 1)
+    begun = storage.begin_upload(b"large", entry, Meta(), True)
+    upload = replace(begun, part_size=PART)
+    assert bool(upload.vouched) == (place.kind != "minio")
+    confirms = place.kind not in ("minio", "moto")
+    parts = []
+    for number in range(1, upload.parts + 1):
+        start, length = upload.span(number)
+        piece = content[start : start + length]
+        sums = sums_of(piece)
+        if confirms and number == 2:
+            wrong = Sums(None, crc32_text(7))
+            with pytest.raises(TransientError):
+                storage.put_part(b"large", upload, number, chunks_of(piece), wrong)
+        stored = storage.put_part(b"large", upload, number, chunks_of(piece), sums)
+        assert stored.crc32 == (sums.crc32 if confirms else None)
+        parts.append(Part(number, stored.etag or "", None, sums.md5, sums.crc32))
+    storage.complete(b"large", upload, parts, Meta())
+    assert content_of(storage, b"large") == content
+    if confirms:
+        assert storage.crc32(listed(storage, b"large")) == sums_of(content).crc32
 
 
 class Interrupted(Exception):

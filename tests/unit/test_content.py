@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import zlib
 from hashlib import md5
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 from xxhash import xxh3_64_hexdigest
 
 from adsmig import retry
+from adsmig.checksum import Sums, Wanted, crc32_text
 from adsmig.content import CHUNK, Reader, digest, same_content
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location, parse
@@ -160,36 +162,69 @@ def test_an_object_that_was_replaced_meanwhile_is_no_match() -> None:
 def test_a_digest_is_of_the_whole_object() -> None:
     store, content = objects(), os.urandom(CHUNK + 5)
     read = digest(store, put(store, content, MULTIPART), None, want_md5=True)
-    assert read.md5 == md5(content).hexdigest()
-    assert digest(store, store.stat(b"k"), None).md5 is None
+    assert read.sums.md5 == md5(content).hexdigest()
+    assert digest(store, store.stat(b"k"), None).sums.md5 is None
 
 
 def test_content_that_ends_early_has_changed() -> None:
     store = objects()
     entry = put(store, b"abc")
     with store.read(entry) as body:
-        reader = Reader(body, 5, False, None)
+        reader = Reader(body, 5, Wanted(), None)
         with pytest.raises(SourceChanged, match="2 bytes early"):
             list(reader.chunks())
 
 
-def test_a_file_is_read_twice_so_that_its_md5_is_told_ahead(files: Reads, tmp_path: Path) -> None:
-    content = os.urandom(3 * CHUNK + 5)
+@pytest.mark.parametrize("want", [Wanted(md5=True), Wanted(crc32=True), Wanted(True, True)])
+@pytest.mark.parametrize("size", [5, 3 * CHUNK + 5])
+def test_what_can_be_read_twice_has_its_hashes_told_ahead(
+    files: Reads, tmp_path: Path, want: Wanted, size: int
+) -> None:
+    content = os.urandom(size)
     (tmp_path / "k").write_bytes(content)
     taken: list[int] = []
     limits: Any = SimpleNamespace(take=taken.append)
+    expected = Sums(
+        md5(content).hexdigest() if want.md5 else None,
+        crc32_text(zlib.crc32(content)) if want.crc32 else None,
+    )
     with files.read(files.stat(b"k")) as body:
-        reader = Reader(body, len(content), True, limits)
-        assert reader.md5_ahead() == md5(content).hexdigest()
-        assert not taken  # nothing is on its way yet
+        reader = Reader(body, len(content), want, limits)
+        assert reader.ahead() == expected
+        assert sum(taken) == (size if size <= CHUNK else 0)  # a long one is not on its way yet
         assert b"".join(bytes(chunk) for chunk in reader.chunks()) == content
-    assert reader.md5 == md5(content).hexdigest()
+    assert reader.sums == expected
     assert reader.xxh3 == xxh3_64_hexdigest(content)
     assert sum(taken) == len(content)
 
 
-def test_what_neither_fits_the_buffer_nor_can_be_read_twice_has_no_md5_ahead() -> None:
+def test_what_neither_fits_the_buffer_nor_can_be_read_twice_has_an_md5_afterwards() -> None:
+    store, content = objects(), os.urandom(CHUNK + 1)
+    with store.read(put(store, content)) as body:
+        reader = Reader(body, CHUNK + 1, Wanted(crc32=True), None)
+        assert reader.ahead() == Sums()
+        assert b"".join(bytes(chunk) for chunk in reader.chunks()) == content
+    assert reader.sums.md5 == md5(content).hexdigest()
+
+
+@pytest.mark.parametrize("size", [5, 3 * CHUNK + 5])
+def test_content_is_held_against_the_crc32_that_its_source_tells(size: int) -> None:
+    store, content = objects(), os.urandom(size)
+    entry = put(store, content)
+    with store.read(entry) as body:
+        body.crc32 = crc32_text(zlib.crc32(content))
+        reader = Reader(body, size, Wanted(), None)
+        assert b"".join(bytes(chunk) for chunk in reader.chunks()) == content
+        assert reader.sums.crc32 == body.crc32
+    with store.read(entry) as body:
+        body.crc32 = crc32_text(zlib.crc32(content) ^ 1)
+        with pytest.raises(TransientError, match="source's CRC-32"):
+            list(Reader(body, size, Wanted(), None).chunks())
+
+
+def test_what_the_source_tells_is_told_ahead_without_reading() -> None:
     store = objects()
     with store.read(put(store, os.urandom(CHUNK + 1))) as body:
-        reader = Reader(body, CHUNK + 1, True, None)
-        assert reader.md5_ahead() is None
+        body.md5, body.crc32 = "the MD5", "the CRC-32"
+        told = Reader(body, CHUNK + 1, Wanted(True, True), None).ahead()
+        assert told == Sums("the MD5", "the CRC-32")

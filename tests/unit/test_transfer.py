@@ -96,7 +96,7 @@ class Corrupt:
 
     def __init__(self, body: Any) -> None:
         self._body = body
-        self.meta, self.md5 = body.meta, body.md5
+        self.meta, self.md5, self.crc32 = body.meta, body.md5, body.crc32
 
     def readinto(self, buffer: memoryview) -> int:
         count: int = self._body.readinto(buffer)
@@ -1028,12 +1028,12 @@ def test_a_slice_of_parts_ends_when_its_time_is_up(
 def test_parts_end_when_the_run_stops(
     use: Open, src: MemoryStorage, dst: MemoryStorage, large: Entry, limits: Limits
 ) -> None:
-    def put_part(method: Any, key: bytes, upload: Upload, number: int, chunks: Any) -> Any:
+    def put_part(method: Any, key: bytes, upload: Upload, number: int, *rest: Any) -> Any:
         if number == 2:
             limits.stop()
         if number == 3:
             raise TransientError("lost")
-        return method(key, upload, number, chunks)
+        return method(key, upload, number, *rest)
 
     use(src, FlakyStorage(dst, put_part=put_part))
     upload = dst.begin_upload(b"large", large, Meta())
@@ -1048,10 +1048,10 @@ def test_parts_end_when_the_run_stops(
 def test_an_error_leaves_the_other_parts_done(
     use: Open, src: MemoryStorage, dst: MemoryStorage, large: Entry, threads: int
 ) -> None:
-    def put_part(method: Any, key: bytes, upload: Upload, number: int, chunks: Any) -> Any:
+    def put_part(method: Any, key: bytes, upload: Upload, number: int, *rest: Any) -> Any:
         if number == 3:
             raise StorageFull("no room")
-        return method(key, upload, number, chunks)
+        return method(key, upload, number, *rest)
 
     use(src, FlakyStorage(dst, put_part=put_part))
     result = run_all(dst.begin_upload(b"large", large, Meta()), threads)

@@ -1,0 +1,86 @@
+"""The hashes by which a store and its client tell each other what is sent and held.
+
+docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html.  Here an MD5
+is hexadecimal, as in ETags, and a CRC-32 as stores write it: its four bytes in base64, the highest
+first.  A CRC-32 costs a processor a small part of what an MD5 does, and those of parts can be
+joined to that of the whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
+
+_POLYNOMIAL = 0xEDB88320
+"""Of ISO 3309 and zlib; as everywhere below, the lowest power has the highest bit."""
+_ONE, _X = 1 << 31, 1 << 30
+
+
+class Sums(NamedTuple):
+    """Hashes of the same bytes, as far as they are known."""
+
+    md5: str | None = None
+    crc32: str | None = None
+
+
+NO_SUMS = Sums()
+
+
+class Wanted(NamedTuple):
+    """Which hashes somebody has a use for."""
+
+    md5: bool = False
+    crc32: bool = False
+
+
+def crc32_text(crc: int) -> str:
+    """The text of what zlib.crc32 returns."""
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+def crc32_in(text: str | None) -> str | None:
+    """The CRC-32 of whole content that a header or element has; None for what is none, as that of
+    the CRC-32s of parts (``...-3``).
+    """
+    try:
+        value = base64.b64decode(text or "", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return text if len(value) == 4 else None
+
+
+def joined_crc32(parts: Iterable[tuple[str | None, int]]) -> str | None:
+    """That of parts put together, each with the number of its bytes; None if one is not known."""
+    whole = 0
+    for text, size in parts:
+        if text is None:
+            return None
+        whole = _product(_shift(size), whole) ^ int.from_bytes(base64.b64decode(text), "big")
+    return crc32_text(whole)
+
+
+@cache
+def _shift(size: int) -> int:
+    """What a CRC is multiplied by, when so many bytes follow: x to the power of their bits."""
+    power, square = _ONE, _X
+    bits = 8 * size
+    while bits:
+        if bits & 1:
+            power = _product(square, power)
+        square = _product(square, square)
+        bits >>= 1
+    return power
+
+
+def _product(one: int, other: int) -> int:
+    """Of two polynomials over GF(2), modulo that of the CRC."""
+    product = 0
+    while one:
+        if one & _ONE:
+            product ^= other
+        one = one << 1 & 0xFFFFFFFF
+        other = other >> 1 ^ (_POLYNOMIAL if other & 1 else 0)
+    return product
