@@ -28,6 +28,7 @@ from adsmig.storage.descent import MISSING, BehindLink, descend, not_removed, re
 from adsmig.storage.localfile import (
     DirectoryBody,
     LocalBody,
+    begin_to_store,
     from_os_error,
     meta_of,
     set_directory_meta,
@@ -174,6 +175,7 @@ class LocalStorage:
             try:
                 for chunk in chunks:
                     write_all(fd, chunk)
+                begin_to_store(fd, 0, size)
                 if (meta.uid, meta.gid) == self._staging.owner():
                     meta = replace(meta, uid=None, gid=None)
                 set_meta(fd, meta)
@@ -280,7 +282,8 @@ class LocalStorage:
         sums: Sums = NO_SUMS,
     ) -> Stored:
         """See Storage.put_part."""
-        offset, _ = upload.span(number)
+        start, size = upload.span(number)
+        offset = start
         with self._translated():
             try:
                 fd = self._staging.open(bytes.fromhex(upload.upload_id))
@@ -289,6 +292,7 @@ class LocalStorage:
             try:
                 for chunk in chunks:
                     offset += write_all(fd, chunk, offset)
+                begin_to_store(fd, start, size)
             finally:
                 os.close(fd)
         return Stored()

@@ -16,6 +16,10 @@ from adsmig.model import Entry, Meta
 from adsmig.storage.files import Status
 
 
+MUCH = 1 << 20
+"""Bytes that are worth a call of their own."""
+
+
 class LocalBody:
     """A span of a file being read; see storage.base.Body."""
 
@@ -136,6 +140,16 @@ def write_all(fd: int, chunk: memoryview, offset: int | None = None) -> int:
         else:
             done += os.pwrite(fd, chunk[done:], offset + done)
     return done
+
+
+def begin_to_store(fd: int, start: int, size: int) -> None:
+    """Has the kernel begin to bring a span of a file to the disk, if there is much of it.
+
+    A later flush of all then finds little left to wait for.  posix_fadvise(2) has no call of that
+    name; on Linux, to say that nobody will need what is in memory starts its way out.
+    """
+    if size >= MUCH:
+        os.posix_fadvise(fd, start, size, os.POSIX_FADV_DONTNEED)
 
 
 def from_os_error(exc: OSError, doing: str) -> AdsmigError:
