@@ -565,11 +565,12 @@ class Coordinator:
         if len(self._ranges) > 1 or self._resumed or self._ahead:
             return True
         more = self.listing or self._large.waiting
-        return self._tried and more and self._spare.enough()
+        return self._tried and more and self._has_room()
 
     def _has_room(self) -> bool:
         """Whether the machine has time for more processes than this one."""
-        return self._spare is None or self._spare.enough()
+        copies = bool((self.counts + self._limits.live()).copied) and not self.job.over_sftp
+        return self._spare is None or self._spare.enough(crowded=copies)
 
     def _new_executor(self) -> Executor:
         if not self._pooled:

@@ -243,6 +243,16 @@ class Job:
         return self.compare == "manifest" and not self.rebuild
 
     @property
+    def over_sftp(self) -> bool:
+        """Whether the bytes pass through an SFTP server, to which each connection is dear."""
+        return any(at.scheme == "sftp" for at in (self.src, self.dst) if at)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether they stay on this machine."""
+        return all(at.scheme == "file" for at in (self.src, self.dst) if at)
+
+    @property
     def max_put(self) -> int:
         """Bytes; the destination takes no larger object in one piece."""
         return (self.dst or self.src).profile.max_put

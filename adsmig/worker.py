@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 
 from adsmig import failpoint, scan
-from adsmig.crew import FIRST, Crew, Stay
+from adsmig.crew import Crew, Stay
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.job import Job
 from adsmig.limits import Lease, Limits, opened
@@ -57,8 +57,11 @@ log = logging.getLogger(__name__)
 CHANGED = (SourceChanged,)
 MOST_ALIGNED = 128 << 20
 """Bytes of a part that one thread copies; of larger ones, too few would be in flight."""
+LOCAL, REMOTE = 1, 16
+"""Threads at first: Python runs one at a time, and between directories none of them waits; a store
+does more with the same time the more requests it has in hand."""
 SFTP_FILES, SFTP_PARTS = 8, 2
-"""Threads at first over SFTP: each small file that is read takes several requests, one after the
+"""The same over SFTP: each small file that is read takes several requests, one after the
 other, and each that is written a flush; of those who write to one file, each waits for the others,
 but one may send while the other waits for a flush.
 """
@@ -276,9 +279,10 @@ def _crew_for(job: Job, *, parts: bool = False) -> Crew:
     """The process's threads; each keeps its connections from slice to slice.  Those for ``parts``
     are others, unless their number is given.
     """
-    over_sftp = "sftp" in (job.src.scheme, job.dst.scheme if job.dst else "")
-    first = (SFTP_PARTS if parts else SFTP_FILES) if over_sftp and not job.threads else FIRST
-    return _crew(job.threads_per_worker, first, over_sftp)
+    first = LOCAL if job.is_local else REMOTE
+    if job.over_sftp and not job.threads:
+        first = SFTP_PARTS if parts else SFTP_FILES
+    return _crew(job.threads_per_worker, first, job.over_sftp)
 
 
 @lru_cache(maxsize=2)

@@ -15,7 +15,6 @@ from adsmig.errors import AdsmigError, ObjectError, SourceChanged, StorageFull, 
 from adsmig.model import Entry, Meta
 from adsmig.storage.files import Status
 
-
 MUCH = 1 << 20
 """Bytes that are worth a call of their own."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time as clock
 from types import SimpleNamespace
 
 import psutil
@@ -15,15 +14,19 @@ class Machine:
     """Two processors, and a clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now, self.idle, self.nice = 100.0, 5.0, 1.0
-        monkeypatch.setattr(clock, "monotonic", lambda: self.now)
+        self.now, self.idle, self.nice, self.own = 100.0, 5.0, 1.0, 3.0
+        own = SimpleNamespace(monotonic=lambda: self.now, process_time=lambda: self.own)
+        monkeypatch.setattr(spare, "time", own)
         monkeypatch.setattr(psutil, "cpu_times", self._times)
 
     def _times(self) -> SimpleNamespace:
         return SimpleNamespace(user=9.0, idle=self.idle, nice=self.nice, iowait=0.0)
 
-    def work(self, seconds: float, *, idle: float = 0.0, nice: float = 0.0) -> None:
+    def work(
+        self, seconds: float, *, idle: float = 0.0, nice: float = 0.0, own: float = 0.0
+    ) -> None:
         self.now += seconds
+        self.own += own
         self.idle += idle
         self.nice += nice
 
@@ -62,6 +65,18 @@ def test_many_that_idle_are_used_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     time.enough()
     machine.work(0.1, idle=6)
     assert time.enough()
+
+
+def test_a_process_whose_threads_take_turns_wants_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, time = Machine(monkeypatch), spare.SpareTime()
+    time.enough(crowded=True)
+    for _ in range(10):  # as busy as one can be, alone
+        machine.work(1, idle=0.3, own=0.95)
+        assert not time.enough()
+    machine.work(1, idle=0.3, own=0.6)  # in a crowd, and waiting
+    assert not time.enough(crowded=True)
+    machine.work(1, idle=0.3, own=0.95)
+    assert time.enough(crowded=True)
 
 
 def test_work_of_low_priority_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
