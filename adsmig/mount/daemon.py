@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -23,7 +24,7 @@ from adsmig.ledger import state_directory
 from adsmig.limits import Limits
 from adsmig.log import begin_log
 from adsmig.mount import channel
-from adsmig.mount.blocks import Blocks
+from adsmig.mount.blocks import BLOCK, Blocks
 from adsmig.mount.changes import Changes
 from adsmig.mount.channel import Channel
 from adsmig.mount.draft import left
@@ -39,6 +40,8 @@ from adsmig.storage.s3 import S3Storage
 log = logging.getLogger(__name__)
 
 CACHE_SIZE = 10 << 30
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+"""malloc.h."""
 STARTING, MOUNTED, ENDED = "starting", "mounted", "ended"
 
 
@@ -169,6 +172,7 @@ def _become_daemon(word: Word, level: int) -> None:
 def _serve(plan: Plan, word: Word, ready: Callable[[list[str]], None]) -> list[str]:
     """The mount, from its beginning to its end; what could not be stored."""
     sys.setswitchinterval(0.0005)  # the loop waits for one thread at most for so long
+    _keep_memory()
     limits = None
     if plan.job.bwlimit_mbps:
         limits = Limits.create(bwlimit_mbps=plan.job.bwlimit_mbps)
@@ -196,6 +200,17 @@ def _serve(plan: Plan, word: Word, ready: Callable[[list[str]], None]) -> list[s
         if limits:
             limits.remove()
     return unsaved
+
+
+def _keep_memory() -> None:
+    """Has what one block lay in serve for the next: else the kernel hands out each megabyte anew,
+    page by page, which takes a tenth of the time that reading does.  For all threads together, or
+    each would keep some (mallopt(3)).
+    """
+    chosen = {_ARENA_MAX: 1, _MMAP_THRESHOLD: 4 * BLOCK, _TRIM_THRESHOLD: 64 * BLOCK}
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # of glibc
+        for option, value in chosen.items():
+            mallopt(option, value)
 
 
 def _cache_place(plan: Plan) -> Path:

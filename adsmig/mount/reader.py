@@ -21,6 +21,10 @@ _RUN = 16
 """Blocks that are asked for with one request, if so many are wanted."""
 _MOST_AHEAD = 48
 """Blocks that are read ahead of who reads from the beginning to the end."""
+_SOME = 8
+"""Runs, and one in so many, of which a jumping reader has wanted something: the next ones too."""
+_NEAR_S = 0.01
+"""A store that has given a block within that time has all around it at hand as soon."""
 _RECENT = 64
 """Blocks in memory, for where the disk has no room for a cache."""
 
@@ -49,6 +53,8 @@ class Reader:
         self._flying: dict[tuple[bytes, int], asyncio.Future[Data]] = {}
         self._recent: OrderedDict[tuple[bytes, int], Data] = OrderedDict()
         self._work = set[asyncio.Task[None]]()
+        self._block_s = 1.0
+        """How long the last block took that was fetched alone."""
 
     def at_hand(self, version: bytes, start: int, size: int) -> Buffers | None:
         """The bytes, if all of them are here."""
@@ -101,10 +107,11 @@ class Reader:
             number = start // BLOCK
             if not self._here(version, number):
                 self._ask(entry, version, number, number + 1, None)
-                run = number // _RUN
-                if run in sight.met:
+                run, blocks = number // _RUN, -(-entry.size // BLOCK)
+                many = len(sight.met) >= max(_SOME, blocks // _RUN // _SOME)
+                if run in sight.met or (many and self._block_s < _NEAR_S):
                     # It jumps about densely: the next one may be any of those around.
-                    upto = min((run + 1) * _RUN, -(-entry.size // BLOCK))
+                    upto = min((run + 1) * _RUN, blocks)
                     self._ask(entry, version, run * _RUN, upto, None)
                 sight.met.add(run)
             return
@@ -224,7 +231,10 @@ class Reader:
                 else:
                     start = run[0] * BLOCK
                     size = min(len(run) * BLOCK, entry.size - start)
+                    began = loop.time()
                     await self._store.run(self._store.stream, entry, start, size, BLOCK, give)
+                    if len(run) == 1:
+                        self._block_s = loop.time() - began
             except OSError as exc:
                 error = exc
             for number, future in futures.items():

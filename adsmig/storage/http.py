@@ -47,6 +47,9 @@ class Connection:
 
     def __init__(self, sock: socket.socket, patience_s: float = math.inf) -> None:
         self.sock = sock
+        # One call for all that is certain to come, as it comes: each takes its turn among the
+        # threads.  TLS has its own records.
+        self._whole = socket.MSG_WAITALL if type(sock) is socket.socket else 0
         self._patience_s = patience_s
         self._waited_s, self._received = 0.0, 0
         self._buffer = memoryview(bytearray(_BUFFER))
@@ -132,18 +135,21 @@ class Connection:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return int(match[1]), int(match[2]), headers
 
-    def read_some(self, buffer: memoryview) -> int:
-        """Bytes put into ``buffer``: those at hand, else straight from the socket; 0 at the end."""
+    def read_some(self, buffer: memoryview, certain: bool = False) -> int:
+        """Bytes put into ``buffer``: those at hand, else straight from the socket; 0 at the end.
+
+        ``certain``: at least as many as it holds have been announced.
+        """
         if self._at < self._end:
             count = min(len(buffer), self._end - self._at)
             buffer[:count] = self._buffer[self._at : self._at + count]
             self._at += count
             return count
-        return self._receive(buffer) if buffer else 0
+        return self._receive(buffer, self._whole if certain else 0) if buffer else 0
 
-    def _receive(self, buffer: memoryview) -> int:
+    def _receive(self, buffer: memoryview, flags: int = 0) -> int:
         began = time.monotonic()
-        count = self.sock.recv_into(buffer)
+        count = self.sock.recv_into(buffer, 0, flags)
         self._waited_s += time.monotonic() - began
         self._received += count
         if self._waited_s > self._patience_s and self._received < self._waited_s * _SLOWEST:
@@ -211,7 +217,7 @@ class Answer:
             count = self._connection.read_some(buffer)
             self.done = not count
             return count
-        count = self._connection.read_some(buffer[: self.left])
+        count = self._connection.read_some(buffer[: self.left], certain=True)
         if not count:
             raise BadAnswer(f"it ended {self.left} bytes early")
         self.left -= count

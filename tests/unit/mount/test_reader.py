@@ -61,6 +61,19 @@ def test_who_comes_back_to_where_it_was_gets_what_is_around(tmp_path: Path) -> N
     assert sorted(asked[3:]) == [(0, 5), (6, 3), (10, _RUN - 10)]
 
 
+def test_who_wants_something_of_many_parts_gets_what_is_around_at_once(tmp_path: Path) -> None:
+    starts = [(run * _RUN + 5) * BLOCK for run in range(0, 20, 2)]
+    asked = asked_by(tmp_path, starts, 20 * _RUN)
+    assert asked[:8] == [(run * _RUN + 5, 1) for run in range(0, 16, 2)]
+    around = [one for run in (16, 18) for one in ((run * _RUN, 5), (run * _RUN + 6, _RUN - 6))]
+    assert sorted(asked[8:]) == sorted([*around, *((run * _RUN + 5, 1) for run in (16, 18))])
+
+
+def test_in_a_long_object_that_takes_more_of_them(tmp_path: Path) -> None:
+    starts = [(run * _RUN + 5) * BLOCK for run in range(0, 60, 2)]
+    assert {count for _, count in asked_by(tmp_path, starts, 10_000)} == {1}
+
+
 def test_who_reads_on_is_never_far_behind_and_nothing_is_asked_for_twice(tmp_path: Path) -> None:
     asked = asked_by(tmp_path, [PAGE * at for at in range(40 * BLOCK // PAGE)], 200)
     numbers = [first + at for first, count in asked for at in range(count)]
