@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ sys.path.insert(0, str(TOP))
 
 from scripts.benchdata import TREES, Tree, lists_equal, make_tree  # noqa: E402
 from scripts.benchfigures import BenchError, Figures, as_json, machine, table  # noqa: E402
+from scripts.benchground import discard, touch_memory  # noqa: E402
 from scripts.benchmount import MOUNTERS, Mounter, steps  # noqa: E402
 from scripts.benchtools import OURS, PEERS, Place, Task, Tool  # noqa: E402
 from scripts.slowproxy import SlowProxy  # noqa: E402
@@ -43,6 +43,8 @@ from tests.servers import (  # noqa: E402
 
 DELAY_S = 0.02
 """The round trip that the workloads of ``latency`` are given."""
+MUCH = 64 << 20
+"""Bytes of an object that fill memory."""
 SETTLED_S = 3
 """Objects younger than two seconds are waited for by adsmig; no real source is that young."""
 
@@ -152,6 +154,9 @@ class Bench:
                     return None
                 if workload.how == "remembered" and tool is OURS:
                     quietly(tool.command(Task("sync", src, dst, Path(scratch))) or ())
+                os.sync()  # what others wrote shall not be paid for by this one
+                if tree.most >= MUCH:
+                    touch_memory(self.directory)
                 figures = measure(command, Path(scratch), src, dst)
             if workload.how == "copy":
                 self._check(tool, tree, dst)
@@ -264,7 +269,7 @@ class Bench:
 
     def _clear(self, dst: Place) -> None:
         if dst.local or dst.key:
-            shutil.rmtree(dst.path)
+            discard(Path(dst.path), self.directory / "done")
         else:
             bucket = dst.path.partition("/")[0]
             client = self._client(bucket)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import subprocess
 import threading
 import time
@@ -24,6 +23,7 @@ from typing import TypeVar
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from scripts.benchfigures import BenchError
+from scripts.benchground import discard, touch_memory
 from scripts.benchtools import THREADS
 from scripts.measure import TICK_S, descendants, proportional_size
 from tests.mount.mounts import missing
@@ -111,7 +111,8 @@ def steps(
     short = large.stat().st_size < 1 << 30
 
     def mounted(place: str) -> _Mounted:
-        return _Mounted(tool, server.host, place, scratch, environment)
+        much = not short and "epoch" not in place and "entries" not in place
+        return _Mounted(tool, server.host, place, scratch, environment, much)
 
     with mounted("bench-mounted/src") as at:
         digest, figures = at.timed(lambda: read_through(at.path / name))
@@ -156,9 +157,12 @@ class _Mounted:
     """A bucket mounted by a tool, with an empty cache, while it is entered."""
 
     def __init__(
-        self, tool: Mounter, host: str, place: str, scratch: Path, environment: Mapping[str, str]
-    ) -> None:
+        self, tool: Mounter, host: str, place: str, scratch: Path, environment: Mapping[str, str],
+        much: bool,
+    ) -> None:  # fmt: skip
+        """``much``: what is read or written fills memory."""
         self.path, self._cache = scratch / "mnt", scratch / "cache"
+        self._kept, self._much = scratch.parent / "done", much
         self._tool, self._log = tool, scratch / "log"
         self._environment = {**environment, "HOME": str(scratch), "XDG_STATE_HOME": str(scratch)}
         self._command = tool.command(host, place, self.path, self._cache)
@@ -167,6 +171,8 @@ class _Mounted:
         for path in (self.path, self._cache):
             path.mkdir()
         os.sync()  # what others wrote shall not be paid for by this one
+        if self._much:
+            touch_memory(self._kept.parent)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log,
@@ -189,7 +195,7 @@ class _Mounted:
             subprocess.run(["umount", "-l", self.path])
             raise
         self.path.rmdir()
-        shutil.rmtree(self._cache)
+        discard(self._cache, self._kept)
 
     def _await(self, condition: Callable[[], bool], complaint: str) -> None:
         deadline = time.monotonic() + WAIT_S
