@@ -52,8 +52,8 @@ GROWTH = 1.2
 """How much longer, with each one that was committed."""
 OBJECTS = 20_000
 """The most objects that a slice copies."""
-PIECES = 4
-"""The most that a range is cut into at once: one worker does it, one cut after the other."""
+PIECES = 16
+"""The most that a range is asked to be cut into at once, by one worker."""
 HUNGRY_S = 1.0
 """How long slices last while there are workers who wait for something to be cut off, or when there
 may soon be room for them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol
 
@@ -11,30 +13,69 @@ from adsmig.model import LAST, Entry, KeyRange
 Probe = Callable[[bytes], "bytes | None"]
 """The first key past a point, or None: one small request."""
 
+Ask = Callable[[Sequence[bytes]], "list[bytes | None]"]
+"""The same for several points."""
+
 FEW = 200
 """Objects; a range of fewer is cut by their sizes, for they were all seen."""
 LIGHT = 64 << 20
 """Bytes; a range of few objects and less than this is done sooner than it is shared out."""
 
 
-def find_cuts(entries: Iterator[Entry], probe: Probe, keys: KeyRange, pieces: int) -> list[bytes]:
-    """Up to ``pieces - 1`` ascending keys of the range, at which to cut it.
+NEAR_PIECES = 4
+"""The most that a range is cut into with one probe after the other: who is to work on the pieces
+waits meanwhile."""
+FAR_S = 0.01
+"""Seconds that the beginning of a listing takes of a store that is far away, or slow."""
+WAYS = 16
+"""Points that such a one is asked about at once, where one would do after the other."""
+
+
+def find_cuts(
+    entries: Iterator[Entry],
+    probe: Probe,
+    keys: KeyRange,
+    pieces: int,
+    threads: Callable[[], Executor] | None = None,
+) -> list[bytes]:
+    """Ascending keys of the range, at which to cut it into up to ``pieces``, if that is soon done.
 
     ``entries`` is the listing of ``keys``, of which no more than a page is taken.  Costs some tens
-    of probes a cut.  Nothing is assumed about the keys' alphabet or depth: a poor guess only means
-    that the larger piece is cut again when a worker next falls idle.
+    of probes a cut, which ``threads`` make at once if the store is far away; the caller ends them.
+    Nothing is assumed about the keys' alphabet or depth: a poor guess only means that the larger
+    piece is cut again when a worker next falls idle.
     """
+    began = time.monotonic()
     seen = list(islice(entries, FEW + 1))
     if len(seen) <= FEW:
         return _by_size(seen, pieces)
+    if threads and time.monotonic() - began > FAR_S:
+        ask, ways = _together(probe, threads()), WAYS
+    else:
+        ask, ways, pieces = _singly(probe), 1, min(pieces, NEAR_PIECES)
     ranges, found = [keys], list[bytes]()
     while ranges and len(found) < pieces - 1:
-        piece = ranges.pop(0)
-        cut = find_cut(probe, piece)
-        if cut is not None:
-            found.append(cut)
-            ranges += piece.cut([cut])
+        chosen, ranges = ranges[: pieces - 1 - len(found)], ranges[pieces - 1 - len(found) :]
+        for piece, cut in zip(chosen, _cut_each(ask, chosen, ways), strict=True):
+            if cut is not None:
+                found.append(cut)
+                ranges += piece.cut([cut])
     return sorted(found)
+
+
+def _cut_each(ask: Ask, ranges: Sequence[KeyRange], ways: int) -> list[bytes | None]:
+    if ways == 1 or len(ranges) == 1:
+        return [find_cut(ask, piece, ways) for piece in ranges]
+    with ThreadPoolExecutor(len(ranges), "cut") as cutters:  # which only wait for the probes
+        return list(cutters.map(lambda piece: find_cut(ask, piece, ways), ranges))
+
+
+def _singly(probe: Probe) -> Ask:
+    return lambda points: [probe(point) for point in points]
+
+
+def _together(probe: Probe, threads: Executor) -> Ask:
+    return lambda points: list(threads.map(probe, points))
 
 
 def _by_size(entries: list[Entry], pieces: int) -> list[bytes]:
@@ -51,18 +92,22 @@ def _by_size(entries: list[Entry], pieces: int) -> list[bytes]:
     return cuts[: pieces - 1]
 
 
-def find_cut(probe: Probe, keys: KeyRange) -> bytes | None:
+def find_cut(ask: Ask, keys: KeyRange, ways: int = 1) -> bytes | None:
     """A key of the range, near its middle, that at least one other of its keys is past.
 
-    None where there are fewer than two keys.  The keys are seen as a tree of characters.  Bisecting
-    finds how far they all agree, then the highest of the characters that follow; the cut is the
-    first key in the upper half of those that can follow.
+    None where there are fewer than two keys.  The keys are seen as a tree of characters.
+    Bisecting, or asking about more points at once, as many ``ways`` as there are, finds how far
+    they all agree, then the highest of the characters that follow; the cut is the first key in the
+    upper half of those that can follow.
     """
     after, upto = keys.after, keys.upto
 
+    def past_each(points: Sequence[bytes]) -> list[bytes | None]:
+        found = ask([max(point, after) for point in points])
+        return [None if key is None or (upto is not None and key > upto) else key for key in found]
+
     def past(point: bytes) -> bytes | None:
-        key = probe(max(point, after))
-        return None if key is None or (upto is not None and key > upto) else key
+        return past_each([point])[0]
 
     fallback = None
     while (first := past(after)) is not None and (second := past(first)) is not None:
@@ -71,9 +116,9 @@ def find_cut(probe: Probe, keys: KeyRange) -> bytes | None:
         if past(first + units.last) is None:
             after = first  # all others begin with it, as what is in a directory does
             continue
-        shared = _agreement(past, first, units)
+        shared = _agreement(past_each, first, units, ways)
         low = units.after(first, shared)
-        high = _highest(past, shared, low, units)
+        high = _highest(past_each, shared, low, units, ways)
         while low < high:
             middle = (low + high + 1) // 2
             cut = past(shared + units.encode(middle))
@@ -88,7 +133,7 @@ def find_cut(probe: Probe, keys: KeyRange) -> bytes | None:
     return fallback
 
 
-def _agreement(past: Probe, first: bytes, units: _Units) -> bytes:
+def _agreement(past: Ask, first: bytes, units: _Units, ways: int) -> bytes:
     """The longest prefix of ``first``, in whole units, with which all keys past it begin too.
 
     The longer a prefix, the likelier a key beyond all that begin with it, so it can be bisected.
@@ -96,25 +141,37 @@ def _agreement(past: Probe, first: bytes, units: _Units) -> bytes:
     ends = units.ends(first)
     low, high = 0, len(ends) - 1
     while low < high:
-        middle = (low + high + 1) // 2
-        if past(first[: ends[middle]] + units.last) is None:
-            low = middle
-        else:
-            high = middle - 1
+        numbers = _spread(low, high, ways)
+        beyond = past([first[: ends[number]] + units.last for number in numbers])
+        for number, key in zip(numbers, beyond, strict=True):
+            if key is not None:
+                high = number - 1
+                break
+            low = number
     return first[: ends[low]]
 
 
-def _highest(past: Probe, shared: bytes, low: int, units: _Units) -> int:
+def _highest(past: Ask, shared: bytes, low: int, units: _Units, ways: int) -> int:
     """The highest unit that follows ``shared`` in some key."""
-    high = units.highest if past(shared + b"\x7f") is not None else 0x7F
+    high = units.highest if past([shared + b"\x7f"])[0] is not None else 0x7F
     while low < high:
-        middle = (low + high + 1) // 2
-        key = past(shared + units.encode(middle))
-        if key is None:
-            high = middle - 1
-        else:
-            low = max(middle, units.after(key, shared))
+        numbers = _spread(low, high, ways)
+        found = past([shared + units.encode(number) for number in numbers])
+        for number, key in zip(numbers, found, strict=True):
+            if key is None:
+                high = max(number - 1, low)
+                break
+            low = max(low, number, units.after(key, shared))
     return low
+
+
+def _spread(low: int, high: int, ways: int) -> list[int]:
+    """Up to ``ways`` numbers above ``low``, the last at most ``high``, that cut the way into even
+    pieces.
+    """
+    ways = min(ways, high - low)
+    step = high - low + 1
+    return [low + max(step * number // (ways + 1), 1) for number in range(1, ways + 1)]
 
 
 def _is_text(key: bytes) -> bool:

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -40,7 +41,7 @@ from adsmig.retry import never, retry
 from adsmig.scan import next_source_key, source_entries
 from adsmig.scan import storages as storages  # for those who lend the work
 from adsmig.slice import Slice, stop_of
-from adsmig.splitter import find_cuts
+from adsmig.splitter import WAYS, find_cuts
 from adsmig.transfer import (
     await_settled,
     combined_checksum,
@@ -85,7 +86,7 @@ def cut_range(job: Job, keys: KeyRange, pieces: int) -> list[bytes]:
     """
     try:
         listed = source_entries(job, keys)
-        return find_cuts(listed, partial(next_source_key, job), keys, pieces)
+        return find_cuts(listed, partial(next_source_key, job), keys, pieces, _probers)
     except AdsmigError as exc:
         log.info("cannot cut a range: %s", exc)
         return []
@@ -290,9 +291,16 @@ def _crew(count: int | None, first: int, dear: bool) -> Crew:
     return Crew(count, first, dear)
 
 
+@lru_cache(maxsize=1)
+def _probers() -> ThreadPoolExecutor:
+    """Threads that ask a store where keys are; each keeps its connection."""
+    return ThreadPoolExecutor(WAYS, "probe")
+
+
 def forget() -> None:
     """Drops what this process keeps between slices, at the end of a run."""
     scan.forget()
+    _probers.cache_clear()
     _crew.cache_clear()
 
 

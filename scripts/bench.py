@@ -63,6 +63,8 @@ class Workload:
     dst: str = ""
     """``local``, ``sftp``, the name of a server, or '' where nothing is written."""
     how: str = "copy"
+    checked: bool = False
+    """Only by tools that hold each byte that arrived against what was sent."""
     slow: bool = False
     """Through a proxy that delays what passes."""
 
@@ -72,6 +74,8 @@ WORKLOADS = [
     Workload("small-down", "small", "seaweedfs", "local"),
     Workload("large-up", "large", "local", "seaweedfs"),
     Workload("large-down", "large", "seaweedfs", "local"),
+    Workload("checked-up", "large", "local", "seaweedfs", checked=True),
+    Workload("checked-down", "large", "seaweedfs", "local", checked=True),
     Workload("huge-up", "huge", "local", "seaweedfs"),
     Workload("huge-down", "huge", "seaweedfs", "local"),
     Workload("https-large-up", "large", "local", "https"),
@@ -149,7 +153,8 @@ class Bench:
             with contextlib.ExitStack() as stack:
                 if workload.slow:
                     src, dst = (self._slowed(at, stack) for at in (src, dst))
-                command = tool.command(Task(workload.how, src, dst, Path(scratch)))
+                task = Task(workload.how, src, dst, Path(scratch), workload.checked, workload.slow)
+                command = tool.command(task)
                 if command is None:
                     return None
                 if workload.how == "remembered" and tool is OURS:

@@ -12,6 +12,9 @@ from tests.servers import Server, program
 THREADS = 32
 """Requests in flight, of every tool that can be told."""
 
+FAR_WORKERS = 4
+"""Of adsmig, each of which has one page of a listing on its way."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -48,6 +51,10 @@ class Task:
     dst: Place
     scratch: Path
     """An empty directory for state of the tool's own."""
+    checked: bool = False
+    """Only who holds each byte that arrived against what was sent may do it, told to if need be."""
+    far: bool = False
+    """Each request takes a while, whoever makes it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ def adsmig(task: Task) -> list[str]:
 
     words = [program("adsmig"), "-q", "--accept-new-host-key"]
     if task.how == "list":
-        return [program("adsmig"), "inventory", place(task.src)]
+        many = ["--workers", str(FAR_WORKERS)] if task.far else []
+        return [program("adsmig"), "inventory", *many, place(task.src)]
     command = "cp" if task.how == "copy" else "sync"
     remembered = ["--compare", "manifest"] if task.how == "remembered" else []
     secure = ["--https"] if task.src.certificate or task.dst.certificate else []
@@ -78,7 +86,7 @@ def adsmig(task: Task) -> list[str]:
     return [*words, place(task.src), place(task.dst)]
 
 
-def rclone(task: Task) -> list[str]:
+def rclone(task: Task) -> list[str] | None:
     def place(at: Place) -> str:
         if at.local:
             return at.path
@@ -89,6 +97,8 @@ def rclone(task: Task) -> list[str]:
         keys = f"access_key_id={Server.access_key},secret_access_key={Server.secret_key}"
         return f":s3,provider=Other,{keys},list_version=2,endpoint='{at.endpoint}':{at.path}"
 
+    if task.checked and task.dst.local:
+        return None  # of what was put in parts, it knows no hash
     words = [program("rclone"), "--config", "/dev/null", "--s3-no-check-bucket", "--fast-list"]
     words += ["--transfers", str(THREADS), "--checkers", str(THREADS)]
     if task.how == "list":
@@ -102,7 +112,7 @@ def rclone(task: Task) -> list[str]:
 
 
 def s5cmd(task: Task) -> list[str] | None:
-    if (task.src.local and task.dst.local) or task.src.key or task.dst.key:
+    if (task.src.local and task.dst.local) or task.src.key or task.dst.key or task.checked:
         return None
     if not task.src.local and not task.dst.local and task.src.host != task.dst.host:
         return None
@@ -130,7 +140,7 @@ def juicefs(task: Task) -> list[str]:
         return f"{kind}://{Server.access_key}:{Server.secret_key}@{at.host}/{at.path}/"
 
     words = [program("juicefs"), "--no-agent", "sync", "--threads", str(THREADS), "--quiet"]
-    words += ["--metrics", "127.0.0.1:0"]
+    words += ["--metrics", "127.0.0.1:0", *(["--check-new"] if task.checked else [])]
     if not (task.src.certificate or task.dst.certificate):
         words.append("--no-https")
     if task.how == "list":
@@ -155,7 +165,12 @@ def rsync(task: Task) -> list[str] | None:
     return ["rsync", "-a", "--whole-file", f"{task.src.path}/", f"{task.dst.path}/"]
 
 
-OURS = Tool("adsmig", adsmig, "as it comes; MD5 or size checked, xxh3 recorded, fsynced")
+OURS = Tool(
+    "adsmig",
+    adsmig,
+    f"as it comes, a distant listing with --workers {FAR_WORKERS}; CRC-32, MD5 or size checked,"
+    " xxh3 recorded, fsynced",
+)
 PEERS = [
     Tool("rclone", rclone, f"--transfers/--checkers {THREADS} --fast-list --s3-no-head, MD5 sent"),
     Tool("s5cmd", s5cmd, f"--numworkers {THREADS}"),

@@ -45,7 +45,7 @@ def check(all_keys: Keys, keys: KeyRange, cuts: list[bytes]) -> None:
 @given(SETS, ranges())
 def test_a_cut_lies_inside_and_loses_nothing(found: set[bytes], keys: KeyRange) -> None:
     all_keys = Keys(found)
-    cut = find_cut(all_keys.probe, keys)
+    cut = find_cut(all_keys.ask, keys)
     # The probes begin past the first key of a closed range.
     if len(all_keys.held(keys)) > 2:
         assert cut is not None

@@ -5,15 +5,20 @@ from __future__ import annotations
 import datetime
 import hashlib
 import random
+import threading
+import time as clock
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adsmig import splitter as module
 from adsmig.model import Entry, KeyRange
-from adsmig.splitter import FEW, LIGHT, find_cut, find_cuts
+from adsmig.splitter import FAR_S, FEW, LIGHT, NEAR_PIECES, WAYS, find_cut, find_cuts
 
 ALL = KeyRange(closed=True)
 PROBES = 60
@@ -32,6 +37,9 @@ class Keys:
         at = bisect_right(self.keys, after)
         return self.keys[at] if at < len(self.keys) else None
 
+    def ask(self, points: Sequence[bytes]) -> list[bytes | None]:
+        return [self.probe(point) for point in points]
+
     def held(self, keys: KeyRange) -> list[bytes]:
         low = (bisect_left if keys.closed else bisect_right)(self.keys, keys.after)
         high = len(self.keys) if keys.upto is None else bisect_right(self.keys, keys.upto)
@@ -43,7 +51,7 @@ class Keys:
     def cut(self, keys: KeyRange) -> list[KeyRange]:
         """The two pieces of a range, the cut checked."""
         before = self.probes
-        cut = find_cut(self.probe, keys)
+        cut = find_cut(self.ask, keys)
         assert self.probes - before <= PROBES
         assert cut is not None
         pieces = keys.cut([cut])
@@ -128,8 +136,9 @@ def test_cutting_the_largest_piece_again_soon_shares_the_keys_out(
 
 @pytest.mark.parametrize("name", SETS)
 def test_many_cuts_at_once_are_ascending_keys_of_the_range(
-    known: dict[str, Keys], name: str
+    known: dict[str, Keys], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "NEAR_PIECES", 8)
     keys = known[name]
     keys.probes = 0
     cuts = find_cuts(keys.entries(), keys.probe, ALL, 8)
@@ -179,13 +188,13 @@ def test_a_range_of_fewer_than_two_keys_is_not_cut() -> None:
         KeyRange(b"x", None),
         KeyRange(b"b", b"b"),
     ):
-        assert find_cut(keys.probe, alone) is None
-    assert find_cut(Keys([]).probe, ALL) is None
+        assert find_cut(keys.ask, alone) is None
+    assert find_cut(Keys([]).ask, ALL) is None
 
 
 def test_keys_outside_the_range_are_left_alone() -> None:
     keys = Keys(b"%04d" % number for number in range(1000))
-    cut = find_cut(keys.probe, KeyRange(b"0500", b"0509"))
+    cut = find_cut(keys.ask, KeyRange(b"0500", b"0509"))
     assert cut is not None
     assert b"0500" < cut < b"0509"
 
@@ -208,7 +217,7 @@ def test_a_cut_is_a_key_of_the_range_with_another_past_it(
     some: set[bytes], keys_range: KeyRange
 ) -> None:
     keys = Keys(some)
-    cut = find_cut(keys.probe, keys_range)
+    cut = find_cut(keys.ask, keys_range)
     inside = keys.held(keys_range._replace(closed=False))
     if cut is None:
         assert len(inside) < 2
@@ -223,11 +232,48 @@ def test_a_cut_is_a_key_of_the_range_with_another_past_it(
 def test_keys_of_text_are_only_asked_for_past_text(some: set[bytes], after: bytes) -> None:
     keys = Keys(some)
 
-    def probe(point: bytes) -> bytes | None:
-        point.decode()  # all that an object store can be asked for
-        return keys.probe(point)
+    def ask(points: Sequence[bytes]) -> list[bytes | None]:
+        for point in points:
+            point.decode()  # all that an object store can be asked for
+        return keys.ask(points)
 
-    find_cut(probe, KeyRange(after))
+    for ways in (1, 5):
+        find_cut(ask, KeyRange(after), ways)
+
+
+@given(key_sets, st.integers(2, 20))
+def test_to_ask_about_many_points_at_once_finds_a_cut_as_well(some: set[bytes], ways: int) -> None:
+    keys = Keys(some)
+    cut = find_cut(keys.ask, ALL, ways)
+    assert (cut is None) == (find_cut(keys.ask, ALL) is None)
+    if cut is not None:
+        assert cut in keys.keys
+        assert all(map(keys.held, ALL.cut([cut])))
+
+
+def test_a_far_store_is_asked_about_many_points_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = Keys(dates())
+    alone = find_cuts(keys.entries(), keys.probe, ALL, 8)
+    assert len(alone) == NEAR_PIECES - 1
+    now = iter([0.0, FAR_S * 2])
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    most, asking, lock = 0, 0, threading.Lock()
+
+    def probe(point: bytes) -> bytes | None:
+        nonlocal most, asking
+        with lock:
+            asking += 1
+            most = max(most, asking)
+        clock.sleep(0.002)
+        with lock:
+            asking -= 1
+            return keys.probe(point)
+
+    with ThreadPoolExecutor(WAYS) as threads:
+        cuts = find_cuts(keys.entries(), probe, ALL, 8, lambda: threads)
+    assert len(cuts) == 7
+    assert set(alone) <= set(cuts)
+    assert most > WAYS // 2
 
 
 @given(key_sets)
@@ -237,7 +283,7 @@ def test_cutting_to_the_end_leaves_single_keys(some: set[bytes]) -> None:
     ranges = [ALL]
     while ranges:
         piece = ranges.pop()
-        cut = find_cut(keys.probe, piece)
+        cut = find_cut(keys.ask, piece)
         if cut is not None:
             cuts.append(cut)
             ranges += piece.cut([cut])
