@@ -264,7 +264,7 @@ class LargeObjects:
         """Gives up an upload that failed, or makes ready to begin it anew."""
         upload, large.upload = large.upload, None
         if large.tries >= TRIES and not large.failed:
-            why = "it keeps changing, or what is read does not match its ETag; see --src-set etag"
+            why = "it keeps changing, or does not match its checksum: see --src-set crc32 and etag"
             large.failed = failure(large.entry, "changed", why)
         large.again = False
         if upload:

@@ -295,8 +295,9 @@ def put_part(
     theirs = not upload.crc32 and parts_in(upload.entry.etag) == upload.parts
     vouched = bool(upload.vouched)
     # Until the store has confirmed one CRC-32, an MD5 is at hand as well.
-    md5 = dst.etag_is_md5 and not (vouched and not dst.wanted().md5)
-    want = Wanted(theirs or md5, vouched or bool(upload.crc32))
+    confirmed = vouched and not dst.wanted().md5
+    md5 = theirs or (dst.etag_is_md5 and not confirmed)
+    want = Wanted(md5, vouched or bool(upload.crc32))
     with src.read(upload.entry, start, size) as body:
         reader = Reader(body, size, want, limits)
         sums = reader.ahead() if vouched else NO_SUMS

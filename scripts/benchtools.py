@@ -76,13 +76,13 @@ def adsmig(task: Task) -> list[str]:
         return f"{at.path}/" if at.local else f"s3://{at.host}/{at.path}/"
 
     words = [program("adsmig"), "-q", "--accept-new-host-key"]
+    many = ["--workers", str(FAR_WORKERS)] if task.far and task.how != "copy" else []
     if task.how == "list":
-        many = ["--workers", str(FAR_WORKERS)] if task.far else []
         return [program("adsmig"), "inventory", *many, place(task.src)]
     command = "cp" if task.how == "copy" else "sync"
     remembered = ["--compare", "manifest"] if task.how == "remembered" else []
     secure = ["--https"] if task.src.certificate or task.dst.certificate else []
-    words += [command, *remembered, *secure, "--manifest", f"{task.scratch}/m.db"]
+    words += [command, *many, *remembered, *secure, "--manifest", f"{task.scratch}/m.db"]
     return [*words, place(task.src), place(task.dst)]
 
 

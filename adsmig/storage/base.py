@@ -60,7 +60,7 @@ class Stored(NamedTuple):
     md5: str | None = None
     """The MD5 that it computed over what it stored, hexadecimal, where its ETag is one."""
     crc32: str | None = None
-    """The CRC-32 that it was told, where it says that what came has that."""
+    """The CRC-32 that it says it has, where it was told one."""
     size: int | None = None
     """The bytes that it said, afterwards, it has; None if it has to be asked."""
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from adsmig.checksum import Sums, Wanted
-from adsmig.errors import AdsmigError, ObjectError, TransientError
+from adsmig.checksum import Sums, Wanted, crc32_in
+from adsmig.errors import AdsmigError, ObjectError
 from adsmig.storage.base import Stored
 from adsmig.storage.wire import Response
 
@@ -63,15 +63,14 @@ class Vouching:
         return headers
 
     def confirmed(self, headers: Mapping[str, str], answer: Response, stored: Stored) -> Stored:
-        """``stored``, with the CRC-32 if the answer to a write with these headers confirms it."""
-        told = headers.get(CRC32)
-        if not told:
+        """``stored``, with the CRC-32 that the answer to a write with these headers names, if they
+        told one.
+        """
+        if CRC32 not in headers:
             return stored
-        said = answer.header(CRC32)
-        if said and said != told:
-            raise TransientError("the store has another CRC-32 than what was sent")
-        self._sent = bool(said)
-        return stored._replace(crc32=told) if said else stored
+        said = crc32_in(answer.header(CRC32))
+        self._sent = said is not None
+        return stored._replace(crc32=said)
 
     def refused(self, headers: Mapping[str, str], exc: AdsmigError) -> bool:
         """Whether a write was refused perhaps because it came with a CRC-32, and may be tried

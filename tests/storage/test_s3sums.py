@@ -122,10 +122,17 @@ def test_a_store_that_falls_silent_is_not_believed(server: Start) -> None:
     assert sent(fake) == [(True, True), (True, False), (False, True)]
 
 
-def test_another_crc32_than_the_one_sent_is_damage(server: Start) -> None:
-    wrong = Reply(headers={CRC_HEADER: crc32_text(1)})
-    with pytest.raises(TransientError, match="another CRC-32"):
-        write(server(wrong).storage())
+def test_another_crc32_than_the_one_sent_is_damage_and_is_removed(
+    server: Start, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "wait", lambda *_: None)
+    (tmp_path / "object").write_bytes(CONTENT)
+    src = files(tmp_path)
+    fake = server(lambda request: Reply(204 if request.method == "DELETE" else 200, headers=wrong))
+    wrong = {CRC_HEADER: crc32_text(1)}
+    outcome = copy(src, fake.storage(), src.stat(b"object"), b"object", None)
+    assert "destination's CRC-32" in outcome.error
+    assert [one.method for one in fake.requests] == ["PUT", "DELETE"] * retry.TRIES
 
 
 def test_who_does_not_know_them_is_sent_none(server: Start) -> None:
