@@ -29,6 +29,7 @@ from adsmig.errors import (
 )
 from adsmig.model import EVERYTHING, Entry, KeyRange, Meta, Upload
 from adsmig.storage.local import LocalStorage
+from adsmig.storage.localfile import MUCH
 from tests.storage.support import (
     Options,
     chunks_of,
@@ -1030,6 +1031,24 @@ def test_a_disk_that_is_really_full_stops_the_run() -> None:
         storage.abort(b"large", upload.upload_id)
         put(storage, b"fits-too", bytes(100_000))
         storage.sync()
+
+
+def test_much_that_is_written_is_on_its_way_to_the_disk_before_the_flush(
+    destination: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advised: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, *advice: advised.append(advice))
+    put(destination, b"small", bytes(MUCH - 1), size=MUCH)
+    assert advised == []
+    put(destination, b"file", bytes(MUCH + 5), size=MUCH)
+    entry = Entry(b"large", 3 * MUCH, 1, 1)
+    begun = destination.begin_upload(b"large", entry, Meta())
+    upload = Upload(entry, begun.upload_id, MUCH)
+    send_part(destination, b"large", upload, 2, bytes(3 * MUCH))
+    assert advised == [
+        (0, MUCH + 5, os.POSIX_FADV_DONTNEED),
+        (MUCH, MUCH, os.POSIX_FADV_DONTNEED),
+    ]
 
 
 def test_a_part_on_a_full_disk_stops_the_run_and_can_be_sent_later(

@@ -557,6 +557,26 @@ def job(command: str = "cp", threads: int = 1, **options: Any) -> Job:
     return Job(command, *places, threads=threads, workers=1, **options)
 
 
+@pytest.mark.parametrize(
+    ("src", "dst", "first", "of_parts"),
+    [
+        ("/a/", "/b/", 1, 1),
+        ("/a/", "minio://h/b/", 16, 16),
+        ("minio://h/a/", "/b/", 16, 16),
+        ("sftp://h/a/", "/b/", 8, 2),
+        ("minio://h/a/", "sftp://h/b/", 8, 2),
+    ],
+)
+def test_as_many_threads_begin_as_the_places_have_a_use_for(
+    src: str, dst: str, first: int, of_parts: int
+) -> None:
+    one = Job("cp", parse(src), parse(dst))
+    assert worker._crew_for(one).level == first
+    assert worker._crew_for(one, parts=True).level == of_parts
+    assert worker._crew_for(replace(one, threads=6, workers=2)).level == 3
+    worker.forget()
+
+
 def large_beyond(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     for user in (scan, slice_module):
         monkeypatch.setattr(user, "LARGE_SIZE", size)

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from adsmig.errors import (
 from adsmig.location import Credentials
 from adsmig.routes import Route
 from adsmig.storage import wire as module
-from adsmig.storage.http import Connection
+from adsmig.storage.http import BadAnswer, Connection
 from adsmig.storage.wire import Response, Wire, error_code, error_of
 
 KEYS = Credentials("AKIDSECRETID", "secret/secret+secret", "tokensecret")
@@ -832,3 +833,39 @@ def test_nobody_at_the_end_of_a_route_is_told_with_both_names(make_wire: MakeWir
     wire = make_wire("bucket.real.cloud", routes=(Route("", 0, "127.0.0.1", port),))
     with pytest.raises(Unreachable, match=rf"bucket.real.cloud at 127.0.0.1 port {port}"):
         wire.request("GET", b"/k")
+
+
+def test_what_is_announced_is_taken_with_one_call_as_it_comes() -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours)
+
+    def dribble() -> None:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n")
+        for number in range(4):
+            time.sleep(0.02)
+            theirs.sendall(bytes([number]) * 10)
+
+    thread = threading.Thread(target=dribble)
+    thread.start()
+    answer = connection.answer("GET")
+    buffer = memoryview(bytearray(64))
+    assert answer.readinto(buffer[:30]) == 30
+    assert answer.readinto(buffer[30:]) == 10
+    assert answer.done
+    assert bytes(buffer[:40]) == b"".join(bytes([number]) * 10 for number in range(4))
+    thread.join()
+    connection.close()
+    theirs.close()
+
+
+def test_a_body_that_breaks_off_gives_what_came_of_it() -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours)
+    theirs.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n" + bytes(15))
+    theirs.close()
+    answer = connection.answer("GET")
+    buffer = memoryview(bytearray(64))
+    assert answer.readinto(buffer) == 15
+    with pytest.raises(BadAnswer, match="25 bytes early"):
+        answer.readinto(buffer)
+    connection.close()
