@@ -49,7 +49,8 @@ TICK_S = 0.5
 class Crew:
     """``count`` threads; None: it finds out how many.
 
-    It begins with ``first`` and doubles them as long as that gets more done.  The level that is
+    It begins with ``first``, of which all but two wait until those have found something to do, and
+    doubles them as long as that gets more done.  The level that is
     found is held for a while, and then more are tried, and fewer.  Each time that a store asked for
     fewer requests, half of them leave.
 
@@ -58,7 +59,7 @@ class Crew:
     """
 
     def __init__(self, count: int | None = None, first: int = FIRST, dear: bool = False) -> None:
-        self._fixed = count is not None
+        self._fixed, self._dear = count is not None, dear
         self.level = count or first
         """How many are to be at work."""
         self._pool = ThreadPoolExecutor(count or MOST, "copy")
@@ -102,7 +103,7 @@ class Crew:
         self._work, self._release, self._since = work, release, time.monotonic()
         release()
         with self._lock:
-            self._enlist()
+            self._enlist(self.level if self._fixed or self._dear else FIRST)
         error = None
         patience_ends = 0.0
         while True:
@@ -125,10 +126,10 @@ class Crew:
             raise error
         return True
 
-    def _enlist(self) -> None:
-        """Starts as many as are lacking."""
+    def _enlist(self, most: int = MOST) -> None:
+        """Starts as many as are lacking, up to ``most`` in all."""
         assert self._work
-        while self._active < self.level:
+        while self._active < min(self.level, most):
             fresh = self._active >= self._most
             self._active += 1
             self._fresh += fresh
@@ -146,7 +147,9 @@ class Crew:
                 self._fresh -= fresh
                 fresh = False
                 self._count(size, pieces)
-                if self._active > self.level:
+                if self._active < self.level:
+                    self._enlist(self._active + 1)  # there is work: soon all will have begun
+                elif self._active > self.level:
                     self._active -= 1
                     left = True
             return not left

@@ -118,6 +118,35 @@ def test_who_is_late_is_not_waited_for_once_the_run_stops(
     assert sorted(done) == list(range(100))
 
 
+def test_all_begin_only_once_the_first_have_found_something_to_do() -> None:
+    begun: set[int] = set()
+    crew = Crew(first=16)
+
+    def nothing(stay: Stay) -> None:
+        begun.add(threading.get_ident())
+
+    crew.run(nothing)
+    assert len(begun) <= FIRST
+    waiting, lock, all_there = iter(range(400)), threading.Lock(), threading.Event()
+    begun.clear()
+
+    def much(stay: Stay) -> None:
+        begun.add(threading.get_ident())
+        while True:
+            with lock:
+                if next(waiting, None) is None:
+                    return
+            if len(begun) >= 16:
+                all_there.set()
+            elif len(begun) > 8:
+                all_there.wait(10)
+            if not stay(0):
+                return
+
+    crew.run(much)
+    assert all_there.is_set()
+
+
 class Simulated(Crew):
     """With a clock of its own, and no threads: ``pieces_per_s`` tells what a level gets done."""
 
