@@ -13,7 +13,9 @@ from adsmig.spare import Idleness
 
 
 class Stay(Protocol):
-    """Called by a thread of a crew after some pieces of work: whether to look for more."""
+    """Called by a thread of a crew after some pieces of work, and never before: whether to look for
+    more.
+    """
 
     def __call__(self, size: int, pieces: int = 1) -> bool:
         """``size``: the bytes that all ``pieces`` of them were about."""

@@ -51,23 +51,28 @@ def _check(
 ) -> None:
     lock, waiting = threading.Lock(), iter([one for one in deletions if one.checked])
 
+    def look_at(deletion: Deletion) -> None:
+        try:
+            good = (_unchanged if deletion.at_source else _absent)(src, deletion)
+        except (ObjectError, NotFound) as exc:
+            with lock:
+                problems[deletion.key] = f"it cannot be looked up at the source: {exc}"
+            return
+        with lock:
+            if good:
+                sure.append(deletion.key)
+            elif deletion.at_source:
+                problems[deletion.key] = "it changed after it had been copied"
+
     def work(stay: Stay) -> None:
-        while stay(0):
+        while True:
             with lock:
                 deletion = next(waiting, None)
             if deletion is None:
                 return
-            try:
-                good = (_unchanged if deletion.at_source else _absent)(src, deletion)
-            except (ObjectError, NotFound) as exc:
-                with lock:
-                    problems[deletion.key] = f"it cannot be looked up at the source: {exc}"
-                continue
-            with lock:
-                if good:
-                    sure.append(deletion.key)
-                elif deletion.at_source:
-                    problems[deletion.key] = "it changed after it had been copied"
+            look_at(deletion)
+            if not stay(0):
+                return
 
     crew.run(work)
 
