@@ -53,7 +53,9 @@ def crc32_in(text: str | None) -> str | None:
 
 
 def joined_crc32(parts: Iterable[tuple[str | None, int]]) -> str | None:
-    """That of parts put together, each with the number of its bytes; None if one is not known."""
+    """That of parts put together in this order, each with the number of its bytes; None if one is
+    not known.
+    """
     whole = 0
     for text, size in parts:
         if text is None:

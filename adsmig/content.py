@@ -104,12 +104,10 @@ class Reader:
         chunk = view[:count]
         self._xxh3.update(chunk)
         self._hash(chunk)
-        if not self._left:
-            self._prove()
         if self._parts:
             self._parts.update(chunk)
-            if not self._left:
-                self._parts.check(self.xxh3)
+        if not self._left:
+            self._prove()
         if self._limits:
             self._limits.take(count)
         return chunk
@@ -121,7 +119,13 @@ class Reader:
             self._crc32 = zlib.crc32(chunk, self._crc32)
 
     def _prove(self) -> None:
-        here, there = self.sums, self._body
+        """At the end, holds what was read against what the source tells, if it tells anything."""
+        if self._parts:
+            self._parts.check(self.xxh3)
+        there = self._body
+        if not (there.md5 or there.crc32):
+            return
+        here = self.sums
         for name, ours, theirs in (
             ("MD5", here.md5, there.md5),
             ("CRC-32", here.crc32, there.crc32),

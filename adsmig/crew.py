@@ -52,9 +52,9 @@ class Crew:
     """``count`` threads; None: it finds out how many.
 
     It begins with ``first``, of which all but two wait until those have found something to do, and
-    doubles them as long as that gets more done.  The level that is
-    found is held for a while, and then more are tried, and fewer.  Each time that a store asked for
-    fewer requests, half of them leave.
+    doubles them as long as that gets more done.  The level that is found is held for a while, and
+    then more are tried, and fewer.  Each time that a store asked for fewer requests, half of them
+    leave.
 
     ``dear``: a thread costs the store so much to begin with that no more are tried where the
     processors of this machine, perhaps the store's, have little time to spare.

@@ -168,7 +168,7 @@ def rsync(task: Task) -> list[str] | None:
 OURS = Tool(
     "adsmig",
     adsmig,
-    f"as it comes, a distant listing with --workers {FAR_WORKERS}; CRC-32, MD5 or size checked,"
+    f"as it comes, what is distant listed with --workers {FAR_WORKERS}; CRC-32, MD5 or size checked,"
     " xxh3 recorded, fsynced",
 )
 PEERS = [
