@@ -168,8 +168,8 @@ def rsync(task: Task) -> list[str] | None:
 OURS = Tool(
     "adsmig",
     adsmig,
-    f"as it comes, what is distant listed with --workers {FAR_WORKERS}; CRC-32, MD5 or size checked,"
-    " xxh3 recorded, fsynced",
+    f"as it comes, what is distant listed with --workers {FAR_WORKERS}; CRC-32, MD5 or size"
+    " checked, xxh3 recorded, fsynced",
 )
 PEERS = [
     Tool("rclone", rclone, f"--transfers/--checkers {THREADS} --fast-list --s3-no-head, MD5 sent"),
