@@ -177,8 +177,12 @@ def test_a_server_of_another_name_is_not_trusted(
 def test_a_killed_run_of_many_processes_is_resumed_by_the_same_way(
     moto: Moto, bucket: BucketFactory, stack: ExitStack, adsmig: Adsmig, tmp_path: Path
 ) -> None:
-    """Route and profile come along to worker processes, and out of the manifest."""
-    files = {f"d{number % 7}/{number:04}": b"%d" % number for number in range(400)}
+    """Route and profile come along to worker processes, and out of the manifest.
+
+    There are so many files that the half second in which a run tries to do without processes ends
+    long before a third of them are there.
+    """
+    files = {f"d{number % 7}/{number:04}": b"%d" % number for number in range(1500)}
     put(tmp_path / "tree", files)
     places = {"bucket1": bucket(moto)}
     quirks = replace(QUIRKS["cos"], slow_down_every=0, page=1000)
