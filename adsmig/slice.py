@@ -6,11 +6,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 from adsmig import failpoint
 from adsmig.content import same_content, same_time
-from adsmig.crew import Crew, Stay
+from adsmig.crew import MOST, Crew, Stay
 from adsmig.errors import AdsmigError, TransientError
 from adsmig.findings import Findings, done
 from adsmig.job import LARGE_SIZE, Job
@@ -26,6 +27,7 @@ from adsmig.model import (
     Stop,
     What,
 )
+from adsmig.overlap import DEPTH, Copies, is_small, may_overlap
 from adsmig.plan import Run
 from adsmig.retry import never
 from adsmig.scan import plan_of, storages
@@ -60,6 +62,8 @@ class Slice:
         self._lock = threading.RLock()  # an error may come while it is held
         self._started, self._began = time.time(), time.monotonic()
         self._deadline = self._began + budget.seconds
+        # Who says how many threads, says how much is in a store's hands.
+        self._overlapping = not job.threads and may_overlap(self._src, self._dst)
         self._actions: Iterator[Action | Run] | None = None
         self._batch: int | None = None
         self._cursor: bytes | None = None
@@ -74,9 +78,9 @@ class Slice:
         """Settles keys in order until all are or the budget is used up; see worker.run_slice."""
         failpoint.reach("slice.begun")
         if self._job.dryrun:
-            self._work(lambda size, pieces=1: True)  # which only lists
+            self._work(crew, lambda size, pieces=1: True)  # which only lists
         else:
-            left = crew.run(self._work, self._stopping, self._release)
+            left = crew.run(partial(self._work, crew), self._stopping, self._release)
             if not left and not self._close():
                 return SliceResult(
                     None, False, Counts(), [],
@@ -118,21 +122,36 @@ class Slice:
         self._lock.release()
         return True
 
-    def _work(self, stay: Stay) -> None:
+    def _work(self, crew: Crew, stay: Stay) -> None:
         """What each thread does: works on one object, or a few, after the other, until there are no
-        more.
+        more.  Of small ones, it has begun several before it finishes the first.
         """
+        copies = Copies(self._src, self._dst, self._limits, self._manner)
+        more = True
+        results: Iterable[tuple[Action, bool, Outcome | None]]
         try:
-            while actions := self._next():
-                size = 0
-                for action, equal, outcome in self._carry_out(actions):
+            while more or copies:
+                if not more or len(copies) >= min(DEPTH, MOST // crew.level):
+                    copied, outcome_of = copies.finish()
+                    results = [(copied, False, outcome_of)]
+                else:
+                    actions = self._next()
+                    more = bool(actions)
+                    if actions and self._overlapping and is_small(actions[0]):
+                        copies.begin(actions[0], self._job.dst_key(actions[0].src.key))
+                        continue
+                    results = self._carry_out(actions)
+                size = pieces = 0
+                for action, equal, outcome in results:
                     size += action.src.size if outcome else 0
+                    pieces += 1
                     if not self._keep(action, equal, outcome):
                         return
-                if not stay(size, len(actions)):
-                    return
+                more = more and stay(size, pieces)
         except Exception as exc:
             self._end(exc)
+        finally:
+            copies.drop()
 
     def _end(self, exc: Exception) -> None:
         """Notes what went wrong with more than an object; nothing more is begun."""

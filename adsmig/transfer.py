@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import xxhash
 
@@ -25,7 +25,7 @@ from adsmig.errors import (
 from adsmig.limits import Limits
 from adsmig.model import Entry, Meta, Outcome, Part, Upload, combined_etag, md5_in, parts_in
 from adsmig.retry import never, retry, wait
-from adsmig.storage.base import Batching, Storage, Stored, Whole
+from adsmig.storage.base import Batching, Sent, Storage, Stored, Whole, overlaps
 
 MAX_CHANGES = 3
 """An object that changed under our hands this often will go on doing so."""
@@ -53,6 +53,8 @@ class Manner(NamedTuple):
 
 
 PLAIN = Manner()
+Steps = Generator[None, None, Outcome]
+T = TypeVar("T")
 
 
 def copy(
@@ -62,25 +64,29 @@ def copy(
     key: bytes,
     limits: Limits | None,
     manner: Manner = PLAIN,
+    tried: AdsmigError | None = None,
 ) -> Outcome:
     """Copies the object ``entry`` to ``key``; the Outcome, success or a failure with its reason.
 
-    An object that changes meanwhile is looked up and read again.  Raises for what is not the
-    object's fault (a full destination, nobody answering), and TransientError when asked to stop
-    before the object was settled.
+    ``tried``: what came of a first try, by :func:`steps`.  An object that changes meanwhile is
+    looked up and read again.  Raises for what is not the object's fault (a full destination, nobody
+    answering), and TransientError when asked to stop before the object was settled.
     """
     stopping = limits.stopping if limits else never
     changes, doubts = 0, set[str]()
     began = time.monotonic()
 
     def unit() -> Outcome:
-        nonlocal entry, changes
+        nonlocal entry, changes, tried
         try:
+            if tried:
+                failed, tried = tried, None
+                raise failed
             if entry.link is not None:
                 meta = meta_for(dst, entry, src.meta(entry), manner.perms)
                 dst.write_link(key, entry.link, meta)
                 return Outcome(entry.key, entry.size, _time_of(entry), None, None)
-            return _copy_once(src, dst, entry, key, limits, manner, doubts)
+            return _result_of(steps(src, dst, entry, key, limits, manner, doubts))
         except SourceChanged as exc:
             changes += 1
             if changes == MAX_CHANGES:
@@ -142,7 +148,7 @@ def meta_for(dst: Storage, entry: Entry, meta: Meta, perms: bool = True) -> Meta
     return meta
 
 
-def _copy_once(
+def steps(
     src: Storage,
     dst: Storage,
     entry: Entry,
@@ -150,13 +156,21 @@ def _copy_once(
     limits: Limits | None,
     manner: Manner,
     doubts: set[str],
-) -> Outcome:
-    """One try.  ``doubts`` has the hashes of what was read, and does not match the source's ETag:
-    read twice, it was not damaged on its way, but its parts are of several sizes.
+) -> Steps:
+    """One try, which yields whenever a store has been asked something and its answer would have to
+    be waited for; to be closed if it is not brought to its end.
+
+    ``doubts`` has the hashes of what was read, and does not match the source's ETag: read twice, it
+    was not damaged on its way, but its parts are of several sizes.
     """
     checksum = None
     await_settled(src, dst, entry, limits.stopping if limits else never)
-    stored = dst.copy_from(src, entry, key) if _may_keep_all(src, entry, manner) else None
+    stored = None
+    if _may_keep_all(src, entry, manner):
+        if not overlaps(dst):
+            stored = dst.copy_from(src, entry, key)
+        elif inside := dst.send_copy(src, entry, key):
+            stored = yield from _awaited(inside)
     if stored:
         md5 = md5_in(entry.etag)
         if not (stored.md5 and md5):
@@ -164,18 +178,44 @@ def _copy_once(
         elif stored.md5 != md5:
             raise SourceChanged("another version was copied")  # by a store without if-match
     else:
-        with src.read(entry) as body:
+        asked = (yield from _awaited(src.ask(entry))) if overlaps(src) else None
+        with asked or src.read(entry) as body:
             parts = None if body.crc32 else _parts_of(src, entry, doubts)
             reader = Reader(body, entry.size, dst.wanted(), limits, parts)
             began = time.monotonic()
             meta = meta_for(dst, entry, body.meta, manner.perms)
             sums = reader.ahead()
             failpoint.reach("object.begun")
-            stored = dst.write(key, reader.chunks(), entry.size, meta, sums)
+            written = key, reader.chunks(), entry.size, meta, sums
+            sent = dst.send(*written) if overlaps(dst) else None
+            stored = None if sent else dst.write(*written)
+        if sent:
+            stored = yield from _awaited(sent)
+        assert stored
         failpoint.reach("object.stored")
         _check_stored(src, dst, entry, key, stored, reader, began, limits, manner)
         checksum = "xxh3:" + reader.xxh3
     return Outcome(entry.key, entry.size, _time_of(entry), entry.etag, checksum)
+
+
+def _awaited(sent: Sent[T]) -> Generator[None, None, T]:
+    """The answer, which is looked for when somebody comes back."""
+    try:
+        yield
+    except BaseException:
+        sent.drop()
+        raise
+    return sent.answer()
+
+
+def _result_of(steps: Steps) -> Outcome:
+    """What comes of them, at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
 
 
 def _check_stored(

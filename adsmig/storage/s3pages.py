@@ -75,7 +75,7 @@ class Pages:
 
     def _ask(self, query: Query) -> None:
         try:
-            self._asked = query, self._wire.ask(self._root, query)
+            self._asked = query, self._wire.ask("GET", self._root, query)
         except AdsmigError:
             self._asked = None  # whoever wants the page asks again, and is told what is wrong
 

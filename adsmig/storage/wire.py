@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 MAX_DOCUMENT = 16 << 20
 """Bytes of an XML answer; a listing page of 1,000 keys of 1,024 bytes, escaped, has under 10 MB."""
 
+MOST_IDLE = 32
+"""Connections that a thread keeps: as many as it may have had answers to wait for at once."""
+
 PATIENCE = 15
 """Times the time-out that a server may keep us waiting within one answer: at the end of a large
 upload, AWS sends a blank now and then for minutes (API_CompleteMultipartUpload.html)."""
@@ -84,7 +87,7 @@ class Response:
 
 
 class _Connections(threading.local):
-    """The calling thread's idle connections: two, for it may read one object while it writes."""
+    """The calling thread's idle connections, the one used last at the end."""
 
     def __init__(self) -> None:
         self.idle: list[Connection] = []
@@ -135,12 +138,22 @@ class Wire:
 
         ``path`` is unescaped.  A ``body`` that is an iterator needs its ``size`` in bytes.
         """
-        connection, reused = self._send(method, path, query or {}, headers or {}, body, size)
-        return Asked(self, method, connection, reused).answer(expect)
+        return self.ask(method, path, query, headers, body, size).answer(expect)
 
-    def ask(self, path: bytes, query: Mapping[str, str | bytes]) -> Asked:
-        """Sends a GET, of which the caller reads the answer later, or drops it."""
-        return Asked(self, "GET", *self._send("GET", path, query, {}, None, None))
+    def ask(
+        self,
+        method: str,
+        path: bytes,
+        query: Mapping[str, str | bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Iterator[memoryview] | None = None,
+        size: int | None = None,
+    ) -> Asked:
+        """Sends a request as :meth:`request` does, of which the caller reads the answer later, or
+        drops it.
+        """
+        sent = self._send(method, path, query or {}, headers or {}, body, size)
+        return Asked(self, method, *sent)
 
     def open(
         self,
@@ -149,13 +162,7 @@ class Wire:
         expect: tuple[int, ...] = (200, 206),
     ) -> Stream:
         """A GET whose body is read by the caller, who closes the Stream."""
-        connection, reused = self._send("GET", path, {}, headers or {}, None, None)
-        response = self._answer("GET", connection, reused)
-        if response.status not in expect:
-            data = self._read(connection, response)
-            self._keep(connection, response)
-            raise self.error("GET", Response(response.status, response.headers, data))
-        return Stream(self, connection, response)
+        return self.ask("GET", path, {}, headers).open(expect)
 
     def _read(self, connection: Connection, response: Answer) -> bytes:
         """The whole body."""
@@ -188,10 +195,11 @@ class Wire:
             self._local.idle.pop().close()
 
     def _keep(self, connection: Connection, response: Answer) -> None:
-        if response.will_close or not connection.clean or len(self._local.idle) >= 2:
+        idle = self._local.idle
+        if response.will_close or not connection.clean or len(idle) >= MOST_IDLE:
             connection.close()
         else:
-            self._local.idle.append(connection)
+            idle.append(connection)
 
     def _connect(self) -> Connection:
         name, port = _address(self.host, 443 if self._tls else 80)
@@ -317,6 +325,18 @@ class Asked:
         if response.status not in expect or (changes and error_code(data)[0]):
             raise wire.error(self._method, answer)
         return answer
+
+    def open(self, expect: tuple[int, ...] = (200, 206)) -> Stream:
+        """The answer, of which the caller reads the body, and closes the Stream; else as
+        :meth:`answer`.
+        """
+        wire, connection = self._wire, self._connection
+        response = wire._answer(self._method, connection, self._reused)
+        if response.status not in expect:
+            data = wire._read(connection, response)
+            wire._keep(connection, response)
+            raise wire.error(self._method, Response(response.status, response.headers, data))
+        return Stream(wire, connection, response)
 
     def drop(self) -> None:
         """Nobody wants the answer."""

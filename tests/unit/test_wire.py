@@ -746,9 +746,10 @@ def test_a_stream_closed_early_takes_its_connection_along(server: Server, wire: 
     assert used(server) == [1, 2]
 
 
-def test_two_idle_connections_are_kept_for_reading_while_writing(
-    server: Server, wire: Wire
+def test_as_many_idle_connections_are_kept_as_a_thread_waits_by(
+    server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("adsmig.storage.wire.MOST_IDLE", 2)
     server.answers = [ok(b"src") for _ in range(7)]
     for _ in range(2):
         with wire.open(b"/k") as stream:
