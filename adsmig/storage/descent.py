@@ -29,6 +29,23 @@ class BehindLink(ObjectError):
         super().__init__(kind, message)
 
 
+class Held:
+    """A descriptor of a directory, good for ``dir_fd``, for as long as this object lives."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+def held(root_fd: int, names: Sequence[bytes], make: bool = False) -> Held:
+    """The directory that ``names`` lead to; raises as :func:`descend`."""
+    return Held(descend(root_fd, names, make))
+
+
 def descend(root_fd: int, names: Sequence[bytes], make: bool = False) -> int:
     """A descriptor of the directory that ``names`` lead to, good for ``dir_fd``; to be closed.
 

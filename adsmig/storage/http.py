@@ -25,7 +25,8 @@ _MOST_LINES = 100
 """Of what may come before an answer, and after the last chunk of one."""
 _SLOWEST = 100
 """Bytes a second, on the average."""
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: |$)")
+_STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: |$)")
+_BLANKS = " \t\r\n\v\f"
 _UNSAFE = re.compile(r"[\r\n\0]")
 
 
@@ -117,17 +118,17 @@ class Connection:
         rest = len(head) - end - 4
         self._buffer[:rest] = head[end + 4 :]
         self._end = rest
-        first, *lines = head[:end].split(b"\r\n")
+        first, *lines = head[:end].decode("latin-1").split("\r\n")
         match = _STATUS.match(first)
         if not match:
             raise BadAnswer("what answers there does not speak HTTP")
         headers: Headers = {}
         name = ""
         for line in lines:
-            if line[:1] in (b" ", b"\t"):  # goes on with the one before, as long ago it might
-                headers[name] = f"{headers.get(name, '')} {line.strip().decode('latin-1')}"
+            if line[:1] in (" ", "\t"):  # goes on with the one before, as long ago it might
+                headers[name] = f"{headers.get(name, '')} {line.strip(_BLANKS)}"
                 continue
-            given, colon, value = line.decode("latin-1").partition(":")
+            given, colon, value = line.partition(":")
             name = given.lower()
             if not colon or not name:
                 raise BadAnswer("a header that is none")

@@ -7,8 +7,8 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
+from typing import NoReturn
 
 from adsmig.checksum import NO_SUMS, Sums, Wanted
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged
@@ -24,8 +24,9 @@ from adsmig.storage.base import (
     Stored,
     part_size_for,
 )
-from adsmig.storage.descent import MISSING, BehindLink, descend, not_removed, remove
+from adsmig.storage.descent import MISSING, BehindLink, Held, descend, held, not_removed, remove
 from adsmig.storage.localfile import (
+    MUCH,
     DirectoryBody,
     LocalBody,
     begin_to_store,
@@ -168,20 +169,21 @@ class LocalStorage:
         if key.endswith(b"/") or not key:
             self._write_directory(key, size, meta)
             return Stored()
-        self._check_target(key)
+        above = self._checked(key)
         staged = self._staging.path_for(key)
-        with self._translated(staged):
+        try:
             fd = self._staging.create(staged, meta)
             try:
                 for chunk in chunks:
                     write_all(fd, chunk)
                 begin_to_store(fd, 0, size)
-                if (meta.uid, meta.gid) == self._staging.owner():
-                    meta = replace(meta, uid=None, gid=None)
-                set_meta(fd, meta)
+                set_meta(fd, meta, self._staging.owner())
             finally:
                 os.close(fd)
-            self._publish(staged, key)
+            # What took its time is put where its directory is by now.
+            self._publish(staged, key, above if size < MUCH else None)
+        except BaseException as exc:
+            self._fail(exc, staged)
         return Stored()
 
     def _write_directory(self, key: bytes, size: int, meta: Meta) -> None:
@@ -203,8 +205,8 @@ class LocalStorage:
             return
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         with self._translated(), contextlib.suppress(FileNotFoundError):
-            with self._directory_of(key) as (name, above):
-                fd = os.open(name, flags | os.O_NOFOLLOW, dir_fd=above)
+            above = self._directory_of(key)
+            fd = os.open(names_of(key)[-1], flags | os.O_NOFOLLOW, dir_fd=above.fd)
             try:
                 set_directory_meta(fd, meta)
             finally:
@@ -216,11 +218,11 @@ class LocalStorage:
             raise ObjectError("key", "a symbolic link cannot have the name of a directory")
         if not target or b"\0" in target:
             raise ObjectError("link", "a symbolic link cannot lead to an empty name or to a NUL")
-        self._check_target(key)
+        above = self._checked(key)
         staged = self._staging.path_for(key)
         with self._translated(staged):
             self._staging.link(staged, target, meta)
-            self._publish(staged, key)
+            self._publish(staged, key, above)
 
     def delete(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """See Storage.delete.  What lies behind a symbolic link below the root stays, with that
@@ -262,7 +264,7 @@ class LocalStorage:
 
     def begin_upload(self, key: bytes, entry: Entry, meta: Meta, crc32: bool = False) -> Upload:
         """A staged file of full size."""
-        self._check_target(key)
+        self._checked(key)
         staged = self._staging.path_for_large(key)
         with self._translated(staged):
             self._staging.remove_strays(staged)
@@ -380,49 +382,54 @@ class LocalStorage:
             raise ObjectError("key", problem)
         return os.path.join(self._root.path, key)
 
-    @contextlib.contextmanager
-    def _directory_of(self, key: bytes, make: bool = False) -> Iterator[tuple[bytes, int]]:
-        """The last name of ``key``, and a descriptor of its directory, which no link led to.
+    def _directory_of(self, key: bytes, make: bool = False) -> Held:
+        """The directory of ``key``, which no link led to; ``make`` makes it."""
+        return held(self._root.opened(), names_of(key)[:-1], make)
 
-        ``make`` makes the directory.
-        """
-        *names, name = names_of(key)
-        above = descend(self._root.opened(), names, make)
-        try:
-            yield name, above
-        finally:
-            os.close(above)
+    def _checked(self, key: bytes) -> Held | None:
+        """The directory of ``key``, None if it is not there.
 
-    def _check_target(self, key: bytes) -> None:
-        """Refuses what lies below a file or a link, or in the place of a directory or of something
+        Refuses what lies below a file or a link, or in the place of a directory or of something
         that is no file.
         """
         self._path(key)
+        above = None
         try:
-            with self._directory_of(key) as (name, above):
-                mode = os.lstat(name, dir_fd=above).st_mode
+            above = self._directory_of(key)
+            mode = os.lstat(names_of(key)[-1], dir_fd=above.fd).st_mode
         except OSError as exc:
             if exc.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise from_os_error(exc, f"writing to {self.location}") from exc
-            return  # it is not there, or it will be told when it is written
+            return above  # it is not there, or it will be told when it is written
         if stat.S_ISDIR(mode):
             raise ObjectError("key", "a directory is where this file has to be")
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             raise ObjectError("key", "there is something that is neither file nor directory")
+        return above
 
-    def _publish(self, staged: bytes, key: bytes) -> None:
-        with self._directory_of(key, make=True) as (name, above):
-            self._staging.publish(staged, name, above)
+    def _publish(self, staged: bytes, key: bytes, above: Held | None = None) -> None:
+        """Puts a staged file in its place, in ``above`` if that is still there."""
+        name = names_of(key)[-1]
+        if above:
+            with contextlib.suppress(FileNotFoundError):
+                self._staging.publish(staged, name, above.fd)
+                return
+        above = self._directory_of(key, make=True)
+        self._staging.publish(staged, name, above.fd)
 
     @contextlib.contextmanager
     def _translated(self, staged: bytes | None = None) -> Iterator[None]:
-        """Turns OSError into ours, and removes the staged file of a write that failed."""
+        """As :meth:`_fail`."""
         try:
             yield
         except BaseException as exc:
-            if staged:
-                with contextlib.suppress(OSError, BehindLink):
-                    self._staging.remove(staged)
-            if not isinstance(exc, OSError):
-                raise
+            self._fail(exc, staged)
+
+    def _fail(self, exc: BaseException, staged: bytes | None = None) -> NoReturn:
+        """Raises: ours for an OSError.  The staged file of a write that failed is removed."""
+        if staged:
+            with contextlib.suppress(OSError, BehindLink):
+                self._staging.remove(staged)
+        if isinstance(exc, OSError):
             raise from_os_error(exc, f"writing to {self.location}") from exc
+        raise exc

@@ -99,10 +99,14 @@ def meta_of(status: Status) -> Meta:
     return Meta(status.st_mtime_ns, mode, status.st_uid, status.st_gid)
 
 
-def set_meta(fd: int, meta: Meta) -> None:
-    """Gives an open file or directory its owner (as root), mode and mtime, as far as known."""
-    if meta.uid is not None and meta.gid is not None and os.geteuid() == 0:
-        os.fchown(fd, meta.uid, meta.gid)  # before chmod: it clears the set-id bits
+def set_meta(fd: int, meta: Meta, owner: tuple[int, int] | None = None) -> None:
+    """Gives an open file or directory its owner (as root), mode and mtime, as far as known.
+
+    ``owner``: the user and group that it has, if that is known.
+    """
+    uid, gid = meta.uid, meta.gid
+    if uid is not None and gid is not None and (uid, gid) != owner and os.geteuid() == 0:
+        os.fchown(fd, uid, gid)  # before chmod: it clears the set-id bits
     if meta.mode is not None:
         os.fchmod(fd, meta.mode)
     if meta.mtime_ns is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import mimetypes
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ _KEPT_HEADERS = ("content-type", "content-encoding", "content-disposition", "con
                  "cache-control", "expires")  # fmt: skip
 _USER = "x-amz-meta-"
 SSE = "x-amz-server-side-encryption"
+_DECIMAL = re.compile(r"(-?\d{1,12})(?:\.(\d{1,9})\d*)?")
 
 
 class S3Body:
@@ -155,7 +155,7 @@ def http_time(text: str) -> int:
 
 def _decimal_ns(text: str | None) -> int | None:
     """Nanoseconds of decimal seconds, exactly; None for anything else."""
-    match = re.fullmatch(r"(-?\d{1,12})(?:\.(\d{1,9})\d*)?", text or "")
+    match = _DECIMAL.fullmatch(text or "")
     return int(match[1]) * 10**9 + int((match[2] or "").ljust(9, "0")) if match else None
 
 
@@ -166,8 +166,10 @@ def _permissions(text: str | None) -> int | None:
 
 
 def _integer(text: str | None, base: int = 10) -> int | None:
-    with contextlib.suppress(ValueError):
-        value = int(text or "", base)
-        if 0 <= value < 2**31:
-            return value
-    return None
+    if text is None:
+        return None
+    try:
+        value = int(text, base)
+    except ValueError:
+        return None
+    return value if 0 <= value < 2**31 else None

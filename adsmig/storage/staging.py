@@ -14,26 +14,15 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
 
 import xxhash
 
 from adsmig import failpoint
 from adsmig.model import Meta
 from adsmig.storage.base import STAGING
-from adsmig.storage.descent import descend
+from adsmig.storage.descent import Held, held
 from adsmig.storage.localfile import meta_of, set_link_meta, set_meta, sync_file_system
 from adsmig.storage.root import Root
-
-
-class Held:
-    """A descriptor of a directory, for as long as this object lives."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self) -> None:
-        os.close(self.fd)
 
 
 class Own(threading.local):
@@ -108,8 +97,8 @@ class Staging:
         """User and group that the thread's new files have."""
         if not self._mine.owner:
             # It has them for the same reasons.
-            with self._directory_of(self._mine.path) as (name, above):
-                status = os.lstat(name, dir_fd=above)
+            name, above = self._directory_of(self._mine.path)
+            status = os.lstat(name, dir_fd=above.fd)
             self._mine.owner = status.st_uid, status.st_gid
         return self._mine.owner
 
@@ -124,38 +113,38 @@ class Staging:
     def _create(self, staged: bytes, meta: Meta) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         mode = 0o666 if meta.mode is None else meta.mode & 0o700 | 0o600
-        with self._directory_of(staged, make=True) as (name, above):
-            return os.open(name, flags, mode, dir_fd=above)
+        name, above = self._directory_of(staged, make=True)
+        return os.open(name, flags, mode, dir_fd=above.fd)
 
     def open(self, staged: bytes) -> int:
         """A descriptor of a file that is there, for writing."""
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        with self._directory_of(staged) as (name, above):
-            return os.open(name, flags, dir_fd=above)
+        name, above = self._directory_of(staged)
+        return os.open(name, flags, dir_fd=above.fd)
 
     def link(self, staged: bytes, target: bytes, meta: Meta) -> None:
         """A new symbolic link there."""
-        with self._directory_of(staged, make=True) as (name, above):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=above)  # left by a try that was cut short
-            os.symlink(target, name, dir_fd=above)
-            set_link_meta(name, meta, above)
+        name, above = self._directory_of(staged, make=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=above.fd)  # left by a try that was cut short
+        os.symlink(target, name, dir_fd=above.fd)
+        set_link_meta(name, meta, above.fd)
 
     def publish(self, staged: bytes, name: bytes, above: int) -> None:
         """Renames a staged file to its place, ``name`` in the directory ``above``."""
         failpoint.reach("file.staged")
-        with self._directory_of(staged) as (ours, here):
-            try:
-                os.rename(ours, name, src_dir_fd=here, dst_dir_fd=above)
-            except OSError as exc:
-                if exc.errno != errno.EXDEV:
-                    raise
-                _move_across(ours, here, name, above)
+        ours, here = self._directory_of(staged)
+        try:
+            os.rename(ours, name, src_dir_fd=here.fd, dst_dir_fd=above)
+        except OSError as exc:
+            if exc.errno != errno.EXDEV:
+                raise
+            _move_across(ours, here.fd, name, above)
 
     def remove(self, staged: bytes) -> None:
         """Removes a file that is there."""
-        with self._directory_of(staged) as (name, above):
-            os.unlink(name, dir_fd=above)
+        name, above = self._directory_of(staged)
+        os.unlink(name, dir_fd=above.fd)
 
     def remove_strays(self, staged: bytes) -> None:
         """Removes what killed processes have left for the same key."""
@@ -169,23 +158,18 @@ class Staging:
         """Removes the directory and all that is in it; a link in its place is left alone."""
         shutil.rmtree(os.path.join(self._root.path, self._name), ignore_errors=True)
 
-    @contextlib.contextmanager
-    def _directory_of(self, staged: bytes, make: bool = False) -> Iterator[tuple[bytes, int]]:
-        """The file's name, and a descriptor of its directory, which ``make`` makes.
+    def _directory_of(self, staged: bytes, make: bool = False) -> tuple[bytes, Held]:
+        """The file's name, and its directory, which ``make`` makes.
 
         A thread holds its own open: to find it takes as long as all else there is to do there.
         """
-        *names, name = staged.split(b"/")
-        if b"/".join(names) == self._mine.path:
-            if not self._mine.held:
-                self._mine.held = Held(descend(self._root.opened(), names, make))
-            yield name, self._mine.held.fd
-            return
-        above = descend(self._root.opened(), names, make)
-        try:
-            yield name, above
-        finally:
-            os.close(above)
+        path, _, name = staged.rpartition(b"/")
+        mine = self._mine
+        if path != mine.path:
+            return name, held(self._root.opened(), path.split(b"/") if path else (), make)
+        if not mine.held:
+            mine.held = held(self._root.opened(), path.split(b"/"), make)
+        return name, mine.held
 
 
 def _move_across(staged: bytes, here: int, name: bytes, above: int) -> None:

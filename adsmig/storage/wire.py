@@ -16,6 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -168,12 +169,15 @@ class Wire:
         """The whole body."""
         if response.done:
             return b""
-        with self._errors(connection, reused=False):
+        try:
             data = response.read(MAX_DOCUMENT + 1)
-            if len(data) > MAX_DOCUMENT:
-                raise AdsmigError(
-                    f"{self.host} sent an answer of over {MAX_DOCUMENT} bytes; is it a store?"
-                )
+        except BaseException as exc:
+            self._fail(connection, exc)
+        if len(data) > MAX_DOCUMENT:
+            connection.close()
+            raise AdsmigError(
+                f"{self.host} sent an answer of over {MAX_DOCUMENT} bytes; is it a store?"
+            )
         return data
 
     def document(self, answer: Response) -> ElementTree.Element:
@@ -256,15 +260,19 @@ class Wire:
             signed = sign(credentials, self.region, method, target, arguments, signed)
         reused = bool(self._local.idle)
         connection = self._local.idle.pop() if reused else self._connect()
-        with self._errors(connection, reused):
+        try:
             url = f"{target}?{arguments}" if arguments else target
             self._send_all(connection, method, url, signed, body, size)
+        except BaseException as exc:
+            self._fail(connection, exc, reused)
         return connection, reused
 
     def _answer(self, method: str, connection: Connection, reused: bool) -> Answer:
         """The answer that comes by it, of which the body is still to be read."""
-        with self._errors(connection, reused):
+        try:
             response = connection.answer(method)
+        except BaseException as exc:
+            self._fail(connection, exc, reused)
         if len(self.servers) < 10:
             self.servers.add(response.headers.get("server", ""))
         return response
@@ -290,19 +298,15 @@ class Wire:
                     raise self.error(method, answer) from None
             raise
 
-    @contextlib.contextmanager
-    def _errors(self, connection: Connection, reused: bool) -> Iterator[None]:
-        """Closes the connection on any error, and makes the network's errors ours."""
-        try:
-            yield
-        except BaseException as exc:
-            connection.close()
-            if isinstance(exc, (OSError, BadAnswer)):
-                raise TransientError(
-                    f"lost the connection to {self.host}: {_reason(exc)}",
-                    immediate=reused and isinstance(exc, ConnectionError),
-                ) from exc
-            raise
+    def _fail(self, connection: Connection, exc: BaseException, reused: bool = False) -> NoReturn:
+        """Closes the connection, and raises: of the network's errors, ours."""
+        connection.close()
+        if isinstance(exc, (OSError, BadAnswer)):
+            raise TransientError(
+                f"lost the connection to {self.host}: {_reason(exc)}",
+                immediate=reused and isinstance(exc, ConnectionError),
+            ) from exc
+        raise exc
 
 
 class Asked:
@@ -358,8 +362,10 @@ class Stream:
 
     def readinto(self, buffer: memoryview) -> int:
         """Bytes put into ``buffer``; 0 at the end.  TransientError when the connection fails."""
-        with self._wire._errors(self._connection, reused=False):
+        try:
             return self._response.readinto(buffer)
+        except BaseException as exc:
+            self._wire._fail(self._connection, exc)
 
     def __enter__(self) -> Stream:
         return self
