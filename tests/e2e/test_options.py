@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from adsmig.overlap import DEPTH
 from adsmig.storage import listing
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, make_tree, write
@@ -816,6 +817,15 @@ def test_so_many_threads_work_at_once(here: Here, tmp_path: Path, threads: int) 
         here("cp", f"--threads={threads}", src, f"s3://ak:sk@{fake.host}/bkt/")
         gc.collect()
     assert gate.most == threads
+
+
+def test_one_thread_has_many_small_objects_in_a_stores_hands(here: Here, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", {f"{number:02d}": b"x" for number in range(3 * DEPTH)})
+    gate = Gate(DEPTH)
+    with FakeS3(gate.answer) as fake:
+        here("cp", src, f"s3://ak:sk@{fake.host}/bkt/")
+        gc.collect()
+    assert gate.most >= DEPTH
 
 
 def test_no_more_threads_work_than_were_asked_for(adsmig: Adsmig, tmp_path: Path) -> None:
