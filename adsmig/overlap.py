@@ -6,6 +6,7 @@ requests in a store's hands, and Python, which runs one thread at a time, has fe
 
 from __future__ import annotations
 
+import select
 import time
 from collections import deque
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from adsmig.transfer import PLAIN, Manner, Steps, copy, steps
 
 DEPTH = 32
 """The most that a thread has begun at once."""
+SILENCE_S = 1.0
+"""Without any answer, after which the oldest is waited for, which has an end."""
 MOST_BYTES = 1 << 20
 """Of an object that is copied so: the others wait while it is sent or read."""
 
@@ -48,7 +51,10 @@ class Copies:
         self, src: Storage, dst: Storage, limits: Limits | None, manner: Manner = PLAIN
     ) -> None:
         self._src, self._dst, self._limits, self._manner = src, dst, limits, manner
-        self._begun = deque[_Copy]()
+        self._begun: dict[int, _Copy] = {}
+        """Those that wait for an answer by that descriptor, the oldest first."""
+        self._ready = deque[int]()
+        """By which some of those came."""
         self._done = deque[tuple[Action, Outcome]]()
 
     def __len__(self) -> int:
@@ -64,12 +70,28 @@ class Copies:
         the first try fails.
         """
         while not self._done:
-            self._go_on(self._begun.popleft())
+            self._go_on(self._answered())
         return self._done.popleft()
+
+    def _answered(self) -> _Copy:
+        """One that need not be waited for, the oldest if it is such a one.  If no answer comes
+        within SILENCE_S, the oldest: whoever reads its answer gives up in time.
+        """
+        if not self._ready:
+            poll = select.poll()
+            oldest = next(iter(self._begun))
+            poll.register(oldest, select.POLLIN)
+            if len(self._begun) > 1 and not poll.poll(0):
+                for fd in self._begun:
+                    poll.register(fd, select.POLLIN)
+                self._ready = deque(fd for fd, _ in poll.poll(SILENCE_S * 1000))
+            if not self._ready:
+                self._ready.append(oldest)
+        return self._begun.pop(self._ready.popleft())
 
     def _go_on(self, one: _Copy) -> None:
         try:
-            next(one.steps)
+            fd = next(one.steps)
         except StopIteration as end:
             outcome: Outcome = end.value
             outcome = outcome._replace(seconds=time.monotonic() - one.began)
@@ -78,9 +100,9 @@ class Copies:
             entry, args = one.action.src, (self._limits, self._manner, exc)
             self._done.append((one.action, copy(self._src, self._dst, entry, one.key, *args)))
         else:
-            self._begun.append(one)
+            self._begun[fd] = one
 
     def drop(self) -> None:
         """Lets go of those that were begun and not finished."""
         while self._begun:
-            self._begun.popleft().steps.close()
+            self._begun.popitem()[1].steps.close()

@@ -53,7 +53,7 @@ class Manner(NamedTuple):
 
 
 PLAIN = Manner()
-Steps = Generator[None, None, Outcome]
+Steps = Generator[int, None, Outcome]
 T = TypeVar("T")
 
 
@@ -158,7 +158,8 @@ def steps(
     doubts: set[str],
 ) -> Steps:
     """One try, which yields whenever a store has been asked something and its answer would have to
-    be waited for; to be closed if it is not brought to its end.
+    be waited for: the descriptor by which that comes.  To be closed if it is not brought to its
+    end.
 
     ``doubts`` has the hashes of what was read, and does not match the source's ETag: read twice, it
     was not damaged on its way, but its parts are of several sizes.
@@ -198,10 +199,10 @@ def steps(
     return Outcome(entry.key, entry.size, _time_of(entry), entry.etag, checksum)
 
 
-def _awaited(sent: Sent[T]) -> Generator[None, None, T]:
+def _awaited(sent: Sent[T]) -> Generator[int, None, T]:
     """The answer, which is looked for when somebody comes back."""
     try:
-        yield
+        yield sent.fd
     except BaseException:
         sent.drop()
         raise

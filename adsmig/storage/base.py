@@ -254,9 +254,11 @@ class Storage(Protocol):
 class Sent(Generic[T]):
     """A request that is on its way.  Its one owner, a thread, calls one of the two, once."""
 
-    __slots__ = "answer", "drop"
+    __slots__ = "answer", "drop", "fd"
 
-    def __init__(self, answer: Callable[[], T], drop: Callable[[], None]) -> None:
+    def __init__(self, fd: int, answer: Callable[[], T], drop: Callable[[], None]) -> None:
+        self.fd = fd
+        """Can be read from (poll(2)) once there is something of the answer."""
         self.answer = answer
         """Waits for what comes of it, and raises as the method does that waits at once."""
         self.drop = drop

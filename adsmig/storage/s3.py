@@ -109,7 +109,7 @@ class S3Storage(S3Source):
                 raise TransientError("the store does not confirm CRC-32s as it did before")
             return stored
 
-        return Sent(answer, asked.drop)
+        return Sent(asked.fd, answer, asked.drop)
 
     def _not_stored(self, headers: dict[str, str], exc: AdsmigError) -> AdsmigError:
         """What the error of a PUT with these headers means."""
@@ -248,7 +248,7 @@ class S3Storage(S3Source):
             md5 = None if self.profile.etag == OPAQUE else md5_of(etag, found.headers)
             return Stored(etag or None, md5)
 
-        return Sent(answer, asked.drop)
+        return Sent(asked.fd, answer, asked.drop)
 
     def begin_upload(self, key: bytes, entry: Entry, meta: Meta, crc32: bool = False) -> Upload:
         """See Storage.begin_upload."""

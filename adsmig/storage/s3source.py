@@ -233,7 +233,7 @@ class S3Source:
                 stream.__exit__()
                 raise
 
-        return Sent(answer, asked.drop)
+        return Sent(asked.fd, answer, asked.drop)
 
     def _opened(self, entry: Entry, headers: dict[str, str], asked: Asked) -> Stream:
         """The answer to a GET, which may have asked for a checksum; asked anew without, where

@@ -342,6 +342,11 @@ class Asked:
             raise wire.error(self._method, Response(response.status, response.headers, data))
         return Stream(wire, connection, response)
 
+    @property
+    def fd(self) -> int:
+        """The descriptor by which the answer comes."""
+        return self._connection.sock.fileno()
+
     def drop(self) -> None:
         """Nobody wants the answer."""
         self._connection.close()
