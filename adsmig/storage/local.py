@@ -30,6 +30,7 @@ from adsmig.storage.localfile import (
     DirectoryBody,
     LocalBody,
     begin_to_store,
+    check_same,
     from_os_error,
     meta_of,
     set_directory_meta,
@@ -138,15 +139,17 @@ class LocalStorage:
 
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta.  A directory is still the same whatever came and went in it."""
-        if entry.link is None and not entry.key.endswith(b"/"):
-            with self.read(entry) as body:
-                return body.meta
         path = self._path(entry.key).removesuffix(b"/")
         try:
             status = self._tree.examine(path)
-            same = stat.S_ISDIR(status.st_mode)
             if entry.link is not None:
                 same = stat.S_ISLNK(status.st_mode) and os.readlink(path) == entry.link
+            elif entry.key.endswith(b"/"):
+                same = stat.S_ISDIR(status.st_mode)
+            else:
+                same = not stat.S_ISLNK(status.st_mode)
+                if same:
+                    check_same(entry, status)
         except OSError as exc:
             if exc.errno in MISSING:
                 raise SourceChanged("removed since it was listed") from exc

@@ -35,10 +35,7 @@ class LocalBody:
 
     def _check(self) -> os.stat_result:
         status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise ObjectError("unreadable", "not a regular file")
-        if status.st_size != self._entry.size or status.st_mtime_ns != self._entry.mtime_ns:
-            raise SourceChanged("the file changed while it was read")
+        check_same(self._entry, status)
         return status
 
     def readinto(self, buffer: memoryview) -> int:
@@ -91,6 +88,14 @@ class DirectoryBody:
 
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
+
+
+def check_same(entry: Entry, status: Status) -> None:
+    """Raises SourceChanged if it is no longer the file that was listed."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ObjectError("unreadable", "not a regular file")
+    if status.st_size != entry.size or status.st_mtime_ns != entry.mtime_ns:
+        raise SourceChanged("the file changed while it was read")
 
 
 def meta_of(status: Status) -> Meta:
