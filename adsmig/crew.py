@@ -54,14 +54,21 @@ class Crew:
     It begins with ``first``, of which all but two wait until those have found something to do, and
     doubles them as long as that gets more done.  The level that is found is held for a while, and
     then more are tried, and fewer.  Each time that a store asked for fewer requests, half of them
-    leave.
+    leave; the last has fewer at once.
+
+    ``each``: the most requests that one thread may have in a store's hands at once, if it can have
+    several; all have no more than MOST.
 
     ``dear``: a thread costs the store so much to begin with that no more are tried where the
     processors of this machine, perhaps the store's, have little time to spare.
     """
 
-    def __init__(self, count: int | None = None, first: int = FIRST, dear: bool = False) -> None:
+    def __init__(
+        self, count: int | None = None, first: int = FIRST, dear: bool = False, each: int = 1
+    ) -> None:
         self._fixed, self._dear = count is not None, dear
+        self._each = self._most_each = each
+        """How many requests the store lets each have, and would have at most."""
         self.level = count or first
         """How many are to be at work."""
         self._pool = ThreadPoolExecutor(count or MOST, "copy")
@@ -84,6 +91,11 @@ class Crew:
         self._base, self._rate = 0, 0.0
         self._rising, self._factor = True, 2.0
         self._hold_s, self._held_until = HOLD_S, 0.0
+
+    @property
+    def depth(self) -> int:
+        """How many requests a thread may have in a store's hands by now, at least one."""
+        return max(min(self._each, MOST // self.level), 1)
 
     def run(
         self,
@@ -185,7 +197,11 @@ class Crew:
         self._turns, self._weight, self._elapsed, self._since = 0, 0.0, 0.0, now
         if (slowdowns := retry.slowdowns()) != self._slowdowns:
             self._slowdowns = slowdowns
+            if self.level == 1:
+                self._each = max(self._each // 2, 1)
             self._settle(max(self.level // 2, 1), now)
+        elif self._each < self._most_each:
+            self._each += 1
         elif now >= self._held_until:
             self._consider(rate, now)
         if self._active < self.level:

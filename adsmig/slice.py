@@ -11,7 +11,7 @@ from functools import partial
 
 from adsmig import failpoint
 from adsmig.content import same_content, same_time
-from adsmig.crew import MOST, Crew, Stay
+from adsmig.crew import Crew, Stay
 from adsmig.errors import AdsmigError, TransientError
 from adsmig.findings import Findings, done
 from adsmig.job import LARGE_SIZE, Job
@@ -27,7 +27,7 @@ from adsmig.model import (
     Stop,
     What,
 )
-from adsmig.overlap import DEPTH, Copies, is_small, may_overlap
+from adsmig.overlap import Copies, is_small, may_overlap
 from adsmig.plan import Run
 from adsmig.retry import never
 from adsmig.scan import plan_of, storages
@@ -131,7 +131,7 @@ class Slice:
         results: Iterable[tuple[Action, bool, Outcome | None]]
         try:
             while more or copies:
-                if not more or len(copies) >= min(DEPTH, MOST // crew.level):
+                if not more or len(copies) >= crew.depth:
                     copied, outcome_of = copies.finish()
                     results = [(copied, False, outcome_of)]
                 else:

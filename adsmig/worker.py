@@ -36,6 +36,7 @@ from adsmig.model import (
     UploadResult,
     parts_in,
 )
+from adsmig.overlap import DEPTH
 from adsmig.removal import remove
 from adsmig.retry import never, retry
 from adsmig.scan import next_source_key, source_entries
@@ -292,7 +293,7 @@ def _crew_for(job: Job, *, requests: bool = False) -> Crew:
 
 @lru_cache(maxsize=2)
 def _crew(count: int | None, first: int, dear: bool) -> Crew:
-    return Crew(count, first, dear)
+    return Crew(count, first, dear, DEPTH)
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from adsmig import crew as module
-from adsmig.crew import FIRST, MOST, Crew, Stay, Work
+from adsmig.crew import FIRST, MOST, WINDOW_S, Crew, Stay, Work
 from adsmig.errors import Throttled
 from adsmig.retry import retry
 
@@ -150,9 +150,15 @@ def test_all_begin_only_once_the_first_have_found_something_to_do() -> None:
 class Simulated(Crew):
     """With a clock of its own, and no threads: ``pieces_per_s`` tells what a level gets done."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, idle: float | None = None) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        idle: float | None = None,
+        first: int = FIRST,
+        each: int = 1,
+    ) -> None:
         """``idle``: the share of the processors' time that is left, where threads are dear."""
-        super().__init__(dear=idle is not None)
+        super().__init__(first=first, dear=idle is not None, each=each)
         if self._idleness and idle is not None:
             monkeypatch.setattr(self._idleness, "share", lambda: idle)
         self.now = 0.0
@@ -210,14 +216,14 @@ def test_what_changes_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert crew.go_on(distance, 120)[-1] > MOST // 2
 
 
+def refused() -> None:
+    raise Throttled("SlowDown")
+
+
 def test_a_store_that_asks_for_less_gets_less(monkeypatch: pytest.MonkeyPatch) -> None:
     crew = Simulated(monkeypatch)
     crew.go_on(distance, 5)
     before = crew.level
-
-    def refused() -> None:
-        raise Throttled("SlowDown")
-
     with pytest.raises(Throttled):
         retry(refused, "a test", tries=2, stopping=lambda: True)
     assert crew.level == before  # it was the last try: nobody went on to ask
@@ -228,6 +234,27 @@ def test_a_store_that_asks_for_less_gets_less(monkeypatch: pytest.MonkeyPatch) -
     assert crew.level == before // 2
     crew.go_on(distance, 120)
     assert crew.level == before
+
+
+def test_the_last_thread_asks_for_less_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one thread has many requests in a store's hands."""
+    monkeypatch.setattr("adsmig.retry.wait", lambda *_: None)
+    crew = Simulated(monkeypatch, first=1, each=16)
+    assert crew.depth == 16
+    for depth in (8, 4, 2, 1, 1):
+        with pytest.raises(Throttled):
+            retry(refused, "a test", tries=2)
+        crew.go_on(crowded, 1.05 * WINDOW_S)
+        assert (crew.level, crew.depth) == (1, depth)
+    crew.go_on(crowded, 30)
+    assert crew.depth == 16
+
+
+def test_many_threads_ask_for_no_more_than_a_few_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Simulated(monkeypatch, first=1, each=16)
+    crew.go_on(distance, 5)
+    assert crew.level >= MOST // 2
+    assert crew.level * crew.depth <= MOST
 
 
 def test_few_long_pieces_tell_no_tale(monkeypatch: pytest.MonkeyPatch) -> None:
