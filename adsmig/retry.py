@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Generator
+from typing import NamedTuple, TypeVar
 
 from adsmig.errors import Throttled, TransientError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+W = TypeVar("W")
 
 TRIES = 7
 FIRST_PAUSE_S = 0.2
@@ -36,6 +37,14 @@ def never() -> bool:
     return False
 
 
+class Pause(NamedTuple):
+    """What a generator of :func:`attempts` yields: it is to be gone on with after so long, or once
+    the run is stopping.
+    """
+
+    seconds: float
+
+
 def retry(
     unit: Callable[[], T],
     what: str,
@@ -51,10 +60,27 @@ def retry(
     log.  Raises the last error when the tries are used up or ``stopping()`` turns true, and at once
     those that are ``final``.
     """
+
+    def steps() -> Generator[Pause, None, T]:
+        yield from ()
+        return unit()
+
+    return at_once(attempts(steps, what, tries=tries, stopping=stopping, final=final), stopping)
+
+
+def attempts(
+    unit: Callable[[], Generator[W, None, T]],
+    what: str,
+    *,
+    tries: int = TRIES,
+    stopping: Callable[[], bool] = never,
+    final: tuple[type[TransientError], ...] = (),
+) -> Generator[W | Pause, None, T]:
+    """As :func:`retry`, for a unit that yields where it would wait; each pause is yielded, too."""
     pause = FIRST_PAUSE_S
     for left in range(tries - 1, -1, -1):
         try:
-            return unit()
+            return (yield from unit())
         except TransientError as exc:
             if not left or stopping() or isinstance(exc, final):
                 raise
@@ -62,11 +88,23 @@ def retry(
             if isinstance(exc, Throttled):
                 _Slowdowns.times += 1
             if not exc.immediate:
-                wait(pause * random.uniform(0.5, 1.5), stopping)
+                yield Pause(pause * random.uniform(0.5, 1.5))
                 if stopping():
                     raise
                 pause = min(pause * (4 if isinstance(exc, Throttled) else 2.5), LONGEST_PAUSE_S)
     raise AssertionError("unreachable")
+
+
+def at_once(steps: Generator[object, None, T], stopping: Callable[[], bool] = never) -> T:
+    """What comes of them, after all their pauses."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if isinstance(step, Pause):
+            wait(step.seconds, stopping)
 
 
 def wait(seconds: float, stopping: Callable[[], bool] = never) -> None:

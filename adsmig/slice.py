@@ -27,12 +27,19 @@ from adsmig.model import (
     Stop,
     What,
 )
-from adsmig.overlap import Copies, is_small, may_overlap
 from adsmig.plan import Run
 from adsmig.retry import never
 from adsmig.scan import plan_of, storages
+from adsmig.small import (
+    MOST_BATCHED,
+    Copies,
+    copy_batch,
+    is_batched,
+    is_small,
+    may_overlap,
+)
 from adsmig.storage.base import Batching
-from adsmig.transfer import Manner, copy, copy_batch, failure, holds, settled
+from adsmig.transfer import Manner, copy, failure, holds, settled
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +47,6 @@ SEEK_SHARE = 10
 """A slice lasts at least this many times as long as it took to reach its first key."""
 CLOSE_S = 1.0
 """How long to wait for threads to let go of what they share; all but a listing takes far less."""
-
-MOST_SMALL = 128 << 10
-"""Bytes of an object that may be written along with others."""
-MOST_BATCHED = 1 << 20
-"""Bytes that are written at once, a little more or less."""
 
 _WORK = (What.COPY, What.CHECK)
 """What threads carry out; all else is settled as it is listed."""
@@ -180,13 +182,13 @@ class Slice:
 
     def _carry_out(self, actions: list[Action]) -> Iterator[tuple[Action, bool, Outcome | None]]:
         """Works on objects: each with whether it was found equal, and what became of it."""
-        small = [action for action in actions if _is_small(action)]
+        small = [action for action in actions if is_batched(action)]
         if len(small) > 1 and isinstance(self._dst, Batching):
             objects = [(action.src, self._job.dst_key(action.src.key)) for action in small]
             outcomes = copy_batch(self._src, self._dst, objects, self._limits, self._manner)
             for action, outcome in zip(small, outcomes, strict=True):
                 yield action, False, outcome
-            actions = [action for action in actions if not _is_small(action)]
+            actions = [action for action in actions if not is_batched(action)]
         for action in actions:
             yield action, *self._carry_out_one(action)
 
@@ -236,7 +238,7 @@ class Slice:
                 while action := self._advance():
                     actions.append(action)
                     size += action.src.size
-                    if len(actions) == self._batch or size > MOST_BATCHED or not _is_small(action):
+                    if len(actions) == self._batch or size > MOST_BATCHED or not is_batched(action):
                         break
             except Exception as exc:
                 self._end(exc)
@@ -302,13 +304,6 @@ class Slice:
             or self._stopping()
             or self._findings.full
         )
-
-
-def _is_small(action: Action) -> bool:
-    """Whether an object may be written along with others."""
-    entry = action.src
-    plain = entry.link is None and not entry.key.endswith(b"/")
-    return plain and action.what == What.COPY and entry.size <= MOST_SMALL
 
 
 def stop_of(exc: AdsmigError) -> Stop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -24,8 +24,9 @@ from adsmig.errors import (
 )
 from adsmig.limits import Limits
 from adsmig.model import Entry, Meta, Outcome, Part, Upload, combined_etag, md5_in, parts_in
-from adsmig.retry import never, retry, wait
-from adsmig.storage.base import Batching, Sent, Storage, Stored, Whole, overlaps
+from adsmig.plan import time_of
+from adsmig.retry import Pause, at_once, attempts, never, retry, wait
+from adsmig.storage.base import Sent, Storage, Stored, overlaps
 
 MAX_CHANGES = 3
 """An object that changed under our hands this often will go on doing so."""
@@ -53,7 +54,8 @@ class Manner(NamedTuple):
 
 
 PLAIN = Manner()
-Steps = Generator[int, None, Outcome]
+Steps = Generator[int | Pause, None, Outcome]
+"""Yields the descriptor by which the answer will come that is to be waited for, or a pause."""
 T = TypeVar("T")
 
 
@@ -64,29 +66,41 @@ def copy(
     key: bytes,
     limits: Limits | None,
     manner: Manner = PLAIN,
-    tried: AdsmigError | None = None,
 ) -> Outcome:
     """Copies the object ``entry`` to ``key``; the Outcome, success or a failure with its reason.
 
-    ``tried``: what came of a first try, by :func:`steps`.  An object that changes meanwhile is
-    looked up and read again.  Raises for what is not the object's fault (a full destination, nobody
-    answering), and TransientError when asked to stop before the object was settled.
+    An object that changes meanwhile is looked up and read again.  Raises for what is not the
+    object's fault (a full destination, nobody answering), and TransientError when asked to stop
+    before the object was settled.
     """
     stopping = limits.stopping if limits else never
-    changes, doubts = 0, set[str]()
+    return at_once(copying(src, dst, entry, key, limits, manner), stopping)
+
+
+def copying(
+    src: Storage,
+    dst: Storage,
+    entry: Entry,
+    key: bytes,
+    limits: Limits | None,
+    manner: Manner = PLAIN,
+) -> Steps:
+    """As :func:`copy`; yields where that would wait for a store's answer, or before another try.
+
+    To be closed if it is not brought to its end.
+    """
+    stopping = limits.stopping if limits else never
+    listed, changes, doubts = entry, 0, set[str]()
     began = time.monotonic()
 
-    def unit() -> Outcome:
-        nonlocal entry, changes, tried
+    def unit() -> Steps:
+        nonlocal entry, changes
         try:
-            if tried:
-                failed, tried = tried, None
-                raise failed
             if entry.link is not None:
                 meta = meta_for(dst, entry, src.meta(entry), manner.perms)
                 dst.write_link(key, entry.link, meta)
-                return Outcome(entry.key, entry.size, _time_of(entry), None, None)
-            return _result_of(steps(src, dst, entry, key, limits, manner, doubts))
+                return Outcome(entry.key, entry.size, time_of(entry), None, None)
+            return (yield from _copy_once(src, dst, entry, key, limits, manner, doubts))
         except SourceChanged as exc:
             changes += 1
             if changes == MAX_CHANGES:
@@ -94,7 +108,10 @@ def copy(
             entry = src.stat(entry.key)
             raise
 
-    outcome = settled(lambda: retry(unit, str(entry.key), stopping=stopping), entry, stopping)
+    try:
+        outcome = yield from attempts(unit, str(entry.key), stopping=stopping)
+    except AdsmigError as exc:
+        outcome = failed(exc, listed, stopping)
     return outcome._replace(seconds=time.monotonic() - began)
 
 
@@ -104,16 +121,19 @@ def settled(
     """What ``unit`` returns, or the failure that its error stands for."""
     try:
         return unit()
-    except NotFound:
+    except AdsmigError as exc:
+        return failed(exc, entry, stopping)
+
+
+def failed(exc: AdsmigError, entry: Entry, stopping: Callable[[], bool] = never) -> Outcome:
+    """The failure that an error stands for; raises it if it is no fault of the object's."""
+    if isinstance(exc, NotFound):
         return failure(entry, "vanished", "it was removed after it had been listed")
-    except ObjectError as exc:
+    if isinstance(exc, ObjectError):
         return failure(entry, exc.kind, str(exc))
-    except BLAMELESS:
-        raise
-    except TransientError as exc:
-        if stopping():
-            raise
-        return failure(entry, "gave up", str(exc))
+    if isinstance(exc, BLAMELESS) or not isinstance(exc, TransientError) or stopping():
+        raise exc
+    return failure(entry, "gave up", str(exc))
 
 
 def await_settled(
@@ -124,15 +144,22 @@ def await_settled(
     Stores tell times in whole seconds.  A copy made in the second of the last change could not be
     told, by a later sync, from one made before it.  Between local file systems times are exact.
     """
+    if pause := unsettled_s(src, dst, entry):
+        wait(pause, stopping)
+
+
+def unsettled_s(src: Storage, dst: Storage, entry: Entry) -> float:
+    """How many seconds :func:`await_settled` waits."""
     if max(src.tick_ns, dst.tick_ns) > 1:
-        age = time.time() - _time_of(entry) / 1e9
+        age = time.time() - time_of(entry) / 1e9
         if 0 <= age < SETTLED_S:  # a time in the future is another clock's
-            wait(SETTLED_S - age, stopping)
+            return SETTLED_S - age
+    return 0.0
 
 
 def failure(entry: Entry, kind: str, error: str) -> Outcome:
     """The Outcome of an object that could not be copied."""
-    return Outcome(entry.key, entry.size, _time_of(entry), entry.etag, None, error, kind)
+    return Outcome(entry.key, entry.size, time_of(entry), entry.etag, None, error, kind)
 
 
 def meta_for(dst: Storage, entry: Entry, meta: Meta, perms: bool = True) -> Meta:
@@ -144,11 +171,11 @@ def meta_for(dst: Storage, entry: Entry, meta: Meta, perms: bool = True) -> Meta
         user = {name: value for name, value in meta.user.items() if name not in PERMISSIONS}
         meta = replace(meta, mode=None, uid=None, gid=None, user=user)
     if dst.keeps_files and meta.mtime_ns is None:
-        return replace(meta, mtime_ns=_time_of(entry))
+        return replace(meta, mtime_ns=time_of(entry))
     return meta
 
 
-def steps(
+def _copy_once(
     src: Storage,
     dst: Storage,
     entry: Entry,
@@ -157,15 +184,12 @@ def steps(
     manner: Manner,
     doubts: set[str],
 ) -> Steps:
-    """One try, which yields whenever a store has been asked something and its answer would have to
-    be waited for: the descriptor by which that comes.  To be closed if it is not brought to its
-    end.
-
-    ``doubts`` has the hashes of what was read, and does not match the source's ETag: read twice, it
-    was not damaged on its way, but its parts are of several sizes.
+    """One try.  ``doubts`` has the hashes of what was read, and does not match the source's ETag:
+    read twice, it was not damaged on its way, but its parts are of several sizes.
     """
     checksum = None
-    await_settled(src, dst, entry, limits.stopping if limits else never)
+    if pause := unsettled_s(src, dst, entry):
+        yield Pause(pause)
     stored = None
     if _may_keep_all(src, entry, manner):
         if not overlaps(dst):
@@ -181,7 +205,7 @@ def steps(
     else:
         asked = (yield from _awaited(src.ask(entry))) if overlaps(src) else None
         with asked or src.read(entry) as body:
-            parts = None if body.crc32 else _parts_of(src, entry, doubts)
+            parts = None if body.crc32 else parts_of(src, entry, doubts)
             reader = Reader(body, entry.size, dst.wanted(), limits, parts)
             began = time.monotonic()
             meta = meta_for(dst, entry, body.meta, manner.perms)
@@ -194,13 +218,13 @@ def steps(
             stored = yield from _awaited(sent)
         assert stored
         failpoint.reach("object.stored")
-        _check_stored(src, dst, entry, key, stored, reader, began, limits, manner)
+        check_stored(src, dst, entry, key, stored, reader, began, limits, manner)
         checksum = "xxh3:" + reader.xxh3
-    return Outcome(entry.key, entry.size, _time_of(entry), entry.etag, checksum)
+    return Outcome(entry.key, entry.size, time_of(entry), entry.etag, checksum)
 
 
 def _awaited(sent: Sent[T]) -> Generator[int, None, T]:
-    """The answer, which is looked for when somebody comes back."""
+    """The answer, for which whoever goes on has waited."""
     try:
         yield sent.fd
     except BaseException:
@@ -209,17 +233,7 @@ def _awaited(sent: Sent[T]) -> Generator[int, None, T]:
     return sent.answer()
 
 
-def _result_of(steps: Steps) -> Outcome:
-    """What comes of them, at once."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            outcome: Outcome = end.value
-            return outcome
-
-
-def _check_stored(
+def check_stored(
     src: Storage,
     dst: Storage,
     entry: Entry,
@@ -249,52 +263,7 @@ def _check_stored(
             raise TransientError("what the destination has is not what was sent")
 
 
-def copy_batch(
-    src: Storage,
-    dst: Batching,
-    objects: Sequence[tuple[Entry, bytes]],
-    limits: Limits | None,
-    manner: Manner = PLAIN,
-) -> Iterator[Outcome]:
-    """As :func:`copy`, for several small objects, each with its key at the destination; in order.
-
-    Whatever does not go well at once is copied again, by itself, once it is its turn.
-    """
-    began = time.monotonic()
-    read: dict[bytes, tuple[Reader, Whole]] = {}
-    for entry, key in objects:
-        try:
-            await_settled(src, dst, entry, limits.stopping if limits else never)
-            with src.read(entry) as body:
-                parts = None if body.crc32 else _parts_of(src, entry, set())
-                reader = Reader(body, entry.size, dst.wanted(), limits, parts)
-                meta = meta_for(dst, entry, body.meta, manner.perms)
-                read[key] = reader, Whole(key, b"".join(reader.chunks()), meta)
-        except (ObjectError, NotFound, SourceChanged):
-            continue  # which concerns this one only
-        except AdsmigError:
-            break  # perhaps nobody answers any more, and to ask for each of the others takes long
-    failpoint.reach("object.begun")
-    stored: dict[bytes, Stored | None] = {}
-    with contextlib.suppress(TransientError):
-        written = dst.write_batch([whole for _, whole in read.values()])
-        stored = dict(zip(read, written, strict=True))
-    failpoint.reach("object.stored")
-    seconds = (time.monotonic() - began) / len(objects)
-    for entry, key in objects:
-        outcome = None
-        if answer := stored.get(key):
-            reader = read[key][0]
-            with contextlib.suppress(AdsmigError):
-                _check_stored(src, dst, entry, key, answer, reader, began, limits, manner)
-                checksum = "xxh3:" + reader.xxh3
-                outcome = Outcome(
-                    entry.key, entry.size, _time_of(entry), entry.etag, checksum, seconds=seconds
-                )
-        yield outcome or copy(src, dst, entry, key, limits, manner)
-
-
-def _parts_of(src: Storage, entry: Entry, doubts: set[str]) -> PartsMd5 | None:
+def parts_of(src: Storage, entry: Entry, doubts: set[str]) -> PartsMd5 | None:
     """What the ETag of an object that was put in parts tells, if anything."""
     size = src.part_size(entry) if parts_in(entry.etag) else None
     return PartsMd5(size, entry.etag or "", doubts) if size else None
@@ -431,7 +400,3 @@ def _check_size(dst: Storage, key: bytes, entry: Entry) -> None:
         raise TransientError("the destination does not show the copy yet") from exc
     if there.size != entry.size:
         raise TransientError(f"the destination has {there.size} bytes instead of {entry.size}")
-
-
-def _time_of(entry: Entry) -> int:
-    return entry.stored_ns if entry.mtime_ns is None else entry.mtime_ns

@@ -36,22 +36,22 @@ from adsmig.model import (
     UploadResult,
     parts_in,
 )
-from adsmig.overlap import DEPTH
 from adsmig.removal import remove
 from adsmig.retry import never, retry
 from adsmig.scan import next_source_key, source_entries
 from adsmig.scan import storages as storages  # for those who lend the work
 from adsmig.slice import Slice, stop_of
+from adsmig.small import DEPTH
 from adsmig.splitter import WAYS, find_cuts
 from adsmig.transfer import (
     await_settled,
     combined_checksum,
+    failed,
     failure,
     meta_for,
     prove_parts,
     prove_source,
     put_part,
-    settled,
 )
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ MOST_ALIGNED = 128 << 20
 """Bytes of a part that one thread copies; of larger ones, too few would be in flight."""
 FILES, REQUESTS = 1, 16
 """Threads at first.  Python runs one at a time; between directories none of them waits, nor for a
-store while there are many small objects to be copied (adsmig.overlap).  But where each request
+store while there are many small objects to be copied (adsmig.small).  But where each request
 takes a thread, as for parts, there are more: a store does more with the same time the more it has
 in hand.
 """
@@ -330,12 +330,8 @@ def _verdict(
     Neither, when the run is stopping anyway: the object is left as it is, to be resumed.
     """
     try:
-        return None, settled(lambda: _raise(exc), entry, stopping), None
+        return None, failed(exc, entry, stopping), None
     except TransientError as error:
         return None, None, None if stopping() else stop_of(error)
     except AdsmigError as error:
         return None, None, stop_of(error)
-
-
-def _raise(exc: AdsmigError) -> Outcome:
-    raise exc

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from adsmig.overlap import DEPTH
+from adsmig.small import DEPTH
 from adsmig.storage import listing
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, make_tree, write

@@ -15,11 +15,11 @@ import pytest
 
 from adsmig.errors import AdsmigError, TransientError, Unreachable
 from adsmig.model import Entry, Meta
+from adsmig.small import copy_batch
 from adsmig.storage import sftpbatch, sftplogin, sftpstaging
 from adsmig.storage.base import Batching, Body, Storage, Whole
 from adsmig.storage.sftppacket import EXTENDED, FAILURE, FSYNC, text
 from adsmig.storage.sftpwire import SftpWire
-from adsmig.transfer import copy_batch
 from tests.servers import Sshd
 from tests.storage.conftest import Place, Places
 from tests.storage.support import content_of, entries_of, keys_of, put, send_part

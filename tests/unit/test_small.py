@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from adsmig import retry
-from adsmig.errors import AdsmigError
+from adsmig.errors import AdsmigError, TransientError
+from adsmig.limits import Limits
 from adsmig.location import Location
 from adsmig.model import Action, Entry, Outcome, What
-from adsmig.overlap import DEPTH, MOST_BYTES, Copies, is_small, may_overlap
+from adsmig.small import DEPTH, MOST_BYTES, Copies, is_small, may_overlap
 from adsmig.storage.local import LocalStorage
 from adsmig.storage.memory import MemoryStorage
 from tests.storage.fakes3 import DROPPED, Answer, FakeS3, Reply, Request, error, stored
@@ -59,7 +60,8 @@ class Store:
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     """Makes a Store that answers until the end of the test; nobody waits before a second try."""
-    monkeypatch.setattr(retry, "wait", lambda seconds, stopping=retry.never: None)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE_S", 0.001)
     with ExitStack() as stack:
 
         def make(held: dict[bytes, bytes]) -> Store:
@@ -151,8 +153,44 @@ def test_what_fails_at_first_is_copied_all_the_same(store: Fake, reply: Reply, s
     assert retry.slowdowns() - before == (len(bad) if reply is BUSY else 0)
 
 
-def test_one_try_more_is_no_more_than_without(store: Fake) -> None:
-    """The first that was made here is one of those that there are."""
+def test_nobody_waits_for_who_is_to_be_tried_again(
+    store: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again in time, and is the last that is done."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.5)
+    one, other = store(dict(CONTENT)), store({})
+    key = next(iter(CONTENT))
+    one.instead = {key: [error(500, "InternalError")]}
+    outcomes = copy_all(Copies(one.fake.storage(), other.fake.storage(destination=True), None))
+    assert list(outcomes)[-1] == key
+    assert not any(outcome.error for outcome in outcomes.values())
+    assert arrived(other.held) == CONTENT
+
+
+def test_nobody_is_waited_for_once_the_run_stops(
+    store: Fake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who is to be tried again is not, and is no failure."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 1000)
+    one, other = store(dict(CONTENT)), store({})
+    one.instead = {key: [error(500, "InternalError")] for key in list(CONTENT)[:3]}
+    limits = Limits.create(str(tmp_path / "shared"))
+    copies = Copies(one.fake.storage(), other.fake.storage(destination=True), limits)
+    try:
+        for item in list(CONTENT.items())[:6]:
+            copies.begin(action(*item), b"to/" + item[0])
+        good = {copies.finish()[1].key for _ in range(3)}
+        assert good == set(list(CONTENT)[3:6])
+        threading.Timer(0.2, limits.stop).start()
+        with pytest.raises(TransientError):
+            copies.finish()
+        copies.drop()
+        assert not len(copies)
+    finally:
+        limits.remove()
+
+
+def test_what_always_fails_is_tried_as_often_as_anywhere(store: Fake) -> None:
     one, other = store(dict(CONTENT)), store({})
     key = next(iter(CONTENT))
     one.instead = {key: [error(500, "InternalError")] * 100}
