@@ -59,11 +59,11 @@ log = logging.getLogger(__name__)
 CHANGED = (SourceChanged,)
 MOST_ALIGNED = 128 << 20
 """Bytes of a part that one thread copies; of larger ones, too few would be in flight."""
-FILES, REQUESTS = 1, 16
+FILES, PARTS, REMOVALS = 1, 4, 16
 """Threads at first.  Python runs one at a time; between directories none of them waits, nor for a
-store while there are many small objects to be copied (adsmig.small).  But where each request
-takes a thread, as for parts, there are more: a store does more with the same time the more it has
-in hand.
+store while there are many small objects to be copied (adsmig.small).  Parts are large, and four of
+them keep most networks busy.  Removals are small requests, each of which takes a thread: a store
+does more with the same time the more it has in hand.
 """
 SFTP_FILES, SFTP_PARTS = 8, 2
 """The same over SFTP: each small file that is read takes several requests, one after the
@@ -181,7 +181,7 @@ def run_parts(
         src.release()
         dst.release()
 
-    _crew_for(job, requests=True).run(work, stopping, release)
+    _crew_for(job, PARTS).run(work, stopping, release)
     with lock:
         parts, errors = parts.copy(), errors.copy()  # some threads may be late
     failed, stop = None, None
@@ -249,7 +249,7 @@ def delete_objects(job: Job, deletions: list[Deletion], lease: Lease) -> Deletio
     try:
         key_at = bytes if at_source else job.dst_key
         side = src if at_source else dst
-        gone, problems = remove(src, side, deletions, key_at, _crew_for(job, requests=True))
+        gone, problems = remove(src, side, deletions, key_at, _crew_for(job, REMOVALS))
         failures = [Outcome(key, 0, 0, None, None, why, UNDELETED) for key, why in problems.items()]
     except AdsmigError as exc:
         stop = None if isinstance(exc, TransientError) and stopping() else stop_of(exc)
@@ -280,18 +280,16 @@ def abort_upload(job: Job, key: bytes, upload_id: str) -> None:
     storages(job)[1].abort(job.dst_key(key), upload_id)
 
 
-def _crew_for(job: Job, *, requests: bool = False) -> Crew:
-    """The process's threads; each keeps its connections from slice to slice.  Those for parts and
-    removals, of which each waits for its own ``requests``, are others, unless their number is
-    given.
+def _crew_for(job: Job, first: int = FILES) -> Crew:
+    """The process's threads, ``first`` at first; each keeps its connections from slice to slice.
+    Those for files, parts and removals are others, unless their number is given.
     """
-    first = REQUESTS if requests and not job.is_local else FILES
     if job.over_sftp and not job.threads:
-        first = SFTP_PARTS if requests else SFTP_FILES
-    return _crew(job.threads_per_worker, first, job.over_sftp)
+        first = SFTP_PARTS if first == PARTS else SFTP_FILES
+    return _crew(job.threads_per_worker, FILES if job.is_local else first, job.over_sftp)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _crew(count: int | None, first: int, dear: bool) -> Crew:
     return Crew(count, first, dear, DEPTH)
 

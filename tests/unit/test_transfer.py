@@ -558,21 +558,22 @@ def job(command: str = "cp", threads: int = 1, **options: Any) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("src", "dst", "first", "for_requests"),
+    ("src", "dst", "for_files", "for_parts", "for_removals"),
     [
-        ("/a/", "/b/", 1, 1),
-        ("/a/", "minio://h/b/", 1, 16),
-        ("minio://h/a/", "/b/", 1, 16),
-        ("sftp://h/a/", "/b/", 8, 2),
-        ("minio://h/a/", "sftp://h/b/", 8, 2),
+        ("/a/", "/b/", 1, 1, 1),
+        ("/a/", "minio://h/b/", 1, 4, 16),
+        ("minio://h/a/", "/b/", 1, 4, 16),
+        ("sftp://h/a/", "/b/", 8, 2, 8),
+        ("minio://h/a/", "sftp://h/b/", 8, 2, 8),
     ],
 )
 def test_as_many_threads_begin_as_the_places_have_a_use_for(
-    src: str, dst: str, first: int, for_requests: int
+    src: str, dst: str, for_files: int, for_parts: int, for_removals: int
 ) -> None:
     one = Job("cp", parse(src), parse(dst))
-    assert worker._crew_for(one).level == first
-    assert worker._crew_for(one, requests=True).level == for_requests
+    assert worker._crew_for(one).level == for_files
+    assert worker._crew_for(one, worker.PARTS).level == for_parts
+    assert worker._crew_for(one, worker.REMOVALS).level == for_removals
     assert worker._crew_for(replace(one, threads=6, workers=2)).level == 3
     worker.forget()
 
