@@ -568,9 +568,17 @@ class Coordinator:
         return self._tried and more and self._has_room()
 
     def _has_room(self) -> bool:
-        """Whether the machine has time for more processes than this one."""
-        copies = bool((self.counts + self._limits.live()).copied) and not self.job.over_sftp
-        return self._spare is None or self._spare.enough(crowded=copies)
+        """Whether the machine has time for more processes than this one.
+
+        As long as nothing is done yet, it waits for something else: SeaweedFS takes a second for
+        the first object of a bucket.
+        """
+        if self._spare is None:
+            return True
+        counts = self.counts + self._limits.live()
+        if not self.job.dryrun and counts == Counts(counts.found, counts.found_bytes):
+            return False
+        return self._spare.enough(busy=bool(counts.copied) and not self.job.over_sftp)
 
     def _new_executor(self) -> Executor:
         if not self._pooled:

@@ -8,10 +8,10 @@ SHARE = 0.7
 """Of one processor, is left unused by who now and then waits for a disk or a server."""
 COST_S = 0.5
 """Of a processor's time, that it takes to start processes and have them connect."""
-OWN, GAIN = 0.75, 0.5
-"""Of one processor, is used by a process whose threads wait for each other more than for anything
-else: Python runs one of them at a time.  And what several processes do with less time, for they
-need not wait so, counts as that much left unused."""
+OWN, GAIN = 0.9, 0.5
+"""Of one processor, is used by a process that waits for nothing but itself: Python runs one of its
+threads at a time.  What others could do meanwhile counts as that much left unused, if as much is.
+"""
 
 
 class SpareTime:
@@ -24,17 +24,18 @@ class SpareTime:
     def __init__(self) -> None:
         self._idle = self._at = self._own = self._unused = 0.0
 
-    def enough(self, crowded: bool = False) -> bool:
+    def enough(self, busy: bool = False) -> bool:
         """Whether so much was left that other processes could have been started of it; False when
         asked for the first time.
 
-        ``crowded``: threads of this process are at work that others could do as well.
+        ``busy``: what this process is busy with, others could do as well.
         """
         idle, own, now = _idle_s(), time.process_time(), time.monotonic()
         if self._at:
             elapsed = now - self._at
             unused = idle - self._idle - SHARE * elapsed
-            if crowded and own - self._own > OWN * elapsed:
+            spare = idle - self._idle > GAIN * elapsed
+            if busy and spare and own - self._own > OWN * elapsed:
                 unused = max(unused, GAIN * elapsed)
             self._unused = max(self._unused + unused, 0)
         self._idle, self._own, self._at = idle, own, now

@@ -67,16 +67,18 @@ def test_many_that_idle_are_used_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert time.enough()
 
 
-def test_a_process_whose_threads_take_turns_wants_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_busy_all_the_time_wants_others(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, time = Machine(monkeypatch), spare.SpareTime()
-    time.enough(crowded=True)
-    for _ in range(10):  # as busy as one can be, alone
-        machine.work(1, idle=0.3, own=0.95)
+    time.enough(busy=True)
+    for _ in range(10):  # as busy as one can be, with what it alone can do
+        machine.work(1, idle=0.6, own=0.95)
         assert not time.enough()
-    machine.work(1, idle=0.3, own=0.6)  # in a crowd, and waiting
-    assert not time.enough(crowded=True)
-    machine.work(1, idle=0.3, own=0.95)
-    assert time.enough(crowded=True)
+    machine.work(1, idle=0.6, own=0.7)  # with the right thing, and waiting
+    assert not time.enough(busy=True)
+    machine.work(1, idle=0.3, own=0.95)  # where others have the rest
+    assert not time.enough(busy=True)
+    machine.work(1, idle=0.6, own=0.95)
+    assert time.enough(busy=True)
 
 
 def test_work_of_low_priority_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
