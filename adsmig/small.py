@@ -80,7 +80,9 @@ class _Copy(NamedTuple):
 
 
 class Copies:
-    """Those of one thread, which calls :meth:`drop` at the end."""
+    """Those of one thread, which calls :meth:`drop` at the end.  They are done in any order; its
+    length is how many were begun and not yet given out by :meth:`finish`.
+    """
 
     def __init__(
         self, src: Storage, dst: Storage, limits: Limits | None, manner: Manner = PLAIN

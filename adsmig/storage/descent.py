@@ -42,7 +42,9 @@ class Held:
 
 
 def held(root_fd: int, names: Sequence[bytes], make: bool = False) -> Held:
-    """The directory that ``names`` lead to; raises as :func:`descend`."""
+    """The directory that ``names`` lead to, closed when the last reference to it is dropped: its
+    ``fd`` alone does not keep it.  ``make`` and errors as of :func:`descend`.
+    """
     return Held(descend(root_fd, names, make))
 
 

@@ -8,41 +8,15 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 
 from adsmig.checksum import NO_SUMS, Sums
-from adsmig.errors import (
-    AdsmigError,
-    NotFound,
-    ObjectError,
-    SourceChanged,
-    TransientError,
-)
+from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
-from adsmig.model import (
-    Entry,
-    Meta,
-    Part,
-    Upload,
-    combined_etag,
-    md5_in,
-)
+from adsmig.model import Entry, Meta, Part, Upload, combined_etag, md5_in
 from adsmig.providers import AWS, MANY, OPAQUE
 from adsmig.retry import retry
-from adsmig.storage.base import (
-    Sent,
-    Settings,
-    Storage,
-    Stored,
-    part_size_for,
-)
+from adsmig.storage.base import Sent, Settings, Storage, Stored, part_size_for
 from adsmig.storage.oddkeys import OddKeys, holds
 from adsmig.storage.s3delete import is_gateway, remove
-from adsmig.storage.s3object import (
-    SSE,
-    chosen_headers,
-    headers_for,
-    md5_of,
-    stored_of,
-    user_size,
-)
+from adsmig.storage.s3object import SSE, chosen_headers, headers_for, md5_of, stored_of, user_size
 from adsmig.storage.s3source import S3Source
 from adsmig.storage.s3sums import CRC32, UPLOAD
 from adsmig.storage.s3upload import completed, opened, unfinished
@@ -69,23 +43,13 @@ class S3Storage(S3Source):
     # Writing
 
     def write(
-        self,
-        key: bytes,
-        chunks: Iterator[memoryview],
-        size: int,
-        meta: Meta,
-        sums: Sums = NO_SUMS,
+        self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta, sums: Sums = NO_SUMS
     ) -> Stored:
         """See Storage.write."""
         return self.send(key, chunks, size, meta, sums).answer()
 
     def send(
-        self,
-        key: bytes,
-        chunks: Iterator[memoryview],
-        size: int,
-        meta: Meta,
-        sums: Sums = NO_SUMS,
+        self, key: bytes, chunks: Iterator[memoryview], size: int, meta: Meta, sums: Sums = NO_SUMS
     ) -> Sent[Stored]:
         """See Overlapping.send."""
         self._check_key(key)
@@ -102,8 +66,7 @@ class S3Storage(S3Source):
                 raise self._not_stored(headers, exc) from exc
             if key.endswith(b"/") and size and self.stat(key).size != size:
                 raise ObjectError(
-                    "key",
-                    "this store keeps no content under a key that ends in a slash",
+                    "key", "this store keeps no content under a key that ends in a slash"
                 )
             if CRC32 in headers and not stored.crc32 and "content-md5" not in headers:
                 raise TransientError("the store does not confirm CRC-32s as it did before")
@@ -168,10 +131,7 @@ class S3Storage(S3Source):
 
     def _is_there(self, full: bytes) -> bool:
         with contextlib.suppress(NotFound):
-            retry(
-                lambda: self._wire.request("HEAD", self._root + full),
-                "looking up an object",
-            )
+            retry(lambda: self._wire.request("HEAD", self._root + full), "looking up an object")
             return True
         return False
 
@@ -255,8 +215,7 @@ class S3Storage(S3Source):
         self._check_key(key)
         if entry.size > self.profile.max_size:
             raise ObjectError(
-                "size",
-                f"this store holds objects of up to {self.profile.max_size} bytes",
+                "size", f"this store holds objects of up to {self.profile.max_size} bytes"
             )
         headers = self._headers(key, meta)
         encoded = self.profile.url_encoding
@@ -298,10 +257,7 @@ class S3Storage(S3Source):
             return None
         source = src._copy_source(upload.entry)
         source["x-amz-copy-source-range"] = f"bytes={start}-{start + size - 1}"
-        query: dict[str, str | bytes] = {
-            "partNumber": str(number),
-            "uploadId": upload.upload_id,
-        }
+        query: dict[str, str | bytes] = {"partNumber": str(number), "uploadId": upload.upload_id}
         return self._copy(key, query, source)
 
     def complete(self, key: bytes, upload: Upload, parts: Sequence[Part], meta: Meta) -> str | None:

@@ -8,38 +8,17 @@ from dataclasses import replace
 from functools import cached_property
 
 from adsmig.checksum import Wanted, crc32_in
-from adsmig.errors import (
-    NotFound,
-    ObjectError,
-    SourceChanged,
-)
+from adsmig.errors import NotFound, ObjectError, SourceChanged
 from adsmig.location import Location
-from adsmig.model import (
-    EVERYTHING,
-    Entry,
-    KeyRange,
-    Meta,
-    parts_in,
-)
+from adsmig.model import EVERYTHING, Entry, KeyRange, Meta, parts_in
 from adsmig.providers import AWS, OPAQUE, VIRTUAL
 from adsmig.retry import retry
 from adsmig.storage import listing
 from adsmig.storage.aws import credentials_for, default_region
-from adsmig.storage.base import (
-    Body,
-    Identity,
-    Prune,
-    Sent,
-    Settings,
-)
+from adsmig.storage.base import Body, Identity, Prune, Sent, Settings
 from adsmig.storage.http import Headers
 from adsmig.storage.listpage import STANDARD
-from adsmig.storage.s3object import (
-    S3Body,
-    etag_tells,
-    http_time,
-    meta_of,
-)
+from adsmig.storage.s3object import S3Body, etag_tells, http_time, meta_of
 from adsmig.storage.s3pages import Pages
 from adsmig.storage.s3sums import CRC32, TELL, Vouching
 from adsmig.storage.s3tags import Tags
