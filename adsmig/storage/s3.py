@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
+from typing import NoReturn
 
 from adsmig.checksum import NO_SUMS, Sums
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
@@ -57,13 +58,13 @@ class S3Storage(S3Source):
         try:
             asked = self._wire.ask("PUT", self._path(key), {}, headers, chunks, size)
         except AdsmigError as exc:
-            raise self._not_stored(headers, exc) from exc
+            self._reject(headers, exc)
 
         def answer() -> Stored:
             try:
                 stored = self._stored(asked.answer(), headers)
             except AdsmigError as exc:
-                raise self._not_stored(headers, exc) from exc
+                self._reject(headers, exc)
             if key.endswith(b"/") and size and self.stat(key).size != size:
                 raise ObjectError(
                     "key", "this store keeps no content under a key that ends in a slash"
@@ -74,13 +75,13 @@ class S3Storage(S3Source):
 
         return Sent(asked.fd, answer, asked.drop)
 
-    def _not_stored(self, headers: dict[str, str], exc: AdsmigError) -> AdsmigError:
-        """What the error of a PUT with these headers means."""
+    def _reject(self, headers: dict[str, str], exc: AdsmigError) -> NoReturn:
+        """Raises what the error of a PUT with these headers means."""
         if isinstance(exc, NotFound):
-            return ObjectError("key", f"the store does not take this key: {exc}")
+            raise ObjectError("key", f"the store does not take this key: {exc}") from exc
         if isinstance(exc, ObjectError) and self._vouching.refused(headers, exc):
-            return TransientError(str(exc), immediate=True)
-        return exc
+            raise TransientError(str(exc), immediate=True) from exc
+        raise exc
 
     def _headers(self, key: bytes, meta: Meta) -> dict[str, str]:
         """The request headers of a new object."""
