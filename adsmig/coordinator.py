@@ -57,7 +57,9 @@ PIECES = 16
 HUNGRY_S = 1.0
 """How long slices last while there are workers who wait for something to be cut off, or when there
 may soon be room for them."""
-TICK_S = 0.2
+RECALL_S = 0.3
+"""The least between two times that slices are recalled."""
+TICK_S = 0.05
 SHOW_S = 0.1
 """The least between two calls of the watch: it takes its time to add up what many have done."""
 STRIKES = 3
@@ -112,11 +114,12 @@ class Coordinator:
         self._watch = watch
         self._given = executor
         self._executor: Executor | None = executor
-        self._ahead: Executor | None = None
-        """Processes that are being started while the first slice runs here."""
         self._pooled = executor is not None
         # Who says how many processes, or how much at once, gets it as soon as may be.
-        self._spare = SpareTime() if job.workers is None and job.threads is None else None
+        told = job.workers is not None or job.threads is not None
+        self._spare = None if told else SpareTime(dear=job.over_sftp)
+        self._seen = Counts()
+        """What was done when that was last asked."""
         self._lent_ranges = 0
         # Whatever ended a resumed run, may have been in this process.
         self._tried = self._resumed = run.resumed > 0
@@ -127,8 +130,13 @@ class Coordinator:
         self._shown_at = 0.0
         self._ranges: deque[_Range] = deque()
         self._suspects: deque[_Range] = deque()
+        self._uncommitted: deque[tuple[int, SliceResult]] = deque()
+        """Slices that are done, each with its shard, the oldest first.  What is left of their
+        ranges is lent before they are committed, so that nobody waits for that.
+        """
         self._begin_parts()
         self._seconds = SHORT_S
+        self._recalled_at = 0.0
         self._slots = max(SLOTS, job.processes + 1)  # the last is this process's own
         self._free = list(range(self._slots))
         self._limits = self._new_limits(f"{manifest.path}.shared" if manifest.path else None)
@@ -149,7 +157,7 @@ class Coordinator:
                 self._finish()
         finally:
             self._limits.stop()
-            self._close_executors()
+            self._close_executor()
             self._limits.remove()
             worker.forget()
 
@@ -258,7 +266,7 @@ class Coordinator:
     @property
     def listing(self) -> bool:
         """Whether there may be objects that were not found yet."""
-        return bool(self._ranges or self._suspects or self._lent_ranges)
+        return bool(self._ranges or self._suspects or self._lent_ranges or self._uncommitted)
 
     # The loop
 
@@ -273,23 +281,26 @@ class Coordinator:
         self._large.load()
         while True:
             self._lend_all()
-            if not self._in_hand:
+            if not (self._in_hand or self._uncommitted):
                 if not self._release_deletions():
                     return
                 continue
-            done = self._wait()
-            if not done:
-                self._start_ahead()
+            done = self._wait(0 if self._uncommitted else TICK_S)
             for future in done:
                 if future in self._in_hand:  # a broken pool takes all of them at once
                     self._settle(future)
+            if not done:
+                if self._uncommitted:
+                    self._commit_slice(*self._uncommitted.popleft())
+                else:
+                    self._look_for_help()
             self._show()
 
-    def _wait(self) -> list[Future[Any]]:
-        """What was completed since the last call; waits a while if that is nothing."""
+    def _wait(self, seconds: float) -> list[Future[Any]]:
+        """What was completed since the last call; waits for that long if that is nothing."""
         done = []
         with contextlib.suppress(Empty):
-            done.append(self._done.get(timeout=TICK_S))
+            done.append(self._done.get(timeout=seconds))
             while True:
                 done.append(self._done.get_nowait())
         return done
@@ -370,8 +381,11 @@ class Coordinator:
         self.counts += counts
         self._seconds = min(self._seconds * GROWTH, LONG_S)
         if stop:
-            self.stop = self.stop or stop
-            self._limits.stop()
+            self._halt(stop)
+
+    def _halt(self, stop: Stop) -> None:
+        self.stop = self.stop or stop
+        self._limits.stop()
 
     # Lending
 
@@ -379,9 +393,11 @@ class Coordinator:
         if self.interrupted or self.stop:
             return
         if self._suspects:
-            if not self._in_hand:
+            if not (self._in_hand or self._uncommitted):
                 self._lend_slice(self._suspects.popleft(), SHORT_S)
             return
+        if len(self._uncommitted) > self._workers:
+            return  # they fill memory
         most = self._most_at_once()
         while len(self._in_hand) < most and not self.stop:
             if not self._lend_one(most - len(self._in_hand)):
@@ -420,8 +436,10 @@ class Coordinator:
         if self._pooled and hungry and not (piece.whole or piece.fresh):
             self._lend_cut(piece, min(share, PIECES))
         else:
-            short = hungry or not self._pooled
-            self._lend_slice(piece, min(self._seconds, HUNGRY_S) if short else self._seconds)
+            seconds = self._seconds
+            if hungry or not self._pooled:
+                seconds = min(seconds, HUNGRY_S)
+            self._lend_slice(piece, seconds)
         return True
 
     def _lend_directories(self) -> bool:
@@ -491,11 +509,10 @@ class Coordinator:
     # Slices
 
     def _slice_done(self, piece: _Range, result: SliceResult) -> None:
-        self.manifest.commit_slice(self.run_id, piece.shard, result)
-        self._large.add(result.large)
-        if self.inventory and result.inventory:
-            self.inventory.merge(result.inventory)
-        self._committed(result.counts, result.stop)
+        self._uncommitted.append((piece.shard, result))
+        self.counts += result.counts
+        if result.stop:
+            self._halt(result.stop)
         if result.done:
             return
         rest = piece.keys if result.cursor is None else piece.keys.rest(result.cursor)
@@ -507,6 +524,13 @@ class Coordinator:
                 return
             left = _Range(piece.shard, rest)
         self._ranges.append(left)
+
+    def _commit_slice(self, shard: int, result: SliceResult) -> None:
+        self.manifest.commit_slice(self.run_id, shard, result)
+        self._large.add(result.large)
+        if self.inventory and result.inventory:
+            self.inventory.merge(result.inventory)
+        self._committed(Counts(), None)
 
     def _slice_died(self, piece: _Range) -> None:
         piece.strikes += 1
@@ -548,49 +572,43 @@ class Coordinator:
 
     # Processes
 
-    def _start_ahead(self) -> None:
-        """A slice in this process takes its time: there will be need of others, which take theirs
-        to start.
-        """
-        if self._pooled or self._ahead or self.job.processes == 1:
-            return
-        if (self.listing or self._large.waiting) and self._has_room():
-            self._ahead = processes(self.job.processes)
-            for _ in range(self.job.processes):
-                self._ahead.submit(os.getpid)
+    def _look_for_help(self) -> None:
+        """Recalls what is in hand, if others wait who could do some of it, or there could be any."""
+        if self._pooled:
+            wanted = self._lent_ranges and not self._ranges and len(self._in_hand) < self._workers
+        else:
+            more = self.listing or self._large.waiting
+            wanted = self.job.processes > 1 and self._look_at_room() and more
+        now = time.monotonic()
+        if wanted and now - self._recalled_at > RECALL_S:
+            self._recalled_at = now
+            self._limits.recall()
 
     def _wants_processes(self) -> bool:
         if self._spare is None:
             return bool(self._tried or self._large or len(self._ranges) != 1)
-        if len(self._ranges) > 1 or self._resumed or self._ahead:
+        if len(self._ranges) > 1 or self._resumed:
             return True
         more = self.listing or self._large.waiting
-        return self._tried and more and self._has_room()
+        return self._tried and more and self._look_at_room()
 
-    def _has_room(self) -> bool:
-        """Whether the machine has time for more processes than this one.
+    def _look_at_room(self) -> bool:
+        """Whether the machine has time for more processes than this one, as far as was seen.
 
-        As long as nothing is done yet, it waits for something else: SeaweedFS takes a second for
-        the first object of a bucket.
+        While nothing gets done, it waits for something else: SeaweedFS takes a second for the first
+        object of a bucket.
         """
         if self._spare is None:
             return True
-        counts = self.counts + self._limits.live()
-        if not self.job.dryrun and counts == Counts(counts.found, counts.found_bytes):
+        before, now = self._seen, self.counts + self._limits.live()
+        self._seen = now
+        if now == before:
+            self._spare.begin()
             return False
-        return self._spare.enough(busy=bool(counts.copied) and not self.job.over_sftp)
+        return self._spare.enough()
 
     def _new_executor(self) -> Executor:
-        if not self._pooled:
-            return ThreadPoolExecutor(1, "slice")
-        ahead, self._ahead = self._ahead, None
-        return ahead or processes(self.job.processes)
-
-    def _close_executors(self) -> None:
-        self._close_executor()
-        if self._ahead is not None:
-            close(self._ahead)
-            self._ahead = None
+        return processes(self.job.processes) if self._pooled else ThreadPoolExecutor(1, "slice")
 
     def _close_executor(self) -> None:
         if self._executor is not None and self._given is None:

@@ -1,4 +1,4 @@
-"""What all processes of a run share on one machine: a bandwidth bucket, a stop flag, live tallies.
+"""What all processes of a run share on one machine: a bandwidth bucket, flags, live tallies.
 
 It is a small memory-mapped file, because such a file outlives any process that is killed: a
 semaphore held by a dead worker would stop all the others, while the kernel drops a dead process's
@@ -23,9 +23,12 @@ from adsmig.errors import AdsmigError, StorageFull
 from adsmig.model import Counts
 from adsmig.retry import wait
 
-_HEADER = struct.Struct("=ddd")
-"""Stop flag, bytes a second (0: unlimited), and when the next byte may go (CLOCK_MONOTONIC)."""
+_HEADER = struct.Struct("=dddd")
+"""Stop flag, bytes a second (0: unlimited), when the next byte may go, and when slices were last
+recalled (both CLOCK_MONOTONIC).
+"""
 _SLOT = struct.Struct("=" + "q" * len(Counts._fields))
+_RECALLED = struct.Struct("=d")
 _SLOTS_AT = 64
 SLOTS = 512
 """Tallies in the file, unless more are asked for: one for each task that is out at once."""
@@ -63,7 +66,7 @@ class Limits:
                 # All of it, now: on a full disk, to touch a hole in a mapped file is death by
                 # SIGBUS.
                 os.posix_fallocate(fd, 0, _SLOTS_AT + slots * _SLOT.size)
-                file.write(_HEADER.pack(0, bwlimit_mbps * 1e6 / 8, 0))
+                file.write(_HEADER.pack(0, bwlimit_mbps * 1e6 / 8, 0, 0))
             return cls(path)
         except OSError as exc:
             if exc.errno == errno.ENOSPC:
@@ -85,6 +88,14 @@ class Limits:
     def stopping(self) -> bool:
         """Whether :meth:`stop` was called, by any process."""
         return self._map[7] != 0  # the highest byte of a little-endian 1.0
+
+    def recall(self) -> None:
+        """Asks for what was begun before now to be given back: others could do some of the rest."""
+        struct.pack_into("=d", self._map, 24, time.monotonic())
+
+    def recalled(self, began: float) -> bool:
+        """Whether :meth:`recall` was called since ``began`` (CLOCK_MONOTONIC), by any process."""
+        return _RECALLED.unpack_from(self._map, 24)[0] >= began
 
     def take(self, size: int) -> None:
         """Returns when ``size`` more bytes may be sent under the run's bandwidth limit."""

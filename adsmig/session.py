@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from adsmig import failpoint, report, scan
+from adsmig import failpoint, pool, report, scan
 from adsmig.coordinator import Coordinator
 from adsmig.errors import AdsmigError, DamagedManifest, ManifestError, ManifestInUse, UsageError
 from adsmig.interruption import INTERRUPTED
@@ -330,6 +330,8 @@ def _word_of(job: Job, path: Path | None) -> Iterator[None]:
 def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: bool = False) -> int:
     which = job.id if path == default_path(job) else f"--manifest {path}"
     pause = Pause(output.warn, f"{report.program()} resume {which}")
+    if job.processes > 1:
+        pool.prepare()
     with contextlib.ExitStack() as stack:
         with _word_of(job, path):
             aside = set_aside(path) if rebuild and path else None

@@ -43,8 +43,9 @@ from adsmig.transfer import Manner, copy, failure, holds, settled
 
 log = logging.getLogger(__name__)
 
-SEEK_SHARE = 10
-"""A slice lasts at least this many times as long as it took to reach its first key."""
+SEEK_SHARE, LEAST_SHARE = 10, 2
+"""A slice lasts at least this many times as long as it took to reach its first key; and one that is
+recalled, for which others wait."""
 CLOSE_S = 1.0
 """How long to wait for threads to let go of what they share; all but a listing takes far less."""
 
@@ -63,7 +64,7 @@ class Slice:
         self._manner = Manner(job.perms, job.delete_src)
         self._lock = threading.RLock()  # an error may come while it is held
         self._started, self._began = time.time(), time.monotonic()
-        self._deadline = self._began + budget.seconds
+        self._deadline = self._least = self._began + budget.seconds
         # Who says how many threads, says how much is in a store's hands.
         self._overlapping = not job.threads and may_overlap(self._src, self._dst)
         self._actions: Iterator[Action | Run] | None = None
@@ -269,7 +270,9 @@ class Slice:
                 break
             if self._cursor is None:
                 reached = time.monotonic()
-                self._deadline = max(self._deadline, reached + SEEK_SHARE * (reached - self._began))
+                seek_s = reached - self._began
+                self._deadline = max(self._deadline, reached + SEEK_SHARE * seek_s)
+                self._least = reached + LEAST_SHARE * seek_s
             if isinstance(action, Run):  # mostly, and by the million objects
                 self._findings.add_run(action)
                 self._cursor = action.entries[-1].key
@@ -293,14 +296,19 @@ class Slice:
         self._ended = True
         return None
 
+    def _recalled(self) -> bool:
+        return self._limits is not None and self._limits.recalled(self._began)
+
     def _show(self) -> None:
         if self._limits:
             self._limits.report(self._lease.slot, self._findings.counts())
 
     def _used_up(self) -> bool:
+        now = time.monotonic()
         return (
             self._dispatched >= (self._budget.objects or 1)
-            or time.monotonic() > self._deadline
+            or now > self._deadline
+            or (now > self._least and self._recalled())
             or self._stopping()
             or self._findings.full
         )

@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import time
 
-SHARE = 0.7
+SHARE, DEAR_SHARE = 0.5, 0.7
 """Of one processor, is left unused by who now and then waits for a disk or a server."""
-COST_S = 0.5
-"""Of a processor's time, that it takes to start processes and have them connect."""
-OWN, GAIN = 0.9, 0.5
-"""Of one processor, is used by a process that waits for nothing but itself: Python runs one of its
-threads at a time.  What others could do meanwhile counts as that much left unused, if as much is.
-"""
+COST_S, DEAR_COST_S = 0.02, 0.5
+"""Of a processor's time, that it takes to start processes; and to have them log in, too."""
 
 
 class SpareTime:
-    """What was left of the processors since this was first asked.
+    """What was left of the processors since this was made.
 
     Where somebody else on this machine needs them, perhaps the store itself, more processes only
-    take turns with those that there are.
+    take turns with those that there are.  ``dear``: each of them costs the store much to begin with.
     """
 
-    def __init__(self) -> None:
-        self._idle = self._at = self._own = self._unused = 0.0
+    def __init__(self, dear: bool = False) -> None:
+        self._share, self._cost_s = (DEAR_SHARE, DEAR_COST_S) if dear else (SHARE, COST_S)
+        self._unused = 0.0
+        self.begin()
 
-    def enough(self, busy: bool = False) -> bool:
-        """Whether so much was left that other processes could have been started of it; False when
-        asked for the first time.
+    def enough(self) -> bool:
+        """Whether so much was left that other processes could have been started of it."""
+        idle, at = self._idle, self._at
+        self.begin()
+        unused = self._idle - idle - self._share * (self._at - at)
+        self._unused = max(self._unused + unused, 0)
+        return self._unused >= self._cost_s
 
-        ``busy``: what this process is busy with, others could do as well.
-        """
-        idle, own, now = _idle_s(), time.process_time(), time.monotonic()
-        if self._at:
-            elapsed = now - self._at
-            unused = idle - self._idle - SHARE * elapsed
-            spare = idle - self._idle > GAIN * elapsed
-            if busy and spare and own - self._own > OWN * elapsed:
-                unused = max(unused, GAIN * elapsed)
-            self._unused = max(self._unused + unused, 0)
-        self._idle, self._own, self._at = idle, own, now
-        return self._unused >= COST_S
+    def begin(self) -> None:
+        """Counts nothing of what was left unused since this was last asked."""
+        self._idle, self._at = _idle_s(), time.monotonic()
 
 
 class Idleness:
@@ -50,19 +44,20 @@ class Idleness:
 
     def share(self) -> float:
         """Of the time since this was last asked, 0 to 1."""
-        import psutil
-
         idle, now = _idle_s(), time.monotonic()
         elapsed, unused = now - self._at, idle - self._idle
         self._idle, self._at = idle, now
-        return unused / elapsed / (psutil.cpu_count() or 1) if elapsed > 0 else 0.0
+        return unused / elapsed / (os.cpu_count() or 1) if elapsed > 0 else 0.0
 
 
 def _idle_s() -> float:
     """Seconds in which processors had nothing to do but wait for disks, or work of low priority;
-    summed up over all of them.
+    summed up over all of them.  Where nobody tells: as if one had nothing else to do.
     """
-    import psutil  # takes 7 ms, which a job of a moment has no use for
-
-    times = psutil.cpu_times()
-    return float(times.idle + getattr(times, "iowait", 0) + getattr(times, "nice", 0))
+    try:
+        with open("/proc/stat", "rb", buffering=0) as file:  # proc(5)
+            fields = file.read(4096).split(None, 6)
+        nice, idle, iowait = int(fields[2]), int(fields[4]), int(fields[5])
+    except (OSError, ValueError, IndexError):
+        return time.monotonic()
+    return (nice + idle + iowait) / os.sysconf("SC_CLK_TCK")

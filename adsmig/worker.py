@@ -146,7 +146,8 @@ def run_parts(
     src, dst = storages(job)
     limits = opened(lease.path)
     stopping = _stopping(limits)
-    deadline = time.monotonic() + budget.seconds
+    began = time.monotonic()
+    deadline = began + budget.seconds
     parts: list[Part] = []
     errors: list[AdsmigError] = []
     waiting = iter(numbers)
@@ -156,7 +157,9 @@ def run_parts(
     def work(stay: Stay) -> None:
         while True:
             with lock:
-                late = parts and time.monotonic() > deadline
+                late = parts and (
+                    time.monotonic() > deadline or (limits and limits.recalled(began))
+                )
                 number = None if late or errors or stopping() else next(waiting, None)
             if number is None:
                 return
