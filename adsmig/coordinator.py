@@ -69,7 +69,7 @@ Watch = Callable[[Counts, bool], None]
 """Told every so often what is done so far, and whether this is the last time."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Range:
     """What is left of a shard, waiting to be lent."""
 
@@ -120,7 +120,7 @@ class Coordinator:
         self._spare = None if told else SpareTime(dear=job.over_sftp)
         self._seen = Counts()
         """What was done when that was last asked."""
-        self._lent_ranges = 0
+        self._lent: list[_Range] = []
         # Whatever ended a resumed run, may have been in this process.
         self._tried = self._resumed = run.resumed > 0
         self._in_hand: dict[Future[Any], _Lent] = {}
@@ -266,7 +266,7 @@ class Coordinator:
     @property
     def listing(self) -> bool:
         """Whether there may be objects that were not found yet."""
-        return bool(self._ranges or self._suspects or self._lent_ranges or self._uncommitted)
+        return bool(self._ranges or self._suspects or self._lent or self._uncommitted)
 
     # The loop
 
@@ -396,8 +396,9 @@ class Coordinator:
             if not (self._in_hand or self._uncommitted):
                 self._lend_slice(self._suspects.popleft(), SHORT_S)
             return
-        if len(self._uncommitted) > self._workers:
-            return  # they fill memory
+        # They fill memory; and what works in this process is in the way of who commits.
+        if len(self._uncommitted) > (self._workers if self._pooled else 0):
+            return
         most = self._most_at_once()
         while len(self._in_hand) < most and not self.stop:
             if not self._lend_one(most - len(self._in_hand)):
@@ -450,20 +451,20 @@ class Coordinator:
 
     def _lend_slice(self, piece: _Range, seconds: float) -> None:
         def settle(result: SliceResult) -> None:
-            self._lent_ranges -= 1
+            self._lent.remove(piece)
             self._slice_done(piece, result)
 
         def died() -> None:
-            self._lent_ranges -= 1
+            self._lent.remove(piece)
             self._slice_died(piece)
 
-        self._lent_ranges += 1
+        self._lent.append(piece)
         budget = Budget(seconds, piece.objects)
         self._submit(worker.run_slice, (piece.keys, budget), settle, died)
 
     def _lend_cut(self, piece: _Range, pieces: int) -> None:
         def settle(cuts: list[bytes]) -> None:
-            self._lent_ranges -= 1
+            self._lent.remove(piece)
             if not cuts:
                 piece.whole = True
                 self._ranges.appendleft(piece)
@@ -473,11 +474,11 @@ class Coordinator:
             self._ranges.extendleft(_Range(shard, keys, fresh=True) for shard, keys in parts)
 
         def died() -> None:
-            self._lent_ranges -= 1
+            self._lent.remove(piece)
             piece.whole = True  # lest it kill the next one too
             self._ranges.appendleft(piece)
 
-        self._lent_ranges += 1
+        self._lent.append(piece)
         self._submit(
             worker.cut_range,
             (piece.keys, pieces),
@@ -573,9 +574,10 @@ class Coordinator:
     # Processes
 
     def _look_for_help(self) -> None:
-        """Recalls what is in hand, if others wait who could do some of it, or there could be any."""
+        """Recalls what is in hand, if others who could do some of it wait, or could be had."""
         if self._pooled:
-            wanted = self._lent_ranges and not self._ranges and len(self._in_hand) < self._workers
+            idle = not self._ranges and len(self._in_hand) < self._workers
+            wanted = idle and not all(piece.whole for piece in self._lent)
         else:
             more = self.listing or self._large.waiting
             wanted = self.job.processes > 1 and self._look_at_room() and more

@@ -95,7 +95,8 @@ class Limits:
 
     def recalled(self, began: float) -> bool:
         """Whether :meth:`recall` was called since ``began`` (CLOCK_MONOTONIC), by any process."""
-        return _RECALLED.unpack_from(self._map, 24)[0] >= began
+        recalled_at: float = _RECALLED.unpack_from(self._map, 24)[0]
+        return recalled_at >= began
 
     def take(self, size: int) -> None:
         """Returns when ``size`` more bytes may be sent under the run's bandwidth limit."""

@@ -9,18 +9,22 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
-from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from adsmig import log
 from adsmig.interruption import SIGNALS
 
+_server: Any = forkserver._forkserver
+"""Python's own client of the process that workers are forked from."""
 PATIENCE_S = 5.0
 """How long idle processes have to end by themselves."""
 
@@ -35,53 +39,78 @@ def processes(count: int) -> ProcessPoolExecutor:
     )
 
 
-def prepare() -> None:
+@contextlib.contextmanager
+def prepared() -> Iterator[None]:
     """Forks the process that workers are forked from, off this one as it is now: a matter of some
-    milliseconds, where to start it anew takes a third of a second.
+    milliseconds, where to start it anew takes a third of a second.  Ends it at last.
 
-    To be called before there are threads, or files that only this process is to have open; does
-    nothing where that is too late, or where it cannot be done.
+    To be entered before there is anything that others are not to share: threads, locked files.
+    Where it is too late for that, or cannot be done, the first pool starts one anew.
     """
-    server = forkserver._forkserver
-    if server._forkserver_pid or not _can_fork():
+    if _server._forkserver_pid or not _may_fork():
+        yield
         return
-    address = connection.arbitrary_address("AF_UNIX")
+    pid, address = _fork_server()
+    try:
+        yield
+    finally:
+        if _server._forkserver_pid == pid:
+            os.kill(pid, signal.SIGKILL)  # and the kernel those that are tied to it
+            os.waitpid(pid, 0)
+            os.close(_server._forkserver_alive_fd)
+            _server._forkserver_address = _server._forkserver_alive_fd = None
+            _server._forkserver_pid = None
+        os.close(address)
+
+
+def _may_fork() -> bool:
+    """Whether a copy of this process would be whole: a fork takes along no thread but its own.
+
+    And whether whoever connects needs no key yet, as from Python 3.14 on.
+    """
+    known = sys.platform == "linux" and not hasattr(_server, "_forkserver_authkey")
+    return known and len(os.listdir("/proc/self/task")) == 1
+
+
+def _fork_server() -> tuple[int, int]:
+    """Does what ForkServer.ensure_running does, but for the new interpreter; the process's id, and
+    a descriptor by which it is reached.
+
+    Files that are open here stay open there, for objects of this process's know them by number.
+    """
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen()
+        with tempfile.TemporaryDirectory(prefix="adsmig-") as directory:  # which is ours alone
+            path = os.path.join(directory, "socket")
+            listener.bind(path)
+            listener.listen()
+            address = os.open(path, os.O_PATH | os.O_CLOEXEC)
         alive_r, alive_w = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        gc.freeze()  # to look at what is shared would have it copied
+        gc.freeze()  # where nothing is looked at, memory stays shared
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            pid = os.fork()
-            if not pid:
-                _serve(listener.fileno(), alive_r)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            os.close(alive_r)
-    server._forkserver_address = address
-    server._forkserver_alive_fd = alive_w
-    server._forkserver_pid = pid
+        pid = os.fork()
+        if not pid:
+            _serve(listener, alive_r, alive_w)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(alive_r)
+    # A socket that has no name any more is not in the way of anybody, whatever ends this process.
+    _server._forkserver_address = f"/proc/self/fd/{address}"
+    _server._forkserver_alive_fd = alive_w
+    _server._forkserver_pid = pid
+    return pid, address
 
 
-def _serve(listener: int, alive: int) -> NoReturn:
+def _serve(listener: socket.socket, alive_r: int, alive_w: int) -> NoReturn:
+    """What the new process does: it forks whom it is asked for, until the other is gone."""
     try:
-        from adsmig.tied import tie
-        tie()
-        last = 2
-        for fd in sorted((listener, alive)):
-            os.closerange(last + 1, fd)
-            last = fd
-        os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
-        forkserver.main(listener, alive, [])
+        from adsmig import tied  # not before: to import it is to be tied
+
+        tied.tie()
+        os.close(alive_w)
+        forkserver.main(listener.detach(), alive_r, [])
     finally:
-        os._exit(1)
-
-
-def _can_fork() -> bool:
-    return sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
+        os._exit(0)
 
 
 def kill(pool: Executor) -> None:

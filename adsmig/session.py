@@ -330,9 +330,9 @@ def _word_of(job: Job, path: Path | None) -> Iterator[None]:
 def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: bool = False) -> int:
     which = job.id if path == default_path(job) else f"--manifest {path}"
     pause = Pause(output.warn, f"{report.program()} resume {which}")
-    if job.processes > 1:
-        pool.prepare()
     with contextlib.ExitStack() as stack:
+        if job.processes > 1:
+            stack.enter_context(pool.prepared())
         with _word_of(job, path):
             aside = set_aside(path) if rebuild and path else None
             if aside:

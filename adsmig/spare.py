@@ -15,7 +15,7 @@ class SpareTime:
     """What was left of the processors since this was made.
 
     Where somebody else on this machine needs them, perhaps the store itself, more processes only
-    take turns with those that there are.  ``dear``: each of them costs the store much to begin with.
+    take turns with those that there are.  ``dear``: each costs the store much to begin with.
     """
 
     def __init__(self, dear: bool = False) -> None:

@@ -368,6 +368,106 @@ def test_processes_are_started_for_what_one_slice_left(
     assert content(stores.dst) == content(stores.src)
 
 
+class Later(Executor):
+    """Has up to ``count`` tasks in hand, and does all of them once it is full, or is asked to."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.waiting.append((future, partial(fn, *args, **kwargs)))
+        if len(self.waiting) == self.count:
+            self.work()
+        return future
+
+    def work(self) -> None:
+        tasks, self.waiting = self.waiting, []
+        for future, call in tasks:
+            future.set_result(call())
+
+
+def test_what_is_left_is_lent_before_a_slice_is_committed(
+    stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_slices(monkeypatch, 10)
+    fill(stores.src, 30)
+    later = Later(2)
+    events: list[str] = []
+    commit, submit = manifest.commit_slice, later.submit
+
+    def commit_slice(*args: Any) -> None:
+        commit(*args)
+        events.append("commit")
+        later.work()
+
+    def lend(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        events.append("lend")
+        future = submit(fn, *args, **kwargs)
+        if len(events) == 1:
+            later.work()
+        return future
+
+    monkeypatch.setattr(manifest, "commit_slice", commit_slice)
+    monkeypatch.setattr(later, "submit", lend)
+    run(job(), manifest, later)
+    assert events[:4] == ["lend", "lend", "commit", "lend"]
+    assert finished(manifest).copied == 30
+    assert content(stores.dst) == content(stores.src)
+
+
+def test_a_run_that_dies_before_a_commit_does_its_slices_again(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_slices(monkeypatch, 10)
+    fill(stores.src, 100)
+    commits: list[int] = []
+    commit = Manifest.commit_slice
+
+    def commit_slice(*args: Any) -> None:
+        commits.append(1)
+        if len(commits) == 3:
+            raise Killed
+        commit(*args)
+
+    monkeypatch.setattr(Manifest, "commit_slice", commit_slice)
+    dst = stores.flaky_dst(write=nothing)
+    with Manifest(tmp_path / "m.db", create=True) as manifest, pytest.raises(Killed):
+        run(job(), manifest, Mortal())
+    written = dst.count("write")
+    assert 20 < written <= 50  # of which two slices were committed
+    with Manifest(tmp_path / "m.db") as manifest:
+        run(job(), manifest, Mortal())
+        assert finished(manifest).copied == 100
+        assert len(recorded(manifest)) == 100
+    assert dst.count("write") == written + 80
+    assert content(stores.dst) == content(stores.src)
+
+
+def test_a_slice_is_recalled_when_others_could_do_some_of_it(
+    stores: Stores, manifest: Manifest, pool: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SHORT_S", "HUNGRY_S"):
+        monkeypatch.setattr(module, name, 600.0)
+    keys = fill(stores.src, 4000)
+
+    def write(key: bytes, *_: object) -> None:
+        if key > keys[2000]:
+            pause(0.0005)
+
+    pause = threading.Event().wait
+    stores.flaky_dst(write=write)
+    run(job(workers=2), manifest, pool)
+    assert finished(manifest).copied == len(keys)
+    assert content(stores.dst) == content(stores.src)
+    ((shards, slices),) = manifest._connection.execute(
+        "SELECT (SELECT count(*) FROM shards), (SELECT count(*) FROM slices)"
+    )
+    assert shards > 2  # pieces of the whole, at first
+    assert slices > shards  # which would have had all the time they took
+
+
 def test_what_killed_this_process_is_left_to_others_when_the_run_goes_on(
     stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

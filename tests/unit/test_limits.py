@@ -133,6 +133,19 @@ def test_every_process_sees_that_the_run_stops(path: str) -> None:
     limits.remove()
 
 
+def test_what_was_begun_before_is_recalled_in_every_process(path: str, now: list[float]) -> None:
+    limits = Limits.create(path, bwlimit_mbps=8)
+    assert not limits.recalled(now[0])
+    limits.recall()
+    assert limits.recalled(now[0] - 1)
+    assert not limits.recalled(now[0] + 1)
+    assert elsewhere(path, f"print(limits.recalled({now[0]}))") == "True"
+    assert not limits.stopping()
+    limits.take(1)  # the rate is as it was
+    assert Limits(path).bytes_per_s == 1e6
+    limits.remove()
+
+
 def test_live_is_the_sum_of_what_the_slots_show(path: str) -> None:
     limits = Limits.create(path)
     assert limits.live() == Counts()

@@ -1,6 +1,11 @@
-"""Worker processes of a pool that was closed under them."""
+"""Worker processes: whom they are forked from, and what becomes of them."""
 
 from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +33,90 @@ def test_what_else_goes_wrong_there_is_told() -> None:
     process.start()
     process.join()
     assert process.exitcode == 1
+
+
+PREPARED = """
+import os, signal, threading, time
+from adsmig import pool
+
+def server():
+    return pool._server._forkserver_pid
+
+def parents():
+    members = pool.processes(2)
+    found = {members.submit(os.getppid).result() for _ in range(4)}
+    pool.close(members)
+    return found
+"""
+
+
+def run(code: str, tmp_path: Path) -> None:
+    """Runs it in a process of its own, that has no other thread."""
+    subprocess.run(
+        [sys.executable, "-c", PREPARED + code],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        check=True,
+        timeout=60,
+    )
+
+
+def test_workers_are_forked_off_a_copy_of_this_process(tmp_path: Path) -> None:
+    code = """
+import adsmig.filters
+adsmig.filters.mark = "seen before"
+
+with pool.prepared():
+    copied = server()
+    assert copied and os.listdir(os.environ["TMPDIR"]) == []
+    assert parents() == parents() == {copied}
+    members = pool.processes(1)
+    seen = members.submit(eval, "__import__('adsmig.filters').filters.mark").result()
+    assert seen == adsmig.filters.mark
+    held = members.submit(os.getpid).result()
+    pool.close(members)
+assert server() is None
+for pid in (copied, held):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        continue
+    assert 0, "it is still there"
+assert len(parents()) == 1  # of a server that is started anew
+"""
+    run(code, tmp_path)
+
+
+def test_a_process_with_threads_is_not_copied(tmp_path: Path) -> None:
+    code = """
+ended = threading.Event()
+threading.Thread(target=ended.wait).start()
+with pool.prepared():
+    assert server() is None
+    assert len(parents()) == 1
+ended.set()
+"""
+    run(code, tmp_path)
+
+
+def test_a_copy_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    code = """
+with pool.prepared():
+    copied = server()
+    os.kill(copied, signal.SIGKILL)
+    time.sleep(0.2)
+    (other,) = parents()
+    assert other not in (copied, os.getpid())
+    assert other == server()
+"""
+    run(code, tmp_path)
+
+
+def test_within_a_run_there_is_one_copy(tmp_path: Path) -> None:
+    code = """
+with pool.prepared():
+    copied = server()
+    with pool.prepared():
+        assert server() == copied
+    assert parents() == {copied}
+"""
+    run(code, tmp_path)
