@@ -117,7 +117,8 @@ class Coordinator:
         self._pooled = executor is not None
         # Who says how many processes, or how much at once, gets it as soon as may be.
         told = job.workers is not None or job.threads is not None
-        self._spare = None if told else SpareTime(dear=job.over_sftp)
+        # What only lists is done in a moment, mostly, and takes little memory as long as it is one.
+        self._spare = None if told else SpareTime(dear=job.over_sftp or job.dryrun)
         self._seen = Counts()
         """What was done when that was last asked."""
         self._lent: list[_Range] = []

@@ -8,14 +8,14 @@ import time
 SHARE, DEAR_SHARE = 0.5, 0.7
 """Of one processor, is left unused by who now and then waits for a disk or a server."""
 COST_S, DEAR_COST_S = 0.02, 0.5
-"""Of a processor's time, that it takes to start processes; and to have them log in, too."""
+"""Of a processor's time, that it takes to start processes; and where it costs more than that."""
 
 
 class SpareTime:
     """What was left of the processors since this was made.
 
     Where somebody else on this machine needs them, perhaps the store itself, more processes only
-    take turns with those that there are.  ``dear``: each costs the store much to begin with.
+    take turns with those that there are.  ``dear``: each costs the store, or memory, more besides.
     """
 
     def __init__(self, dear: bool = False) -> None:
