@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from itertools import islice
-from typing import Protocol
+from itertools import islice, repeat
+from typing import Any, Protocol
 
 from adsmig.model import LAST, Entry, KeyRange
 
@@ -28,7 +28,9 @@ waits meanwhile."""
 FAR_S = 0.01
 """Seconds that the beginning of a listing takes of a store that is far away, or slow."""
 WAYS = 16
-"""Points that such a one is asked about at once, where one would do after the other."""
+"""Points that such a one is asked about at once."""
+ASCII = 0x7F
+"""Its highest character."""
 
 
 def find_cuts(
@@ -41,41 +43,44 @@ def find_cuts(
     """Ascending keys of the range, at which to cut it into up to ``pieces``, if that is soon done.
 
     ``entries`` is the listing of ``keys``, of which no more than a page is taken.  Costs some tens
-    of probes a cut, which ``threads`` make at once if the store is far away; the caller ends them.
-    Nothing is assumed about the keys' alphabet or depth: a poor guess only means that the larger
-    piece is cut again when a worker next falls idle.
+    of probes a cut; of a store that is far away, ``threads`` ask about many points at once, and
+    several cuts come of that.  The caller ends the threads.  Nothing is assumed about the keys'
+    alphabet or depth: a poor guess only means that the larger piece is cut again when a worker next
+    falls idle.
     """
     began = time.monotonic()
     seen = list(islice(entries, FEW + 1))
     if len(seen) <= FEW:
         return _by_size(seen, pieces)
     if threads and time.monotonic() - began > FAR_S:
-        ask, ways = _together(probe, threads()), WAYS
+        ask = _together(probe, threads())
     else:
-        ask, ways, pieces = _singly(probe), 1, min(pieces, NEAR_PIECES)
+        ask, pieces = None, min(pieces, NEAR_PIECES)
     ranges, found = [keys], list[bytes]()
     while ranges and len(found) < pieces - 1:
-        chosen, ranges = ranges[: pieces - 1 - len(found)], ranges[pieces - 1 - len(found) :]
-        for piece, cut in zip(chosen, _cut_each(ask, chosen, ways), strict=True):
-            if cut is not None:
-                found.append(cut)
-                ranges += piece.cut([cut])
+        wanted = pieces - 1 - len(found)
+        chosen, ranges = ranges[:wanted], ranges[wanted:]
+        if ask:
+            each = _cut_each(ask, chosen, wanted)
+        else:
+            each = [find_cut(probe, piece) for piece in chosen]
+        for piece, cuts in zip(chosen, each, strict=True):
+            found += cuts
+            ranges += piece.cut(cuts) if cuts else ()
     return sorted(found)
-
-
-def _cut_each(ask: Ask, ranges: Sequence[KeyRange], ways: int) -> list[bytes | None]:
-    if ways == 1 or len(ranges) == 1:
-        return [find_cut(ask, piece, ways) for piece in ranges]
-    with ThreadPoolExecutor(len(ranges), "cut") as cutters:  # which only wait for the probes
-        return list(cutters.map(lambda piece: find_cut(ask, piece, ways), ranges))
-
-
-def _singly(probe: Probe) -> Ask:
-    return lambda points: [probe(point) for point in points]
 
 
 def _together(probe: Probe, threads: Executor) -> Ask:
     return lambda points: list(threads.map(probe, points))
+
+
+def _cut_each(ask: Ask, ranges: Sequence[KeyRange], count: int) -> list[list[bytes]]:
+    """Cuts all at once, ``count`` times in all."""
+    shares = [(count + at) // len(ranges) for at in range(len(ranges))]
+    if len(ranges) == 1:
+        return [find_far_cuts(ask, ranges[0], count)]
+    with ThreadPoolExecutor(len(ranges), "cut") as cutters:  # which only wait for the probes
+        return list(cutters.map(find_far_cuts, repeat(ask), ranges, shares))
 
 
 def _by_size(entries: list[Entry], pieces: int) -> list[bytes]:
@@ -92,48 +97,45 @@ def _by_size(entries: list[Entry], pieces: int) -> list[bytes]:
     return cuts[: pieces - 1]
 
 
-def find_cut(ask: Ask, keys: KeyRange, ways: int = 1) -> bytes | None:
+def find_cut(probe: Probe, keys: KeyRange) -> list[bytes]:
     """A key of the range, near its middle, that at least one other of its keys is past.
 
-    None where there are fewer than two keys.  The keys are seen as a tree of characters.
-    Bisecting, or asking about more points at once, as many ``ways`` as there are, finds how far
-    they all agree, then the highest of the characters that follow; the cut is the first key in the
-    upper half of those that can follow.
+    None where there are fewer than two keys.  The keys are seen as a tree of characters.  Bisecting
+    finds how far they all agree, then the highest of the characters that follow; the cut is the
+    first key in the upper half of those that can follow.
     """
     after, upto = keys.after, keys.upto
 
-    def past_each(points: Sequence[bytes]) -> list[bytes | None]:
-        found = ask([max(point, after) for point in points])
-        return [None if key is None or (upto is not None and key > upto) else key for key in found]
-
     def past(point: bytes) -> bytes | None:
-        return past_each([point])[0]
+        found = probe(max(point, after))
+        return None if found is None or (upto is not None and found > upto) else found
 
-    fallback = None
+    fallback = list[bytes]()
     while (first := past(after)) is not None and (second := past(first)) is not None:
-        fallback = fallback or first
-        units: _Units = _Characters() if _is_text(first) and _is_text(second) else _Bytes()
+        fallback = fallback or [first]
+        text = _is_text(first) and _is_text(second)
+        units: _Units = _Characters() if text else _Bytes()
         if past(first + units.last) is None:
             after = first  # all others begin with it, as what is in a directory does
             continue
-        shared = _agreement(past_each, first, units, ways)
+        shared = _agreement(past, first, units)
         low = units.after(first, shared)
-        high = _highest(past_each, shared, low, units, ways)
+        high = _highest(past, shared, low, units)
         while low < high:
             middle = (low + high + 1) // 2
             cut = past(shared + units.encode(middle))
             if cut is not None and past(cut) is not None:
-                return cut
+                return [cut]
             high = middle - 1  # a lone key, the last one, is up there: look lower
         # The others all have the lowest character, or are that character.
         narrower = shared + units.encode(low) + units.last
         if upto is not None and narrower >= upto:
-            return second if past(second) is not None else fallback
+            return [second] if past(second) is not None else fallback
         upto = narrower
     return fallback
 
 
-def _agreement(past: Ask, first: bytes, units: _Units, ways: int) -> bytes:
+def _agreement(past: Probe, first: bytes, units: _Units) -> bytes:
     """The longest prefix of ``first``, in whole units, with which all keys past it begin too.
 
     The longer a prefix, the likelier a key beyond all that begin with it, so it can be bisected.
@@ -141,28 +143,104 @@ def _agreement(past: Ask, first: bytes, units: _Units, ways: int) -> bytes:
     ends = units.ends(first)
     low, high = 0, len(ends) - 1
     while low < high:
-        numbers = _spread(low, high, ways)
-        beyond = past([first[: ends[number]] + units.last for number in numbers])
-        for number, key in zip(numbers, beyond, strict=True):
-            if key is not None:
-                high = number - 1
-                break
-            low = number
+        middle = (low + high + 1) // 2
+        if past(first[: ends[middle]] + units.last) is None:
+            low = middle
+        else:
+            high = middle - 1
     return first[: ends[low]]
 
 
-def _highest(past: Ask, shared: bytes, low: int, units: _Units, ways: int) -> int:
+def _highest(past: Probe, shared: bytes, low: int, units: _Units) -> int:
     """The highest unit that follows ``shared`` in some key."""
-    high = units.highest if past([shared + b"\x7f"])[0] is not None else 0x7F
+    high = units.highest if past(shared + units.encode(ASCII)) is not None else ASCII
     while low < high:
-        numbers = _spread(low, high, ways)
-        found = past([shared + units.encode(number) for number in numbers])
-        for number, key in zip(numbers, found, strict=True):
-            if key is None:
-                high = max(number - 1, low)
-                break
-            low = max(low, number, units.after(key, shared))
+        middle = (low + high + 1) // 2
+        key = past(shared + units.encode(middle))
+        if key is None:
+            high = middle - 1
+        else:
+            low = max(middle, units.after(key, shared))
     return low
+
+
+# Of a store that is far away, each answer takes its time, but many come at once.
+
+
+def find_far_cuts(ask: Ask, keys: KeyRange, count: int, ways: int = WAYS) -> list[bytes]:
+    """Up to ``count`` ascending keys of the range, each of which another of its keys is past; at
+    least one where there are two keys.
+
+    The same tree is looked at, some ``ways`` points at once.  One step tells what the first key has
+    in common with all others; two more tell which keys come first with each of the characters that
+    follow, and those cut the range.
+    """
+    after, upto = keys.after, keys.upto
+    fallback = list[bytes]()
+    text = True
+
+    def past(*points: bytes) -> list[bytes | None]:
+        found = ask([max(point, after) for point in points])
+        return [None if key is None or (upto is not None and key > upto) else key for key in found]
+
+    (first,) = past(after)
+    while first is not None:
+        units: _Units = _Characters() if text and _is_text(first) else _Bytes()
+        prefixes = [first[:end] for end in units.ends(first)]
+        longer = [prefixes[at] + units.last for at in _spread(0, len(prefixes) - 1, ways)]
+        second, *beyond = past(first, *longer)
+        if second is None:
+            break
+        fallback = fallback or [first]
+        other = next(filter(None, beyond), None) or past(first + units.last)[0]
+        if other is None:
+            after, first = first, second  # all others begin with it
+            continue
+        if text and not (_is_text(second) and _is_text(other)):
+            text = False
+            continue
+        shared, found = _branches(past, units, first, other, ways)
+        if len(found) > 1:
+            return _evenly(found[:-1], count)
+        if not found or past(*found)[0] is not None:
+            return found or fallback
+        # But for a lone key, the last, all have the lowest character, or are that character.
+        narrower = shared + units.encode(units.after(first, shared)) + units.last
+        if upto is not None and narrower >= upto:
+            return [second] if past(second)[0] is not None else fallback
+        upto = narrower
+    return fallback
+
+
+def _branches(
+    past: Callable[..., list[Any]], units: _Units, first: bytes, other: bytes | None, ways: int
+) -> tuple[bytes, list[bytes]]:
+    """What all keys from ``first`` on begin with, as far as ``other`` tells, and those that come
+    first with one of the characters that follow, or with one of some that are spread among many;
+    but for ``first`` itself.
+    """
+    shared, higher = first, other
+    while higher is not None:
+        longer, shared = shared, units.common(first, higher)
+        if len(shared) >= len(longer):
+            return shared, []  # keys that are no text, among others
+        low = units.after(first, shared)
+        some = _spread(low, ASCII, ways)
+        points = [units.encode(at) for at in (*some, ASCII)]
+        *found, further, higher = past(*(shared + at for at in points), shared + units.last)
+    high = ASCII if further is None else units.highest
+    for at, key in zip(some, found, strict=True):
+        if key is None:
+            high = min(high, at - 1)
+    rest = [at for at in _spread(low, high, ways) if at not in some]
+    found += past(*(shared + units.encode(at) for at in rest))
+    return shared, sorted({key for key in (*found, further) if key is not None})
+
+
+def _evenly(cuts: Sequence[bytes], count: int) -> list[bytes]:
+    """Up to ``count`` of them, with about as many left out before, between and after."""
+    count = min(count, len(cuts))
+    return [cuts[(len(cuts) + 1) * at // (count + 1) - 1] for at in range(1, count + 1)]
 
 
 def _spread(low: int, high: int, ways: int) -> list[int]:
@@ -172,6 +250,12 @@ def _spread(low: int, high: int, ways: int) -> list[int]:
     ways = min(ways, high - low)
     step = high - low + 1
     return [low + max(step * number // (ways + 1), 1) for number in range(1, ways + 1)]
+
+
+def _common(key: bytes, other: bytes) -> bytes:
+    """What both begin with."""
+    pairs = enumerate(zip(key, other, strict=False))
+    return key[: next((at for at, (one, two) in pairs if one != two), min(len(key), len(other)))]
 
 
 def _is_text(key: bytes) -> bool:
@@ -197,6 +281,10 @@ class _Units(Protocol):
         """The unit that follows ``shared`` in ``key``."""
         ...
 
+    def common(self, key: bytes, other: bytes) -> bytes:
+        """The units that both begin with."""
+        ...
+
     def encode(self, unit: int) -> bytes: ...
 
 
@@ -211,6 +299,9 @@ class _Characters:
 
     def after(self, key: bytes, shared: bytes) -> int:
         return ord(key[len(shared) : len(shared) + 4].decode(errors="replace")[:1] or "\0")
+
+    def common(self, key: bytes, other: bytes) -> bytes:
+        return _common(key, other).decode(errors="ignore").encode()
 
     def encode(self, unit: int) -> bytes:
         return chr(0xE000 if 0xD800 <= unit <= 0xDFFF else unit).encode()  # no surrogates
@@ -227,6 +318,9 @@ class _Bytes:
 
     def after(self, key: bytes, shared: bytes) -> int:
         return key[len(shared)] if len(key) > len(shared) else 0
+
+    def common(self, key: bytes, other: bytes) -> bytes:
+        return _common(key, other)
 
     def encode(self, unit: int) -> bytes:
         return bytes([unit])

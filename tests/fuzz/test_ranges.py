@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsmig.model import Entry, KeyRange
-from adsmig.splitter import find_cut, find_cuts
+from adsmig.splitter import find_cut, find_cuts, find_far_cuts
 from tests.unit.test_splitter import PROBES, Keys
 
 NAMES = st.sampled_from(
@@ -45,12 +45,24 @@ def check(all_keys: Keys, keys: KeyRange, cuts: list[bytes]) -> None:
 @given(SETS, ranges())
 def test_a_cut_lies_inside_and_loses_nothing(found: set[bytes], keys: KeyRange) -> None:
     all_keys = Keys(found)
-    cut = find_cut(all_keys.ask, keys)
+    cuts = find_cut(all_keys.probe, keys)
     # The probes begin past the first key of a closed range.
     if len(all_keys.held(keys)) > 2:
-        assert cut is not None
+        assert cuts
     assert all_keys.probes <= PROBES * 4
-    check(all_keys, keys, [] if cut is None else [cut])
+    check(all_keys, keys, cuts)
+
+
+@given(SETS, ranges(), st.integers(1, 9), st.integers(1, 20))
+def test_many_points_at_once_lose_nothing_either(
+    found: set[bytes], keys: KeyRange, count: int, ways: int
+) -> None:
+    all_keys = Keys(found)
+    cuts = find_far_cuts(all_keys.ask, keys, count, ways)
+    assert len(cuts) <= count
+    if len(all_keys.held(keys)) > 2:
+        assert cuts
+    check(all_keys, keys, cuts)
 
 
 @given(SETS, ranges(), st.integers(2, 9), st.integers(0, 1 << 30))

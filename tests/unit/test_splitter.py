@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from adsmig import splitter as module
 from adsmig.model import Entry, KeyRange
-from adsmig.splitter import FAR_S, FEW, LIGHT, NEAR_PIECES, WAYS, find_cut, find_cuts
+from adsmig.splitter import FAR_S, FEW, LIGHT, NEAR_PIECES, WAYS, find_cut, find_cuts, find_far_cuts
 
 ALL = KeyRange(closed=True)
 PROBES = 60
@@ -51,9 +51,8 @@ class Keys:
     def cut(self, keys: KeyRange) -> list[KeyRange]:
         """The two pieces of a range, the cut checked."""
         before = self.probes
-        cut = find_cut(self.ask, keys)
+        (cut,) = find_cut(self.probe, keys)
         assert self.probes - before <= PROBES
-        assert cut is not None
         pieces = keys.cut([cut])
         assert cut in self.held(keys)
         assert all(map(self.held, pieces))
@@ -188,13 +187,13 @@ def test_a_range_of_fewer_than_two_keys_is_not_cut() -> None:
         KeyRange(b"x", None),
         KeyRange(b"b", b"b"),
     ):
-        assert find_cut(keys.ask, alone) is None
-    assert find_cut(Keys([]).ask, ALL) is None
+        assert find_cut(keys.probe, alone) == []
+    assert find_cut(Keys([]).probe, ALL) == []
 
 
 def test_keys_outside_the_range_are_left_alone() -> None:
     keys = Keys(b"%04d" % number for number in range(1000))
-    cut = find_cut(keys.ask, KeyRange(b"0500", b"0509"))
+    (cut,) = find_cut(keys.probe, KeyRange(b"0500", b"0509"))
     assert cut is not None
     assert b"0500" < cut < b"0509"
 
@@ -212,17 +211,23 @@ key_sets = st.sets(
 bounds = awkward | st.binary(max_size=3)
 
 
-@given(key_sets, st.builds(KeyRange, bounds, st.none() | bounds, st.booleans()))
+@given(
+    key_sets,
+    st.builds(KeyRange, bounds, st.none() | bounds, st.booleans()),
+    st.integers(1, 9),
+    st.integers(1, 20),
+)
 def test_a_cut_is_a_key_of_the_range_with_another_past_it(
-    some: set[bytes], keys_range: KeyRange
+    some: set[bytes], keys_range: KeyRange, count: int, ways: int
 ) -> None:
     keys = Keys(some)
-    cut = find_cut(keys.ask, keys_range)
     inside = keys.held(keys_range._replace(closed=False))
-    if cut is None:
-        assert len(inside) < 2
-    else:
-        assert cut in inside[:-1]
+    near, far = find_cut(keys.probe, keys_range), find_far_cuts(keys.ask, keys_range, count, ways)
+    assert bool(near) == bool(far) == (len(inside) > 1)
+    assert len(near) <= 1
+    assert len(far) <= count
+    assert far == sorted(set(far))
+    assert {*near, *far} <= set(inside[:-1])
 
 
 @given(
@@ -237,18 +242,29 @@ def test_keys_of_text_are_only_asked_for_past_text(some: set[bytes], after: byte
             point.decode()  # all that an object store can be asked for
         return keys.ask(points)
 
-    for ways in (1, 5):
-        find_cut(ask, KeyRange(after), ways)
+    find_cut(lambda point: ask([point])[0], KeyRange(after))
+    find_far_cuts(ask, KeyRange(after), 3, 5)
 
 
-@given(key_sets, st.integers(2, 20))
-def test_to_ask_about_many_points_at_once_finds_a_cut_as_well(some: set[bytes], ways: int) -> None:
-    keys = Keys(some)
-    cut = find_cut(keys.ask, ALL, ways)
-    assert (cut is None) == (find_cut(keys.ask, ALL) is None)
-    if cut is not None:
-        assert cut in keys.keys
-        assert all(map(keys.held, ALL.cut([cut])))
+@pytest.mark.parametrize("name", SETS)
+def test_a_far_store_is_asked_few_times_for_pieces_of_a_size(
+    known: dict[str, Keys], name: str
+) -> None:
+    keys, steps = known[name], 0
+
+    def ask(points: Sequence[bytes]) -> list[bytes | None]:
+        nonlocal steps
+        steps += 1
+        return keys.ask(points)
+
+    pieces = [ALL]
+    for _ in range(3):
+        largest = max(pieces, key=lambda piece: len(keys.held(piece)))
+        pieces.remove(largest)
+        pieces += largest.cut(find_far_cuts(ask, largest, 7))
+    assert steps <= 3 * 13
+    assert all(map(keys.held, pieces))
+    assert max(len(keys.held(piece)) for piece in pieces) <= len(keys.keys) / 2
 
 
 def test_a_far_store_is_asked_about_many_points_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +288,7 @@ def test_a_far_store_is_asked_about_many_points_at_once(monkeypatch: pytest.Monk
     with ThreadPoolExecutor(WAYS) as threads:
         cuts = find_cuts(keys.entries(), probe, ALL, 8, lambda: threads)
     assert len(cuts) == 7
-    assert set(alone) <= set(cuts)
+    assert all(map(keys.held, ALL.cut(cuts)))
     assert most > WAYS // 2
 
 
@@ -283,10 +299,9 @@ def test_cutting_to_the_end_leaves_single_keys(some: set[bytes]) -> None:
     ranges = [ALL]
     while ranges:
         piece = ranges.pop()
-        cut = find_cut(keys.ask, piece)
-        if cut is not None:
-            cuts.append(cut)
-            ranges += piece.cut([cut])
+        found = find_cut(keys.probe, piece)
+        cuts += found
+        ranges += piece.cut(found) if found else ()
     assert len(set(cuts)) == len(cuts)
     # No probe ever finds the empty key: nothing comes before it.
     assert len(cuts) == max(0, len(keys.keys) - (b"" in some) - 1)
