@@ -198,6 +198,9 @@ class Findings:
         if self._known is None:
             path = self._job.known if os.path.exists(self._job.known) else ""
             self._known = Lookup(path, KeyRange(entries[0].key, self._keys.upto, True))
+        if self._known.over:
+            self._found_equal += [(one.key, one.size, time_of(one), one.etag) for one in entries]
+            return
         for entry in entries:
             record = self._known.find(entry.key)
             if (

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from adsmig.job import Job
 from adsmig.model import Action, Entry, What
 
 _MD5 = re.compile(r"[0-9a-f]{32}\Z")
+_MD5S = re.compile(r"(?:[0-9a-f]{32}\n)*[0-9a-f]{32}")
 
 
 class Verdict(enum.Enum):
@@ -24,6 +25,8 @@ class Verdict(enum.Enum):
 
 
 Compare = Callable[[Entry, Entry], Verdict]
+Columns = tuple[tuple[Any, ...], ...]
+"""What some entries have in each of their fields."""
 
 
 FIRST_BLOCK, MOST_BLOCK = 1, 1024
@@ -189,7 +192,11 @@ def _equal(ours: _Listing, theirs: _Listing, rules: Rules) -> int:
     if rules.ignore_existing or compare is never:
         return 0
     anything = keeps is everything
-    for here, there in zip(ours.block[ours.at :], theirs.block[theirs.at :], strict=False):
+    here_on, there_on = ours.block[ours.at :], theirs.block[theirs.at :]
+    both = min(len(here_on), len(there_on))
+    if anything and both > 1 and _alike(here_on[:both], there_on[:both], compare):
+        return both
+    for here, there in zip(here_on, there_on, strict=False):
         if (
             here[0] != there[0]
             or here.implied
@@ -202,6 +209,36 @@ def _equal(ours: _Listing, theirs: _Listing, rules: Rules) -> int:
             break
         count += 1
     return count
+
+
+def _alike(ours: Sequence[Entry], theirs: Sequence[Entry], compare: Compare) -> bool:
+    """Whether as many of both are equal, two by two, as far as that can be told of one field of all
+    of them after the other, which takes an eighth of the time.
+    """
+    tells = _IN_COLUMNS.get(compare)
+    if not tells or ours[0].key != theirs[0].key:
+        return False
+    here: Columns
+    here, there = (tuple(zip(*entries, strict=True)) for entries in (ours, theirs))
+    for *_, implied, problems, links in (here, there):
+        if any(implied) or any(problems) or links.count(None) < len(links):
+            return False
+    return here[0] == there[0] and here[1] == there[1] and tells(here, there)
+
+
+def _same_md5s(ours: Columns, theirs: Columns) -> bool:
+    etags = ours[4]
+    return (
+        etags == theirs[4]
+        and None not in etags
+        and not (any(ours[2]) or any(theirs[2]))  # nor are these files
+        and _MD5S.fullmatch("\n".join(etags)) is not None
+    )
+
+
+def _as_recorded(ours: Columns, theirs: Columns) -> bool:
+    times = ours[2] if any(ours[2]) else ours[3]
+    return times == theirs[2] and ours[4] == theirs[4]
 
 
 def counted(src: Iterator[Entry], rules: Rules, large_size: int) -> Iterator[Action | Run]:
@@ -352,6 +389,15 @@ def changed(src: Entry, dst: Entry) -> bool:
         # Stores tell times in whole seconds, rounded down; see transfer.await_settled.
         return src.stored_ns + 1_000_000_000 > dst.stored_ns
     return src.mtime_ns > (dst.stored_ns if dst.mtime_ns is None else dst.mtime_ns)
+
+
+_IN_COLUMNS: dict[Compare, Callable[[Columns, Columns], bool]] = {
+    by_default: _same_md5s,
+    by_seconds: _same_md5s,
+    by_content: _same_md5s,
+    by_record: _as_recorded,
+}
+"""What tells that many entries are SAME, of those by which it can be told."""
 
 
 def time_of(entry: Entry) -> int:

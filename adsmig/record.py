@@ -73,6 +73,11 @@ class Lookup:
         self._known = known_objects(path, keys)
         self._next = next(self._known, None)
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing is on record of any key that may still be asked for."""
+        return self._next is None
+
     def find(self, key: bytes) -> Entry | None:
         """What is on record of ``key``."""
         while self._next is not None and self._next.key < key:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adsmig import plan as module
 from adsmig.errors import ListingError
 from adsmig.filters import Filters
 from adsmig.job import Job
@@ -20,6 +21,7 @@ from adsmig.plan import (
     Run,
     Verdict,
     by_content,
+    by_default,
     by_record,
     by_seconds,
     by_size,
@@ -345,6 +347,68 @@ def test_merging_agrees_with_looking_each_key_up(
     for one in found:
         side = dst if one.what == What.DELETE else src
         assert one.src is side[one.src.key]
+
+
+oddly = st.fixed_dictionaries(
+    {},
+    optional={
+        "size": st.sampled_from([0, 1, 2]),
+        "mtime_ns": st.sampled_from([None, 0, 1, 10**9]),
+        "stored_ns": st.sampled_from([0, 10**9, 2 * 10**9]),
+        "etag": st.sampled_from([None, "", MD5, OTHER, MD5.upper(), f"{MD5}-2", f"{MD5}\n"]),
+        "implied": st.booleans(),
+        "problem": st.sampled_from(["", "a pipe"]),
+        "link": st.sampled_from([None, b"to"]),
+    },
+)
+"""How an entry may be another than those around it."""
+
+
+@given(
+    st.lists(st.tuples(oddly | st.just({}), oddly | st.just({}), st.booleans()), max_size=9),
+    st.sampled_from([by_default, by_seconds, by_content, by_size, by_record]),
+    st.sampled_from([{}, {"mtime_ns": 10**9}]),
+)
+@settings(max_examples=500)
+def test_many_that_are_alike_are_told_as_each_alone_would_be(
+    pairs: list[tuple[dict[str, Any], dict[str, Any], bool]], compare: Any, kept: dict[str, Any]
+) -> None:
+    plain = entry(b"", stored=1, etag=MD5)
+    here = [plain._replace(key=b"%d" % at, **odd) for at, (odd, _, _) in enumerate(pairs)]
+    there = [
+        plain._replace(key=b"%d" % at, **(odd if same else other))._replace(**kept)
+        for at, (odd, other, same) in enumerate(pairs)
+    ]
+    rules = Rules(compare, everything)
+    at_once = {one.src.key: one.what for one in plan(here, there, rules)}
+    singly = {
+        one.src.key: one.what
+        for this, that in zip(here, there, strict=True)
+        for one in plan([this], [that], rules)
+    }
+    assert at_once == singly
+
+
+@pytest.mark.parametrize("compare", [by_default, by_seconds, by_content, by_record])
+def test_many_that_are_alike_are_not_looked_at_alone(
+    compare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = [entry(b"%04d" % number, etag=MD5) for number in range(2000)]
+    kept = {"mtime_ns": 0} if compare is by_record else {}
+    there = [one._replace(**kept) for one in here]
+    looked: list[Entry] = []
+
+    def told(ours: Entry, theirs: Entry) -> Verdict:
+        looked.append(ours)
+        return Verdict(compare(ours, theirs))
+
+    monkeypatch.setitem(module._IN_COLUMNS, told, module._IN_COLUMNS[compare])
+    found = plan(here, there, Rules(told, everything))
+    assert [one.what for one in found] == [What.SKIP] * 2000
+    assert len(looked) < 10
+    there[1234] = there[1234]._replace(size=2, etag=OTHER)
+    found = plan(here, there, Rules(told, everything))
+    assert [one.src.key for one in found if one.what != What.SKIP] == [b"1234"]
 
 
 def _alone(here: Entry, there: Entry | None, rules: Rules) -> What:
