@@ -201,7 +201,7 @@ def find_far_cuts(ask: Ask, keys: KeyRange, count: int, ways: int = WAYS) -> lis
             continue
         shared, found = _branches(past, units, first, other, ways)
         if len(found) > 1:
-            return _evenly(found[:-1], count)
+            return _evenly(found, count)
         if not found or past(*found)[0] is not None:
             return found or fallback
         # But for a lone key, the last, all have the lowest character, or are that character.
@@ -237,10 +237,12 @@ def _branches(
     return shared, sorted({key for key in (*found, further) if key is not None})
 
 
-def _evenly(cuts: Sequence[bytes], count: int) -> list[bytes]:
-    """Up to ``count`` of them, with about as many left out before, between and after."""
-    count = min(count, len(cuts))
-    return [cuts[(len(cuts) + 1) * at // (count + 1) - 1] for at in range(1, count + 1)]
+def _evenly(keys: Sequence[bytes], count: int) -> list[bytes]:
+    """Up to ``count`` of them, with about as many left out before, between and after; not the last,
+    which may have none past it.
+    """
+    count = min(count, len(keys) - 1)
+    return [keys[(len(keys) + 1) * at // (count + 1) - 1] for at in range(1, count + 1)]
 
 
 def _spread(low: int, high: int, ways: int) -> list[int]:

@@ -320,7 +320,7 @@ class FaultLink:
         self.plan = plan
         self._target, self._timeout_s, self._trigger = target, timeout_s, trigger
         self._longest = longest
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._listener.getsockname()[1]
         self._count = 0
 

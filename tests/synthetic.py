@@ -134,6 +134,7 @@ class Server(ThreadingHTTPServer):
     """Listens on the loopback interface; ``port`` 0 takes a free one."""
 
     daemon_threads = True
+    request_queue_size = 128  # who comes to a full queue waits for a second
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients may hang up when they like."""
