@@ -57,7 +57,7 @@ def _idle_s() -> float:
     try:
         with open("/proc/stat", "rb", buffering=0) as file:  # proc(5)
             fields = file.read(4096).split(None, 6)
-        nice, idle, iowait = int(fields[2]), int(fields[4]), int(fields[5])
+        nice, idle = int(fields[2]), int(fields[4])
     except (OSError, ValueError, IndexError):
         return time.monotonic()
-    return (nice + idle + iowait) / os.sysconf("SC_CLK_TCK")
+    return (nice + idle) / os.sysconf("SC_CLK_TCK")

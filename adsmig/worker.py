@@ -65,6 +65,8 @@ store while there are many small objects to be copied (adsmig.small).  Parts are
 them keep most networks busy.  Removals are small requests, each of which takes a thread: a store
 does more with the same time the more it has in hand.
 """
+LOCAL_PARTS = 2
+"""Between directories: while one waits for the disk, another reads."""
 SFTP_FILES, SFTP_PARTS = 8, 2
 """The same over SFTP: each small file that is read takes several requests, one after the
 other, and each that is written a flush; of those who write to one file, each waits for the others,
@@ -289,7 +291,9 @@ def _crew_for(job: Job, first: int = FILES) -> Crew:
     """
     if job.over_sftp and not job.threads:
         first = SFTP_PARTS if first == PARTS else SFTP_FILES
-    return _crew(job.threads_per_worker, FILES if job.is_local else first, job.over_sftp)
+    elif job.is_local:
+        first = LOCAL_PARTS if first == PARTS else FILES
+    return _crew(job.threads_per_worker, first, job.over_sftp)
 
 
 @lru_cache(maxsize=3)

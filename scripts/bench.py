@@ -67,6 +67,8 @@ class Workload:
     """Only by tools that hold each byte that arrived against what was sent."""
     slow: bool = False
     """Through a proxy that delays what passes."""
+    durable: bool = False
+    """Only by tools that have each byte on the disk when they end, told to if need be."""
 
 
 WORKLOADS = [
@@ -93,6 +95,8 @@ WORKLOADS = [
     Workload("list-nested", "nested", "synthetic", how="list"),
     Workload("local-small", "small", "local", "local"),
     Workload("local-large", "large", "local", "local"),
+    Workload("durable-small", "small", "local", "local", durable=True),
+    Workload("durable-large", "large", "local", "local", durable=True),
     Workload("latency-small-up", "small", "local", "seaweedfs", slow=True),
     Workload("latency-noop", "empty", "synthetic", "synthetic", "sync", slow=True),
     Workload("latency-list", "flat", "synthetic", how="list", slow=True),
@@ -153,7 +157,8 @@ class Bench:
             with contextlib.ExitStack() as stack:
                 if workload.slow:
                     src, dst = (self._slowed(at, stack) for at in (src, dst))
-                task = Task(workload.how, src, dst, Path(scratch), workload.checked, workload.slow)
+                special = workload.checked, workload.slow, workload.durable
+                task = Task(workload.how, src, dst, Path(scratch), *special)
                 command = tool.command(task)
                 if command is None:
                     return None
