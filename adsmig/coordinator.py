@@ -1,4 +1,4 @@
-"""Lends out a run's ranges as slices, commits what comes back, and cuts where workers idle.
+"""Has the workers carry out a run: lends what there is to do, and commits what comes back.
 
 It owns the manifest and nothing else does; the workers are any ``concurrent.futures.Executor``.
 """
@@ -9,9 +9,8 @@ import contextlib
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -33,54 +32,26 @@ from adsmig.model import (
     KeyRange,
     SliceResult,
     Stop,
-    What,
 )
 from adsmig.place import refuse_one_place, same_place
-from adsmig.plan import each
-from adsmig.pool import close, kill, processes
+from adsmig.ranges import LONG_S, SHORT_S, Ranges
 from adsmig.room import patiently
-from adsmig.scan import holds_objects, plan_of
-from adsmig.spare import SpareTime
+from adsmig.scan import holds_objects
 from adsmig.storage.base import Identity
-from adsmig.transfer import failure
+from adsmig.workforce import Workforce
 
 log = logging.getLogger(__name__)
 
-SHORT_S, LONG_S = 0.5, 5.0
-"""How long slices last at first, so that even a job killed every few seconds gets on; and later."""
 GROWTH = 1.2
-"""How much longer, with each one that was committed."""
-OBJECTS = 20_000
-"""The most objects that a slice copies."""
-PIECES = 16
-"""The most that a range is asked to be cut into at once, by one worker."""
-HUNGRY_S = 1.0
-"""How long slices last while there are workers who wait for something to be cut off, or when there
-may soon be room for them."""
+"""How much longer slices last, with each one that was committed."""
 RECALL_S = 0.3
 """The least between two times that slices are recalled."""
 TICK_S = 0.05
 SHOW_S = 0.1
 """The least between two calls of the watch: it takes its time to add up what many have done."""
-STRIKES = 3
-"""A slice whose worker died so often is looked at alone, and in ever smaller pieces."""
 
 Watch = Callable[[Counts, bool], None]
 """Told every so often what is done so far, and whether this is the last time."""
-
-
-@dataclass(slots=True, eq=False)
-class _Range:
-    """What is left of a shard, waiting to be lent."""
-
-    shard: int
-    keys: KeyRange
-    whole: bool = False
-    """It was tried, and cannot be cut."""
-    fresh: bool = False
-    """It was just cut off, and nobody knows how much it holds: most are done in a moment."""
-    strikes: int = 0
-    objects: int = OBJECTS
 
 
 @dataclass(slots=True)
@@ -112,16 +83,7 @@ class Coordinator:
         self._driving = False
         self.inventory = Inventory(job.began_ns, job.depth) if job.dryrun else None
         self._watch = watch
-        self._given = executor
-        self._executor: Executor | None = executor
-        self._pooled = executor is not None
-        # Who says how many processes, or how much at once, gets it as soon as may be.
-        told = job.workers is not None or job.threads is not None
-        # What only lists is done in a moment, mostly, and takes little memory as long as it is one.
-        self._spare = None if told else SpareTime(dear=job.over_sftp or job.dryrun)
-        self._seen = Counts()
-        """What was done when that was last asked."""
-        self._lent: list[_Range] = []
+        self._workforce = Workforce(job, executor)
         # Whatever ended a resumed run, may have been in this process.
         self._tried = self._resumed = run.resumed > 0
         self._in_hand: dict[Future[Any], _Lent] = {}
@@ -129,12 +91,6 @@ class Coordinator:
         # there are.
         self._done: SimpleQueue[Future[Any]] = SimpleQueue()
         self._shown_at = 0.0
-        self._ranges: deque[_Range] = deque()
-        self._suspects: deque[_Range] = deque()
-        self._uncommitted: deque[tuple[int, SliceResult]] = deque()
-        """Slices that are done, each with its shard, the oldest first.  What is left of their
-        ranges is lent before they are committed, so that nobody waits for that.
-        """
         self._begin_parts()
         self._seconds = SHORT_S
         self._recalled_at = 0.0
@@ -158,7 +114,7 @@ class Coordinator:
                 self._finish()
         finally:
             self._limits.stop()
-            self._close_executor()
+            self._dismiss()
             self._limits.remove()
             worker.forget()
 
@@ -186,7 +142,7 @@ class Coordinator:
         self.stop = None
         if self.inventory:
             self.inventory = Inventory(self.job.began_ns, self.job.depth)
-        self._close_executor()
+        self._dismiss()
         self._limits.remove()
         self._limits = self._new_limits(self._limits.path)
 
@@ -267,32 +223,29 @@ class Coordinator:
     @property
     def listing(self) -> bool:
         """Whether there may be objects that were not found yet."""
-        return bool(self._ranges or self._suspects or self._lent or self._uncommitted)
+        return self._ranges.listing
 
     # The loop
 
     def _drive(self) -> None:
         """Lends, waits and commits until nothing is left, or nothing more may be begun."""
         self._driving = True
-        self._ranges = deque(
-            _Range(shard, keys) for shard, keys in self.manifest.open_shards(self.run_id)
-        )
-        self._suspects.clear()
         self._begin_parts()
+        self._ranges.load()
         self._large.load()
         while True:
             self._lend_all()
-            if not (self._in_hand or self._uncommitted):
+            if not (self._in_hand or self._ranges.uncommitted):
                 if not self._release_deletions():
                     return
                 continue
-            done = self._wait(0 if self._uncommitted else TICK_S)
+            done = self._wait(0 if self._ranges.uncommitted else TICK_S)
             for future in done:
                 if future in self._in_hand:  # a broken pool takes all of them at once
                     self._settle(future)
             if not done:
-                if self._uncommitted:
-                    self._commit_slice(*self._uncommitted.popleft())
+                if self._ranges.uncommitted:
+                    self._ranges.commit()
                 else:
                     self._look_for_help()
             self._show()
@@ -317,6 +270,7 @@ class Coordinator:
         args = self.job, self.manifest, self.run_id, self._submit, self._committed
         self._large, self._deletions = LargeObjects(*args), Deletions(*args)
         self._directories = Directories(*args)
+        self._ranges = Ranges(*args[:4], self._received, self._slice_committed, self._run_here)
 
     def _release_deletions(self) -> bool:
         """Once all was listed and copied: whether there is now something to remove."""
@@ -364,14 +318,8 @@ class Coordinator:
             self._release(lent.slot)
             lent.give_back()
         self._in_hand.clear()
-        for _ in range(STRIKES):
-            if self._executor and not self._given:
-                kill(self._executor)
-            self._close_executor()
-            self._executor = self._given or self._new_executor()
-            with contextlib.suppress(BrokenExecutor):
-                self._executor.submit(os.getpid).result()
-                return
+        if self._workforce.replace():
+            return
         message = (
             "worker processes die as soon as they begin; see the system's log for who ends them"
         )
@@ -388,17 +336,29 @@ class Coordinator:
         self.stop = self.stop or stop
         self._limits.stop()
 
+    def _received(self, result: SliceResult) -> None:
+        """A slice came back, and is to be committed."""
+        self.counts += result.counts
+        if result.stop:
+            self._halt(result.stop)
+
+    def _slice_committed(self, result: SliceResult) -> None:
+        self._large.add(result.large)
+        if self.inventory and result.inventory:
+            self.inventory.merge(result.inventory)
+        self._committed(Counts(), None)
+
     # Lending
 
     def _lend_all(self) -> None:
         if self.interrupted or self.stop:
             return
-        if self._suspects:
-            if not (self._in_hand or self._uncommitted):
-                self._lend_slice(self._suspects.popleft(), SHORT_S)
+        if self._ranges.suspects:
+            if not (self._in_hand or self._ranges.uncommitted):
+                self._ranges.lend_suspect()
             return
         # They fill memory; and what works in this process is in the way of who commits.
-        if len(self._uncommitted) > (self._workers if self._pooled else 0):
+        if self._ranges.uncommitted > (self._workforce.size if self._workforce.pooled else 0):
             return
         most = self._most_at_once()
         while len(self._in_hand) < most and not self.stop:
@@ -407,41 +367,26 @@ class Coordinator:
 
     def _most_at_once(self) -> int:
         """How many tasks to have out: one a worker process, or one in this process."""
-        if not self._pooled and not self._in_hand and self.job.processes > 1:
+        if self._workforce.may_grow and not self._in_hand:
             # A job of a moment needs no processes: one range is tried here first, once, and what
             # it found to remove is removed here.
-            if self._tried and not (self._resumed or self._ranges or self._large):
+            if self._tried and not (self._resumed or self._ranges.waiting or self._large):
                 return 1
             if self._wants_processes():
-                self._close_executor()
-                self._pooled = True
+                self._workforce.grow()
             self._tried = True
-        return self._workers
-
-    @property
-    def _workers(self) -> int:
-        """How many work at once."""
-        return self.job.processes if self._pooled else 1
+        return self._workforce.size
 
     def _lend_one(self, idle: int) -> bool:
         """Lends the next piece of work to one of ``idle`` workers; False if there is none."""
         last = not (self.listing or self._large or self._in_hand)
-        if self._large.lend(self._seconds, self._workers) or self._deletions.lend(
+        if self._large.lend(self._seconds, self._workforce.size) or self._deletions.lend(
             not self.listing, last and (not self._deletions.at_source or self._directories.done)
         ):
             return True
-        if not self._ranges:
+        if not self._ranges.waiting:
             return last and self._deletions.released and self._lend_directories()
-        hungry = len(self._ranges) < idle
-        share = -(-idle // len(self._ranges))
-        piece = self._ranges.popleft()
-        if self._pooled and hungry and not (piece.whole or piece.fresh):
-            self._lend_cut(piece, min(share, PIECES))
-        else:
-            seconds = self._seconds
-            if hungry or not self._pooled:
-                seconds = min(seconds, HUNGRY_S)
-            self._lend_slice(piece, seconds)
+        self._ranges.lend(idle, self._seconds, self._workforce.pooled)
         return True
 
     def _lend_directories(self) -> bool:
@@ -449,44 +394,6 @@ class Coordinator:
         if self._directories.lend():
             return True
         return self._deletions.at_source and self._deletions.lend(True, True)
-
-    def _lend_slice(self, piece: _Range, seconds: float) -> None:
-        def settle(result: SliceResult) -> None:
-            self._lent.remove(piece)
-            self._slice_done(piece, result)
-
-        def died() -> None:
-            self._lent.remove(piece)
-            self._slice_died(piece)
-
-        self._lent.append(piece)
-        budget = Budget(seconds, piece.objects)
-        self._submit(worker.run_slice, (piece.keys, budget), settle, died)
-
-    def _lend_cut(self, piece: _Range, pieces: int) -> None:
-        def settle(cuts: list[bytes]) -> None:
-            self._lent.remove(piece)
-            if not cuts:
-                piece.whole = True
-                self._ranges.appendleft(piece)
-                return
-            shards = self.manifest.commit_cut(self.run_id, piece.shard, piece.keys, cuts)
-            parts = zip(shards, piece.keys.cut(cuts), strict=True)
-            self._ranges.extendleft(_Range(shard, keys, fresh=True) for shard, keys in parts)
-
-        def died() -> None:
-            self._lent.remove(piece)
-            piece.whole = True  # lest it kill the next one too
-            self._ranges.appendleft(piece)
-
-        self._lent.append(piece)
-        self._submit(
-            worker.cut_range,
-            (piece.keys, pieces),
-            settle,
-            died,
-            leased=False,
-        )
 
     def _submit(
         self,
@@ -496,129 +403,48 @@ class Coordinator:
         give_back: Callable[[], object],
         leased: bool = True,
     ) -> None:
-        if self._executor is None:
-            self._executor = self._new_executor()
         slot = self._free.pop()
         lease = (Lease(self._limits.path, slot),) if leased else ()
         try:
-            future = self._executor.submit(function, self.job, *arguments, *lease)
+            future = self._workforce.submit(function, self.job, *arguments, *lease)
         except BrokenExecutor:
             self._replace_workers(_Lent(settle, give_back, slot))
             return
         self._in_hand[future] = _Lent(settle, give_back, slot)
         future.add_done_callback(self._done.put)
 
-    # Slices
-
-    def _slice_done(self, piece: _Range, result: SliceResult) -> None:
-        self._uncommitted.append((piece.shard, result))
-        self.counts += result.counts
-        if result.stop:
-            self._halt(result.stop)
-        if result.done:
-            return
-        rest = piece.keys if result.cursor is None else piece.keys.rest(result.cursor)
-        left = _Range(piece.shard, rest)
-        if piece.objects < OBJECTS:  # a suspect: trusted again little by little
-            left.objects, left.strikes = max(1, piece.objects * 4), STRIKES
-            if left.objects < OBJECTS:
-                self._suspects.append(left)
-                return
-            left = _Range(piece.shard, rest)
-        self._ranges.append(left)
-
-    def _commit_slice(self, shard: int, result: SliceResult) -> None:
-        self.manifest.commit_slice(self.run_id, shard, result)
-        self._large.add(result.large)
-        if self.inventory and result.inventory:
-            self.inventory.merge(result.inventory)
-        self._committed(Counts(), None)
-
-    def _slice_died(self, piece: _Range) -> None:
-        piece.strikes += 1
-        if piece.strikes < STRIKES:
-            self._ranges.appendleft(piece)
-        elif piece.objects > 1:
-            piece.objects = max(1, piece.objects // 30)
-            self._suspects.append(piece)
-        else:
-            self._condemn(piece)
-
-    def _condemn(self, piece: _Range) -> None:
-        """The first object to copy kills whoever copies it: a failure, and on to the next.
-
-        What comes before it and needs no copying is settled here, in this process.
-        """
+    def _run_here(self, keys: KeyRange, budget: Budget) -> SliceResult:
+        """A slice that is done at once, in this process."""
         lease = Lease(self._limits.path, self._slots - 1)
-        before = worker.run_slice(self.job, piece.keys, Budget(LONG_S, 0), lease)
-        self._limits.report(lease.slot, Counts())
-        self._slice_done(piece, before)
-        if before.done or before.stop:
-            return
-        left = self._suspects.pop()
         try:
-            action = next(each(plan_of(self.job, left.keys)), None)
-        except AdsmigError as exc:
-            self._committed(Counts(), Stop(str(exc), exc.exit_code, type(exc).__name__))
-            return
-        if action is None or action.what not in (What.COPY, What.CHECK):
-            self._suspects.append(left)
-            return
-        entry, now = action.src, time.time()
-        outcome = failure(entry, "killed", "every worker that copied it died")
-        counts = Counts(found=1, found_bytes=entry.size, failed=1)
-        result = SliceResult(
-            entry.key, False, counts, [outcome], worker=os.getpid(), started=now, ended=now
-        )
-        self._slice_done(left, result)
+            return worker.run_slice(self.job, keys, budget, lease)
+        finally:
+            self._limits.report(lease.slot, Counts())
 
     # Processes
 
     def _look_for_help(self) -> None:
         """Recalls what is in hand, if others who could do some of it wait, or could be had."""
-        if self._pooled:
-            idle = not self._ranges and len(self._in_hand) < self._workers
-            wanted = idle and not all(piece.whole for piece in self._lent)
+        if self._workforce.pooled:
+            wanted = len(self._in_hand) < self._workforce.size and self._ranges.divisible
         else:
             more = self.listing or self._large.waiting
-            wanted = self.job.processes > 1 and self._look_at_room() and more
+            wanted = self._workforce.may_grow and self._has_room() and more
         now = time.monotonic()
         if wanted and now - self._recalled_at > RECALL_S:
             self._recalled_at = now
             self._limits.recall()
 
     def _wants_processes(self) -> bool:
-        if self._spare is None:
-            return bool(self._tried or self._large or len(self._ranges) != 1)
-        if len(self._ranges) > 1 or self._resumed:
+        if self._workforce.told:
+            return bool(self._tried or self._large or self._ranges.waiting != 1)
+        if self._ranges.waiting > 1 or self._resumed:
             return True
         more = self.listing or self._large.waiting
-        return self._tried and more and self._look_at_room()
+        return self._tried and more and self._has_room()
 
-    def _look_at_room(self) -> bool:
-        """Whether the machine has time for more processes than this one, as far as was seen.
+    def _has_room(self) -> bool:
+        return self._workforce.has_room(self.counts + self._limits.live())
 
-        While nothing gets done, it waits for something else: SeaweedFS takes a second for the first
-        object of a bucket.
-        """
-        if self._spare is None:
-            return True
-        before, now = self._seen, self.counts + self._limits.live()
-        self._seen = now
-        if now == before:
-            self._spare.begin()
-            return False
-        return self._spare.enough()
-
-    def _new_executor(self) -> Executor:
-        return processes(self.job.processes) if self._pooled else ThreadPoolExecutor(1, "slice")
-
-    def _close_executor(self) -> None:
-        if self._executor is not None and self._given is None:
-            if self.interrupted or self.stop:  # threads may still wait for a server
-                kill(self._executor)
-            if self._in_hand:
-                self._executor.shutdown(wait=False, cancel_futures=True)
-            else:
-                close(self._executor)
-            self._executor = None
+    def _dismiss(self) -> None:
+        self._workforce.close(self.interrupted or self.stop is not None, bool(self._in_hand))

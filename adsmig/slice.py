@@ -43,7 +43,7 @@ from adsmig.transfer import Manner, copy, failure, holds, settled
 
 log = logging.getLogger(__name__)
 
-SEEK_SHARE, LEAST_SHARE = 10, 2
+SEEK_SHARE, LEAST_SHARE = 10, 4
 """A slice lasts at least this many times as long as it took to reach its first key; and one that is
 recalled, for which others wait."""
 CLOSE_S = 1.0

@@ -28,7 +28,8 @@ class SpareTime:
         idle, at = self._idle, self._at
         self.begin()
         unused = self._idle - idle - self._share * (self._at - at)
-        self._unused = max(self._unused + unused, 0)
+        # What was left a while ago, is no longer: no more is remembered than is asked for.
+        self._unused = min(max(self._unused + unused, 0), self._cost_s)
         return self._unused >= self._cost_s
 
     def begin(self) -> None:

@@ -18,9 +18,9 @@ import pytest
 from sqlite_utils import Database
 
 from adsmig import coordinator as module
-from adsmig import errors, large, retry, scan, worker
+from adsmig import errors, large, ranges, retry, scan, worker, workforce
 from adsmig import slice as slice_module
-from adsmig.coordinator import LONG_S, PIECES, SHORT_S, STRIKES, Coordinator
+from adsmig.coordinator import Coordinator
 from adsmig.errors import (
     AdsmigError,
     ObjectError,
@@ -35,6 +35,7 @@ from adsmig.limits import opened
 from adsmig.location import Location, parse
 from adsmig.manifest import Manifest
 from adsmig.model import Budget, Counts, Entry, KeyRange, Meta
+from adsmig.ranges import LONG_S, PIECES, SHORT_S, STRIKES
 from adsmig.storage import memory
 from adsmig.storage.memory import MemoryStorage
 
@@ -343,7 +344,7 @@ def test_a_job_of_a_moment_starts_no_processes(
     def processes(count: int) -> None:
         pytest.fail("started processes")
 
-    monkeypatch.setattr(module, "processes", processes)
+    monkeypatch.setattr(workforce, "processes", processes)
     monkeypatch.setattr(module, "TICK_S", 60)  # seconds: a moment on whatever machine
     fill(stores.src, 100)
     run(job(workers=4, threads=4), manifest)
@@ -359,7 +360,7 @@ def test_processes_are_started_for_what_one_slice_left(
         started.append(count)
         return ThreadPoolExecutor(count)
 
-    monkeypatch.setattr(module, "processes", processes)
+    monkeypatch.setattr(workforce, "processes", processes)
     short_slices(monkeypatch, 50)
     fill(stores.src, 1000)
     run(job(workers=3, threads=3), manifest)
@@ -448,8 +449,8 @@ def test_a_run_that_dies_before_a_commit_does_its_slices_again(
 def test_a_slice_is_recalled_when_others_could_do_some_of_it(
     stores: Stores, manifest: Manifest, pool: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("SHORT_S", "HUNGRY_S"):
-        monkeypatch.setattr(module, name, 600.0)
+    monkeypatch.setattr(module, "SHORT_S", 600.0)
+    monkeypatch.setattr(ranges, "HUNGRY_S", 600.0)
     keys = fill(stores.src, 4000)
 
     def write(key: bytes, *_: object) -> None:
@@ -478,7 +479,7 @@ def test_what_killed_this_process_is_left_to_others_when_the_run_goes_on(
             raise Killed
 
     stores.flaky_dst(write=write)
-    monkeypatch.setattr(module, "processes", lambda count: Mortal())
+    monkeypatch.setattr(workforce, "processes", lambda count: Mortal())
     with pytest.raises(Killed):
         run(job(workers=4), manifest)
     run(job(workers=4), manifest)
@@ -814,8 +815,8 @@ def test_more_may_be_found_while_a_range_is_cut(
 def test_a_worker_that_dies_of_cutting_does_so_once(
     stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("SHORT_S", "HUNGRY_S"):  # what a slice leaves over may be cut anew
-        monkeypatch.setattr(module, name, 60.0)
+    monkeypatch.setattr(module, "SHORT_S", 60.0)  # what a slice leaves over may be cut anew
+    monkeypatch.setattr(ranges, "HUNGRY_S", 60.0)
     fill(stores.src, 500)
 
     def probe(*_: object) -> None:

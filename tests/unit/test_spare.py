@@ -47,6 +47,14 @@ def test_where_it_costs_much_what_is_left_unused_adds_up(machine: Machine) -> No
     assert time.enough()
 
 
+def test_what_was_left_a_while_ago_is_no_longer(machine: Machine) -> None:
+    time = spare.SpareTime()
+    machine.work(10, idle=20)
+    assert time.enough()
+    machine.work(0.1, idle=0.02)
+    assert not time.enough()
+
+
 @pytest.mark.parametrize(("dear", "idle"), [(False, 0.45), (True, 0.65)])
 def test_processors_that_are_busy_are_left_alone(machine: Machine, dear: bool, idle: float) -> None:
     time = spare.SpareTime(dear)

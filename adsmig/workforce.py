@@ -1,0 +1,107 @@
+"""Who carries out a run's tasks: one thread of this process, then processes, if they are of use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+from adsmig.job import Job
+from adsmig.model import Counts
+from adsmig.pool import close, kill, processes
+from adsmig.spare import SpareTime
+
+STARTS = 3
+"""How often to start processes that die at once."""
+
+
+class Workforce:
+    """The workers of one run; whoever made it calls :meth:`close`.
+
+    ``given`` is a pool of the caller's, which it leaves open.
+    """
+
+    def __init__(self, job: Job, given: Executor | None = None) -> None:
+        self._job, self._given = job, given
+        self._executor = given
+        self.pooled = given is not None
+        """Whether these are processes."""
+        # Who says how many processes, or how much at once, gets it as soon as may be.
+        told = job.workers is not None or job.threads is not None
+        # What only lists is done in a moment, mostly, and takes little memory as long as it is one.
+        self._spare = None if told else SpareTime(dear=job.over_sftp or job.dryrun)
+        self._seen = Counts()
+
+    @property
+    def size(self) -> int:
+        """How many work at once."""
+        return self._job.processes if self.pooled else 1
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether there can be processes, and are none yet."""
+        return not self.pooled and self._job.processes > 1
+
+    @property
+    def told(self) -> bool:
+        """Whether it is the user who says how many are to work."""
+        return self._spare is None
+
+    def has_room(self, done: Counts) -> bool:
+        """Whether the machine has time for more processes than this one, as far as was seen; asked
+        every so often with what is done so far.
+
+        While nothing gets done, it waits for something else: SeaweedFS takes a second for the first
+        object of a bucket.
+        """
+        if self._spare is None:
+            return True
+        before, self._seen = self._seen, done
+        if done == before:
+            self._spare.begin()
+            return False
+        return self._spare.enough()
+
+    def grow(self) -> None:
+        """Has processes do what is submitted from now on; nothing may be in hand."""
+        self.close()
+        self.pooled = True
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """As Executor.submit, which raises BrokenExecutor once a worker has died."""
+        if self._executor is None:
+            self._executor = self._begin()
+        return self._executor.submit(function, *arguments)
+
+    def replace(self) -> bool:
+        """Starts anew after a worker died; False if that cannot be done."""
+        for _ in range(STARTS):
+            if self._executor and not self._given:
+                kill(self._executor)
+            self.close()
+            self._executor = self._given or self._begin()
+            with contextlib.suppress(BrokenExecutor):
+                self._executor.submit(os.getpid).result()
+                return True
+        return False
+
+    def close(self, late: bool = False, busy: bool = False) -> None:
+        """Ends those that there are.
+
+        ``late``: threads may still wait for a server, for which nobody waits any more.  ``busy``:
+        some have a task in hand.
+        """
+        if self._executor is None or self._given is not None:
+            return
+        if late:
+            kill(self._executor)
+        if busy:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+        else:
+            close(self._executor)
+        self._executor = None
+
+    def _begin(self) -> Executor:
+        return processes(self._job.processes) if self.pooled else ThreadPoolExecutor(1, "slice")
