@@ -52,8 +52,8 @@ class Idleness:
 
 
 def _idle_s() -> float:
-    """Seconds in which processors had nothing to do but wait for disks, or work of low priority;
-    summed up over all of them.  Where nobody tells: as if one had nothing else to do.
+    """Seconds in which processors had nothing to do, nor waited for a disk, or had work of low
+    priority; summed up over all of them.  Where nobody tells: as if one had nothing else to do.
     """
     try:
         with open("/proc/stat", "rb", buffering=0) as file:  # proc(5)

@@ -85,7 +85,7 @@ def test_the_share_that_nobody_used_since_it_was_last_asked(
 def test_what_the_kernel_says_of_idle_processors() -> None:
     def known() -> float:
         times = psutil.cpu_times()
-        return times.nice + times.idle + times.iowait
+        return times.nice + times.idle
 
     before = known()
     here = spare._idle_s()

@@ -560,7 +560,7 @@ def job(command: str = "cp", threads: int = 1, **options: Any) -> Job:
 @pytest.mark.parametrize(
     ("src", "dst", "for_files", "for_parts", "for_removals"),
     [
-        ("/a/", "/b/", 1, 1, 1),
+        ("/a/", "/b/", 1, 2, 1),
         ("/a/", "minio://h/b/", 1, 4, 16),
         ("minio://h/a/", "/b/", 1, 4, 16),
         ("sftp://h/a/", "/b/", 8, 2, 8),
