@@ -7,7 +7,7 @@ import time
 
 SHARE, DEAR_SHARE = 0.5, 0.7
 """Of one processor, is left unused by who now and then waits for a disk or a server."""
-COST_S, DEAR_COST_S = 0.02, 0.5
+COST_S, DEAR_COST_S = 0.03, 0.5
 """Of a processor's time, that it takes to start processes; and where it costs more than that."""
 
 

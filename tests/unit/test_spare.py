@@ -35,7 +35,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 def test_a_processor_that_idles_is_used_at_once(machine: Machine) -> None:
     time = spare.SpareTime()
     assert not time.enough()
-    machine.work(0.05, idle=0.05)
+    machine.work(0.07, idle=0.07)
     assert time.enough()
 
 
