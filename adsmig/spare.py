@@ -9,6 +9,10 @@ SHARE, DEAR_SHARE = 0.5, 0.7
 """Of one processor, is left unused by who now and then waits for a disk or a server."""
 COST_S, DEAR_COST_S = 0.03, 0.5
 """Of a processor's time, that it takes to start processes; and where it costs more than that."""
+BUSY, WAITING = 0.6, 0.06
+"""Of one processor, is used at least by a process that others could help; and what a time counts in
+which it waited for something else, which others may have to wait for as well.
+"""
 
 
 class SpareTime:
@@ -21,20 +25,24 @@ class SpareTime:
     def __init__(self, dear: bool = False) -> None:
         self._share, self._cost_s = (DEAR_SHARE, DEAR_COST_S) if dear else (SHARE, COST_S)
         self._unused = 0.0
+        self._dear = dear
         self.begin()
 
     def enough(self) -> bool:
         """Whether so much was left that other processes could have been started of it."""
-        idle, at = self._idle, self._at
+        idle, own, at = self._idle, self._own, self._at
         self.begin()
-        unused = self._idle - idle - self._share * (self._at - at)
+        elapsed = self._at - at
+        unused = self._idle - idle - self._share * elapsed
+        if not self._dear and self._own - own < BUSY * elapsed:
+            unused *= WAITING
         # What was left a while ago, is no longer: no more is remembered than is asked for.
         self._unused = min(max(self._unused + unused, 0), self._cost_s)
         return self._unused >= self._cost_s
 
     def begin(self) -> None:
         """Counts nothing of what was left unused since this was last asked."""
-        self._idle, self._at = _idle_s(), time.monotonic()
+        self._idle, self._own, self._at = _idle_s(), time.process_time(), time.monotonic()
 
 
 class Idleness:

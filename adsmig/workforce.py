@@ -61,7 +61,6 @@ class Workforce:
         before, self._seen = self._seen, done
         if done == before:
             self._spare.begin()
-            return False
         return self._spare.enough()
 
     def grow(self) -> None:

@@ -16,18 +16,20 @@ class Machine:
     """Processors, and a clock."""
 
     def __init__(self) -> None:
-        self.now, self.idle = 100.0, 5.0
+        self.now, self.idle, self.own = 100.0, 5.0, 3.0
 
-    def work(self, seconds: float, idle: float = 0.0) -> None:
-        """``idle``: of all processors together."""
+    def work(self, seconds: float, idle: float = 0.0, own: float = 1.0) -> None:
+        """``idle``: of all processors together; ``own``: the share of one that we use."""
         self.now += seconds
         self.idle += idle
+        self.own += own * seconds
 
 
 @pytest.fixture(name="machine")
 def _machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     machine = Machine()
-    monkeypatch.setattr(spare, "time", SimpleNamespace(monotonic=lambda: machine.now))
+    clock = SimpleNamespace(monotonic=lambda: machine.now, process_time=lambda: machine.own)
+    monkeypatch.setattr(spare, "time", clock)
     monkeypatch.setattr(spare, "_idle_s", lambda: machine.idle)
     return machine
 
@@ -36,6 +38,16 @@ def test_a_processor_that_idles_is_used_at_once(machine: Machine) -> None:
     time = spare.SpareTime()
     assert not time.enough()
     machine.work(0.07, idle=0.07)
+    assert time.enough()
+
+
+def test_who_waits_for_something_else_wants_others_after_a_while(machine: Machine) -> None:
+    time = spare.SpareTime()
+    machine.work(0.1, idle=0.2, own=0.1)  # as everybody does for a moment
+    assert not time.enough()
+    machine.work(0.1, idle=0.05, own=0.7)
+    assert not time.enough()
+    machine.work(1, idle=2, own=0)
     assert time.enough()
 
 
