@@ -30,7 +30,7 @@ from scripts.benchdata import TREES, Tree, lists_equal, make_tree  # noqa: E402
 from scripts.benchfigures import BenchError, Figures, as_json, machine, table  # noqa: E402
 from scripts.benchground import discard, touch_memory  # noqa: E402
 from scripts.benchmount import MOUNTERS, Mounter, steps  # noqa: E402
-from scripts.benchtools import OURS, PEERS, Place, Task, Tool  # noqa: E402
+from scripts.benchtools import OURS, PEERS, Place, Task, Tool, flushed  # noqa: E402
 from scripts.slowproxy import SlowProxy  # noqa: E402
 from tests.servers import (  # noqa: E402
     MinIOGateway,
@@ -68,7 +68,7 @@ class Workload:
     slow: bool = False
     """Through a proxy that delays what passes."""
     durable: bool = False
-    """Only by tools that have each byte on the disk when they end, told to if need be."""
+    """Each tool has each byte on the disk when it ends; sync(1) has it for those that cannot."""
 
 
 WORKLOADS = [
@@ -78,14 +78,18 @@ WORKLOADS = [
     Workload("large-down", "large", "seaweedfs", "local"),
     Workload("checked-up", "large", "local", "seaweedfs", checked=True),
     Workload("checked-down", "large", "seaweedfs", "local", checked=True),
+    Workload("durable-down", "large", "seaweedfs", "local", durable=True),
     Workload("huge-up", "huge", "local", "seaweedfs"),
     Workload("huge-down", "huge", "seaweedfs", "local"),
     Workload("https-large-up", "large", "local", "https"),
     Workload("https-large-down", "large", "https", "local"),
     Workload("mixed-up", "mixed", "local", "seaweedfs"),
     Workload("mixed-down", "mixed", "seaweedfs", "local"),
+    Workload("checked-mixed-up", "mixed", "local", "seaweedfs", checked=True),
+    Workload("checked-mixed-down", "mixed", "seaweedfs", "local", checked=True),
     Workload("s3-s3-small", "small", "seaweedfs", "minio"),
     Workload("s3-s3-large", "large", "seaweedfs", "minio"),
+    Workload("checked-s3-s3", "large", "seaweedfs", "minio", checked=True),
     Workload("s3-s3-inside", "small", "seaweedfs", "seaweedfs"),
     Workload("noop-local-s3", "empty", "local", "synthetic", "sync"),
     Workload("noop-s3-s3", "empty", "synthetic", "synthetic", "sync"),
@@ -157,11 +161,12 @@ class Bench:
             with contextlib.ExitStack() as stack:
                 if workload.slow:
                     src, dst = (self._slowed(at, stack) for at in (src, dst))
-                special = workload.checked, workload.slow, workload.durable
-                task = Task(workload.how, src, dst, Path(scratch), *special)
+                task = Task(workload.how, src, dst, Path(scratch), workload.checked, workload.slow)
                 command = tool.command(task)
                 if command is None:
                     return None
+                if workload.durable and tool is not OURS:
+                    command = flushed(command, dst)
                 if workload.how == "remembered" and tool is OURS:
                     quietly(tool.command(Task("sync", src, dst, Path(scratch))) or ())
                 os.sync()  # what others wrote shall not be paid for by this one

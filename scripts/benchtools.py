@@ -56,8 +56,6 @@ class Task:
     """Only who holds each byte that arrived against what was sent may do it, told to if need be."""
     far: bool = False
     """Each request takes a while, whoever makes it."""
-    durable: bool = False
-    """Only who has each byte on the disk at the end may do it, told to if need be."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def rclone(task: Task) -> list[str] | None:
         keys = f"access_key_id={Server.access_key},secret_access_key={Server.secret_key}"
         return f":s3,provider=Other,{keys},list_version=2,endpoint='{at.endpoint}':{at.path}"
 
-    if task.durable or (task.checked and task.dst.local):
+    if task.checked and (task.dst.local or not task.src.local):
         return None  # of what was put in parts, it knows no hash
     words = [program("rclone"), "--config", "/dev/null", "--s3-no-check-bucket", "--fast-list"]
     words += ["--transfers", str(THREADS), "--checkers", str(THREADS)]
@@ -133,10 +131,7 @@ def s5cmd(task: Task) -> list[str] | None:
     return [*words, command, source, place(task.dst)]
 
 
-def juicefs(task: Task) -> list[str] | None:
-    if task.durable:
-        return None
-
+def juicefs(task: Task) -> list[str]:
     def place(at: Place) -> str:
         if at.local:
             return f"{at.path}/"
@@ -156,21 +151,21 @@ def juicefs(task: Task) -> list[str] | None:
     return [*words, place(task.src), place(task.dst)]
 
 
+def flushed(command: list[str], dst: Place) -> list[str]:
+    """The same, with what was written on the disk at the end."""
+    return ["sh", "-c", f"{shlex.join(command)} && sync -f {shlex.quote(dst.path)}"]
+
+
 def cp(task: Task) -> list[str] | None:
     if not (task.src.local and task.dst.local and task.how == "copy"):
         return None
-    words = ["cp", "-r", "--preserve=timestamps,mode", f"{task.src.path}/.", task.dst.path]
-    if task.durable:
-        flushed = f"{shlex.join(words)} && sync -f {shlex.quote(task.dst.path)}"
-        return ["sh", "-c", flushed]
-    return words
+    return ["cp", "-r", "--preserve=timestamps,mode", f"{task.src.path}/.", task.dst.path]
 
 
 def rsync(task: Task) -> list[str] | None:
     if not (task.src.local and task.dst.local and task.how != "list" and shutil.which("rsync")):
         return None
-    words = ["rsync", "-a", "--whole-file", *(["--fsync"] if task.durable else [])]
-    return [*words, f"{task.src.path}/", f"{task.dst.path}/"]
+    return ["rsync", "-a", "--whole-file", f"{task.src.path}/", f"{task.dst.path}/"]
 
 
 OURS = Tool(
@@ -183,6 +178,6 @@ PEERS = [
     Tool("rclone", rclone, f"--transfers/--checkers {THREADS} --fast-list --s3-no-head, MD5 sent"),
     Tool("s5cmd", s5cmd, f"--numworkers {THREADS}"),
     Tool("juicefs", juicefs, f"sync --threads {THREADS}"),
-    Tool("cp", cp, "-r --preserve=timestamps,mode; durable: and sync -f"),
-    Tool("rsync", rsync, "-a --whole-file; durable: --fsync"),
+    Tool("cp", cp, "-r --preserve=timestamps,mode"),
+    Tool("rsync", rsync, "-a --whole-file"),
 ]

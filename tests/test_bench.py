@@ -14,7 +14,7 @@ import pytest
 from tests.mount.mounts import missing
 
 TOP = Path(__file__).resolve().parents[1]
-WORKLOADS = ["small-up", "noop-manifest", "list-nested", "local-small"]
+WORKLOADS = ["small-up", "noop-manifest", "list-nested", "durable-small"]
 STEPS = [
     *("read", "write", "ls"),
     *(f"{what}-{how}" for what in ("random", "epoch") for how in ("cold", "warm")),
