@@ -47,20 +47,15 @@ def prepared() -> Iterator[None]:
     To be entered before there is anything that others are not to share: threads, locked files.
     Where it is too late for that, or cannot be done, the first pool starts one anew.
     """
-    if _server._forkserver_pid or not _may_fork():
-        yield
-        return
-    pid, address = _fork_server()
+    made: tuple[int, int] | None = None
+    if not _server._forkserver_pid and _may_fork():
+        with contextlib.suppress(OSError):  # no room for a socket, or for another process
+            made = _fork_server()
     try:
         yield
     finally:
-        if _server._forkserver_pid == pid:
-            os.kill(pid, signal.SIGKILL)  # and the kernel those that are tied to it
-            os.waitpid(pid, 0)
-            os.close(_server._forkserver_alive_fd)
-            _server._forkserver_address = _server._forkserver_alive_fd = None
-            _server._forkserver_pid = None
-        os.close(address)
+        if made:
+            _end_server(*made)
 
 
 def _may_fork() -> bool:
@@ -68,8 +63,12 @@ def _may_fork() -> bool:
 
     And whether whoever connects needs no key yet, as from Python 3.14 on.
     """
-    known = sys.platform == "linux" and not hasattr(_server, "_forkserver_authkey")
-    return known and len(os.listdir("/proc/self/task")) == 1
+    if sys.platform != "linux" or hasattr(_server, "_forkserver_authkey"):
+        return False
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
 
 
 def _fork_server() -> tuple[int, int]:
@@ -85,8 +84,9 @@ def _fork_server() -> tuple[int, int]:
             listener.listen()
             address = os.open(path, os.O_PATH | os.O_CLOEXEC)
         alive_r, alive_w = os.pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, ValueError):  # who closed it has none
+                stream.flush()
         gc.freeze()  # where nothing is looked at, memory stays shared
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
@@ -99,6 +99,17 @@ def _fork_server() -> tuple[int, int]:
     _server._forkserver_alive_fd = alive_w
     _server._forkserver_pid = pid
     return pid, address
+
+
+def _end_server(pid: int, address: int) -> None:
+    os.close(address)
+    if _server._forkserver_pid != pid:
+        return  # it died, and another took its place
+    os.kill(pid, signal.SIGKILL)  # and the kernel those that are tied to it
+    os.waitpid(pid, 0)
+    os.close(_server._forkserver_alive_fd)
+    _server._forkserver_address = _server._forkserver_alive_fd = None
+    _server._forkserver_pid = None
 
 
 def _serve(listener: socket.socket, alive_r: int, alive_w: int) -> NoReturn:

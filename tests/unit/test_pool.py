@@ -111,6 +111,32 @@ with pool.prepared():
     run(code, tmp_path)
 
 
+def test_where_no_copy_can_be_made_there_are_workers_all_the_same(tmp_path: Path) -> None:
+    code = """
+import tempfile
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+tempfile.TemporaryDirectory = full
+with pool.prepared():
+    assert server() is None
+    assert len(parents()) == 1
+"""
+    run(code, tmp_path)
+
+
+def test_a_copy_needs_no_output(tmp_path: Path) -> None:
+    code = """
+os.close(1)
+sys.stdout = None
+with pool.prepared():
+    assert server()
+    assert parents() == {server()}
+"""
+    run("import sys" + code, tmp_path)
+
+
 def test_within_a_run_there_is_one_copy(tmp_path: Path) -> None:
     code = """
 with pool.prepared():
