@@ -10,8 +10,23 @@ import sys
 from adsmig.interruption import INTERRUPTED
 
 
+def occupy_streams() -> None:
+    """Has standard streams that whoever started us closed lead nowhere.
+
+    Else the first file that is opened would get such a stream's number, and whatever is said there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
 def main() -> None:
     """Runs the command line and exits with its code."""
+    occupy_streams()
     from adsmig.argv import hide_secrets
 
     hide_secrets()  # first: what follows takes a moment

@@ -199,3 +199,14 @@ def test_one_bad_object_fails_by_name_and_the_rest_is_copied(
     said = adsmig("retry", "--manifest", manifest, **keys).stdout
     assert "copied 1 objects" in said
     assert adsmig("failures", "--manifest", manifest).stdout == ""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_in_the_way_of_nothing(tmp_path: Path, closed: str) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    make_tree(src, 500, 10)
+    adsmig = [sys.executable, "-m", "adsmig", "cp", "--workers", "2", "-v", f"{src}/", f"{dst}/"]
+    state = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *adsmig], env=state)
+    assert done.returncode == 0
+    assert subprocess.run(["diff", "-r", src, dst]).returncode == 0
