@@ -104,6 +104,8 @@ class _Listing:
         self.block: list[Entry] = []
         self.at = 0
         """Where in the block the next one is."""
+        self.mixed = False
+        """Not all of the block is equal to what is at the other side."""
 
     def more(self) -> bool:
         """Whether there is a next one; raises what the listing does, once it is its turn."""
@@ -111,7 +113,7 @@ class _Listing:
             return True
         if self._error:
             raise self._error
-        self.block, self.at = [], 0
+        self.block, self.at, self.mixed = [], 0, False
         try:
             self.block.extend(islice(self._entries, self._size))  # also those before an error
         except BaseException as exc:
@@ -194,8 +196,10 @@ def _equal(ours: _Listing, theirs: _Listing, rules: Rules) -> int:
     anything = keeps is everything
     here_on, there_on = ours.block[ours.at :], theirs.block[theirs.at :]
     both = min(len(here_on), len(there_on))
-    if anything and both > 1 and _alike(here_on[:both], there_on[:both], compare):
-        return both
+    if anything and both > 1 and not (ours.mixed or theirs.mixed):
+        if _alike(here_on[:both], there_on[:both], compare):
+            return both
+        ours.mixed = theirs.mixed = True
     for here, there in zip(here_on, there_on, strict=False):
         if (
             here[0] != there[0]
@@ -216,7 +220,9 @@ def _alike(ours: Sequence[Entry], theirs: Sequence[Entry], compare: Compare) -> 
     of them after the other, which takes an eighth of the time.
     """
     tells = _IN_COLUMNS.get(compare)
-    if not tells or ours[0].key != theirs[0].key:
+    if not tells or compare(ours[0], theirs[0]) is not Verdict.SAME:
+        return False
+    if tells is _same_md5s and not ours[0].etag:
         return False
     here: Columns
     here, there = (tuple(zip(*entries, strict=True)) for entries in (ours, theirs))
@@ -231,13 +237,16 @@ def _same_md5s(ours: Columns, theirs: Columns) -> bool:
     return (
         etags == theirs[4]
         and None not in etags
-        and not (any(ours[2]) or any(theirs[2]))  # nor are these files
+        and ours[2].count(None) + theirs[2].count(None) == 2 * len(etags)  # nor are these files
         and _MD5S.fullmatch("\n".join(etags)) is not None
     )
 
 
 def _as_recorded(ours: Columns, theirs: Columns) -> bool:
-    times = ours[2] if any(ours[2]) else ours[3]
+    without = ours[2].count(None)
+    if without not in (0, len(ours[2])):
+        return False
+    times = ours[3] if without else ours[2]
     return times == theirs[2] and ours[4] == theirs[4]
 
 

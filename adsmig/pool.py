@@ -44,8 +44,8 @@ def prepared() -> Iterator[None]:
     """Forks the process that workers are forked from, off this one as it is now: a matter of some
     milliseconds, where to start it anew takes a third of a second.  Ends it at last.
 
-    To be entered before there is anything that others are not to share: threads, locked files.
-    Where it is too late for that, or cannot be done, the first pool starts one anew.
+    Does nothing where there are threads already, as with SFTP's from the login on, or where it
+    cannot be done; then the first pool starts such a process.
     """
     made: tuple[int, int] | None = None
     if not _server._forkserver_pid and _may_fork():
@@ -75,25 +75,29 @@ def _fork_server() -> tuple[int, int]:
     """Does what ForkServer.ensure_running does, but for the new interpreter; the process's id, and
     a descriptor by which it is reached.
 
-    Files that are open here stay open there, for objects of this process's know them by number.
     """
-    with socket.socket(socket.AF_UNIX) as listener:
+    with contextlib.ExitStack() as stack, socket.socket(socket.AF_UNIX) as listener:
         with tempfile.TemporaryDirectory(prefix="adsmig-") as directory:  # which is ours alone
             path = os.path.join(directory, "socket")
             listener.bind(path)
             listener.listen()
             address = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        stack.callback(os.close, address)
         alive_r, alive_w = os.pipe()
+        stack.callback(os.close, alive_w)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, ValueError):  # who closed it has none
                 stream.flush()
         gc.freeze()  # where nothing is looked at, memory stays shared
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        pid = os.fork()
-        if not pid:
-            _serve(listener, alive_r, alive_w)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        os.close(alive_r)
+        try:
+            pid = os.fork()
+            if not pid:
+                _serve(listener.fileno(), alive_r)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(alive_r)
+        stack.pop_all()
     # A socket that has no name any more is not in the way of anybody, whatever ends this process.
     _server._forkserver_address = f"/proc/self/fd/{address}"
     _server._forkserver_alive_fd = alive_w
@@ -105,23 +109,38 @@ def _end_server(pid: int, address: int) -> None:
     os.close(address)
     if _server._forkserver_pid != pid:
         return  # it died, and another took its place
-    os.kill(pid, signal.SIGKILL)  # and the kernel those that are tied to it
-    os.waitpid(pid, 0)
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGKILL)  # and the kernel those that are tied to it
+        os.waitpid(pid, 0)  # of which nobody knows where SIGCHLD is ignored
     os.close(_server._forkserver_alive_fd)
     _server._forkserver_address = _server._forkserver_alive_fd = None
     _server._forkserver_pid = None
 
 
-def _serve(listener: socket.socket, alive_r: int, alive_w: int) -> NoReturn:
+def _serve(listener: int, alive: int) -> NoReturn:
     """What the new process does: it forks whom it is asked for, until the other is gone."""
     try:
         from adsmig import tied  # not before: to import it is to be tied
 
         tied.tie()
-        os.close(alive_w)
-        forkserver.main(listener.detach(), alive_r, [])
+        _let_go({0, 1, 2, listener, alive})
+        forkserver.main(listener, alive, [])
     finally:
         os._exit(0)
+
+
+def _let_go(kept: set[int]) -> None:
+    """Closes all files but those, locks and connections of the other process's among them.
+
+    Their numbers stay taken: here, too, there are objects that would close them, whatever they are
+    by then.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number not in kept and number != nothing:
+            with contextlib.suppress(OSError):  # of the listing itself
+                os.fstat(number)
+                os.dup2(nothing, number, inheritable=False)
 
 
 def kill(pool: Executor) -> None:
@@ -162,12 +181,14 @@ class _Context(ForkServerContext):
 
 
 def _clean_processes() -> BaseContext:
-    """Forks workers from a small process without threads or open files, as this one is not.
+    """Forks workers from a process without threads or open files, as this one is not: the copy that
+    was prepared, or else a small one that is started now.
 
     They and that process have the signals that ask for the end blocked, from before their first
     instruction: one to the whole group is for this one to answer.  Nor need the one that counts
     semaphores complain when all of us were killed.  Nothing is imported from the current directory,
-    as ``python -c``, by which both are started, would: it may be full of other people's files.
+    as ``python -c``, by which that and a small one are started, would: it may be full of other
+    people's files.
     """
     context = _Context()
     modules = ["adsmig.worker", "adsmig.storage.s3", "adsmig.storage.local"]

@@ -69,6 +69,8 @@ class Ranges:
         self._waiting = deque[_Range]()
         self._suspects = deque[_Range]()
         self._lent: list[_Range] = []
+        self._to_be_cut = 0
+        """How many of those are lent only to find out where."""
         # Each with its shard, the oldest first.
         self._uncommitted = deque[tuple[int, SliceResult]]()
 
@@ -103,8 +105,9 @@ class Ranges:
 
     @property
     def divisible(self) -> bool:
-        """Whether all are lent, and there are some that others could do a part of."""
-        return not (self._waiting or all(piece.whole for piece in self._lent))
+        """Whether all are being worked on, and there are some that others could do a part of."""
+        busy = not (self._waiting or self._to_be_cut)
+        return busy and not all(piece.whole for piece in self._lent)
 
     # Lending
 
@@ -141,6 +144,7 @@ class Ranges:
     def _lend_cut(self, piece: _Range, pieces: int) -> None:
         def settle(cuts: list[bytes]) -> None:
             self._lent.remove(piece)
+            self._to_be_cut -= 1
             if not cuts:
                 piece.whole = True
                 self._waiting.appendleft(piece)
@@ -151,10 +155,12 @@ class Ranges:
 
         def died() -> None:
             self._lent.remove(piece)
+            self._to_be_cut -= 1
             piece.whole = True  # lest it kill the next one too
             self._waiting.appendleft(piece)
 
         self._lent.append(piece)
+        self._to_be_cut += 1
         self._submit(worker.cut_range, (piece.keys, pieces), settle, died, leased=False)
 
     # What comes back

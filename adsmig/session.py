@@ -33,6 +33,7 @@ from adsmig.output import Output, text_of
 from adsmig.progress import Progress, progress_event
 from adsmig.rebuild import salvage, set_aside
 from adsmig.room import Pause
+from adsmig.storage import driver_of
 
 log = logging.getLogger(__name__)
 
@@ -332,6 +333,8 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: boo
     pause = Pause(output.warn, f"{report.program()} resume {which}")
     with contextlib.ExitStack() as stack:
         if job.processes > 1:
+            for at in (job.src, job.dst):
+                driver_of(at or job.src)  # which workers have then, too
             stack.enter_context(pool.prepared())
         with _word_of(job, path):
             aside = set_aside(path) if rebuild and path else None

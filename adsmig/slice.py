@@ -256,12 +256,9 @@ class Slice:
         if self._actions is None:
             self._actions = plan_of(self._job, self._keys)
         while not self._ended:
-            if self._cursor is not None:
-                if self._cursor == self._keys.upto:  # as the first to be there past a cut is
-                    self._done = True
-                    break
-                if self._used_up():
-                    break
+            # At the end of the range, which mostly is a key, little is left to do: to be told so.
+            if self._cursor not in (None, self._keys.upto) and self._used_up():
+                break
             try:
                 action = next(self._actions, None)
             except BaseException:

@@ -204,6 +204,8 @@ class Workers(Executor):
         """The same, but the time passes until there is something."""
         with suppress(Empty):
             return self.get_nowait()
+        if not self._due:
+            raise Empty  # who asks has something else to do
         self.clock.now = max(self.clock.now, min(self._due[0][0], self.clock.now + timeout))
         return self.get_nowait()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from adsmig.errors import AdsmigError
@@ -20,20 +21,25 @@ _modules.setdefault("invoke", None)
 
 
 def open_storage(location: Location, settings: Settings, destination: bool = False) -> Storage:
-    """The driver for ``location``, ready; imports only that driver.  Makes no request yet.
+    """The driver for ``location``, ready.  Makes no request yet.
 
     ``destination`` says that it will be written to.
     """
+    return driver_of(location)(location, settings, destination)
+
+
+def driver_of(location: Location) -> Callable[[Location, Settings, bool], Storage]:
+    """The driver for ``location``; imports only that."""
     if location.scheme == "file":
         from adsmig.storage.local import LocalStorage
 
-        return LocalStorage(location, settings, destination)
+        return LocalStorage
     if location.scheme == "sftp":
         from adsmig.storage.sftp import SftpStorage
 
-        return SftpStorage(location, settings, destination)
+        return SftpStorage
     if location.scheme in PROVIDERS:
         from adsmig.storage.s3 import S3Storage
 
-        return S3Storage(location, settings, destination)
+        return S3Storage
     raise AdsmigError(f"no driver for addresses of the form {location.scheme}://")

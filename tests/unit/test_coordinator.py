@@ -695,6 +695,22 @@ def test_checkpoints_are_there_for_others_to_see(
     assert seen == [0] * 10 + [10] * 10 + [20] * 10
 
 
+def test_a_listing_that_breaks_off_at_the_end_of_its_range_is_no_listing(
+    stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = fill(stores.src, 10)
+    listing = stores.src.list
+
+    def breaks_off(*args: Any) -> Iterator[Entry]:
+        yield from listing(*args)
+        raise AdsmigError("what came last may not have been all")
+
+    monkeypatch.setattr(stores.src, "list", breaks_off)
+    coordinator = run(job("sync", end=keys[-1]), manifest)
+    assert coordinator.stop
+    assert "may not have been all" in coordinator.stop.message
+
+
 def test_a_store_that_lists_out_of_order_is_listed_one_directory_at_a_time(
     stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

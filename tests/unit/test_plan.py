@@ -353,7 +353,7 @@ oddly = st.fixed_dictionaries(
     {},
     optional={
         "size": st.sampled_from([0, 1, 2]),
-        "mtime_ns": st.sampled_from([None, 0, 1, 10**9]),
+        "mtime_ns": st.sampled_from([None, 0, 1, 10**9]),  # 0 is a time, too
         "stored_ns": st.sampled_from([0, 10**9, 2 * 10**9]),
         "etag": st.sampled_from([None, "", MD5, OTHER, MD5.upper(), f"{MD5}-2", f"{MD5}\n"]),
         "implied": st.booleans(),
@@ -367,7 +367,7 @@ oddly = st.fixed_dictionaries(
 @given(
     st.lists(st.tuples(oddly | st.just({}), oddly | st.just({}), st.booleans()), max_size=9),
     st.sampled_from([by_default, by_seconds, by_content, by_size, by_record]),
-    st.sampled_from([{}, {"mtime_ns": 10**9}]),
+    st.sampled_from([{}, {"mtime_ns": 10**9}, {"mtime_ns": 0}]),
 )
 @settings(max_examples=500)
 def test_many_that_are_alike_are_told_as_each_alone_would_be(
@@ -397,18 +397,28 @@ def test_many_that_are_alike_are_not_looked_at_alone(
     kept = {"mtime_ns": 0} if compare is by_record else {}
     there = [one._replace(**kept) for one in here]
     looked: list[Entry] = []
+    blocks: list[int] = []
 
     def told(ours: Entry, theirs: Entry) -> Verdict:
         looked.append(ours)
         return Verdict(compare(ours, theirs))
 
-    monkeypatch.setitem(module._IN_COLUMNS, told, module._IN_COLUMNS[compare])
+    def in_columns(ours: Any, theirs: Any) -> bool:
+        blocks.append(len(ours[0]))
+        return module._IN_COLUMNS[compare](ours, theirs)
+
+    monkeypatch.setitem(module._IN_COLUMNS, told, in_columns)
     found = plan(here, there, Rules(told, everything))
     assert [one.what for one in found] == [What.SKIP] * 2000
-    assert len(looked) < 10
+    assert len(looked) < 20
     there[1234] = there[1234]._replace(size=2, etag=OTHER)
     found = plan(here, there, Rules(told, everything))
     assert [one.src.key for one in found if one.what != What.SKIP] == [b"1234"]
+    blocks.clear()
+    there = [one._replace(etag=OTHER) if at % 2 else one for at, one in enumerate(there)]
+    found = plan(here, there, Rules(told, everything))
+    assert sum(one.what == What.SKIP for one in found) == 1000 - 1
+    assert len(blocks) < 20  # each is looked at so once, whatever comes of it
 
 
 def _alone(here: Entry, there: Entry | None, rules: Rules) -> What:

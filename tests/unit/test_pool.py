@@ -126,6 +126,50 @@ with pool.prepared():
     run(code, tmp_path)
 
 
+def test_where_no_process_can_be_forked_signals_still_end_the_run(tmp_path: Path) -> None:
+    code = """
+def full():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+fork, os.fork = os.fork, full
+files = set(os.listdir("/proc/self/fd"))
+with pool.prepared():
+    assert server() is None
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    assert set(os.listdir("/proc/self/fd")) == files
+"""
+    run(code, tmp_path)
+
+
+def test_who_is_told_of_no_children_ends_well(tmp_path: Path) -> None:
+    code = """
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+with pool.prepared():
+    copied = server()
+    assert parents() == {copied}
+assert server() is None
+"""
+    run(code, tmp_path)
+
+
+def test_a_copy_holds_no_files_of_ours(tmp_path: Path) -> None:
+    code = """
+import fcntl
+held = open(os.environ["TMPDIR"] + "/held", "w")
+fcntl.flock(held, fcntl.LOCK_EX)
+with pool.prepared():
+    members = pool.processes(1)
+    for pid in (server(), members.submit(os.getpid).result()):
+        files = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        assert held.name not in files and "/dev/null" in files
+    held.close()
+    other = open(os.environ["TMPDIR"] + "/held", "w")
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    pool.close(members)
+"""
+    run(code, tmp_path)
+
+
 def test_a_copy_needs_no_output(tmp_path: Path) -> None:
     code = """
 os.close(1)
