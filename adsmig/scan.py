@@ -148,7 +148,7 @@ def next_source_key(job: Job, after: bytes) -> bytes | None:
         return next((entry.key for entry in known_objects(job.against, KeyRange(after))), None)
     if job.keys_file:
         return next(_key_list(job.keys_file).keys(KeyRange(after)), None)
-    return storages(job)[0].probe(after)
+    return storages(job)[0].probe(after, guess=True)
 
 
 LOOKED_AT = 1000

@@ -92,8 +92,11 @@ class Storage(Protocol):
         """
         ...
 
-    def probe(self, after: bytes) -> bytes | None:
-        """The first key past ``after``, or None.  Tries again."""
+    def probe(self, after: bytes, guess: bool = False) -> bytes | None:
+        """The first key past ``after``, or None.  Tries again.
+
+        ``guess``: what was so a moment ago will do, where it takes long to find out.
+        """
         ...
 
     def stat(self, key: bytes) -> Entry:

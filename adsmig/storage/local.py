@@ -78,9 +78,9 @@ class LocalStorage:
         """See Storage.list.  A directory's own entry comes before its content."""
         return self._tree.list(keys, prune)
 
-    def probe(self, after: bytes) -> bytes | None:
+    def probe(self, after: bytes, guess: bool = False) -> bytes | None:
         """See Storage.probe."""
-        for entry in self.list(KeyRange(after)):
+        for entry in self._tree.list(KeyRange(after), guess=guess):
             return entry.key
         return None
 

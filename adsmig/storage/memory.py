@@ -76,7 +76,7 @@ class MemoryStorage:
                 return
             yield entry
 
-    def probe(self, after: bytes) -> bytes | None:
+    def probe(self, after: bytes, guess: bool = False) -> bytes | None:
         """See Storage.probe."""
         return next((entry.key for entry in self.list(KeyRange(after))), None)
 

@@ -131,7 +131,7 @@ class S3Source:
         page = self._page(self.prefix + directory, b"", "", by_directory=False, limit=2)
         return bool(page.entries or page.prefixes)
 
-    def probe(self, after: bytes) -> bytes | None:
+    def probe(self, after: bytes, guess: bool = False) -> bytes | None:
         """See Storage.probe."""
         way = listing.walk if self._lists_by_directory() else listing.flat
         for entry in way(self._page, self.prefix, KeyRange(after), limit=4):

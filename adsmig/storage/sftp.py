@@ -86,9 +86,10 @@ class SftpStorage:
         """See Storage.list.  A directory's own entry comes before its content."""
         return self._tree.list(keys, prune)
 
-    def probe(self, after: bytes) -> bytes | None:
+    def probe(self, after: bytes, guess: bool = False) -> bytes | None:
         """See Storage.probe."""
-        return next((entry.key for entry in self.list(KeyRange(after))), None)
+        entries = self._tree.list(KeyRange(after), guess=guess)
+        return next((entry.key for entry in entries), None)
 
     def stat(self, key: bytes) -> Entry:
         """See Storage.stat."""

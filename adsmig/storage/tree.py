@@ -63,13 +63,16 @@ class Tree:
         self._check, self._links = check, links
         self._kept: _Directory | None = None
 
-    def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
+    def list(
+        self, keys: KeyRange, prune: Prune | None = None, guess: bool = False
+    ) -> Iterator[Entry]:
         """See Storage.list.  A directory's own entry comes before its content.
 
-        A directory that ``prune`` names is not even looked at.
+        A directory that ``prune`` names is not even looked at.  ``guess``: what is kept of a large
+        one will do, whether it is still so or not.
         """
         try:
-            top = self._read_directory(self.root)
+            top = self._read_directory(self.root, guess)
         except FileNotFoundError as exc:
             raise NotFound(f"no such directory: {_shown(self.root)}") from exc
         except NotADirectoryError as exc:
@@ -93,7 +96,7 @@ class Tree:
                 if prune and prune(key):
                     continue
                 try:
-                    directory = self._read_directory(os.path.join(self.root, key))
+                    directory = self._read_directory(os.path.join(self.root, key), guess)
                     real = status is not None and stat.S_ISDIR(status.st_mode)
                     around = not real and self._is_around(directory, levels)
                 except FileNotFoundError:
@@ -126,15 +129,13 @@ class Tree:
         # In an unmounted tree all that was listed before is missing, which is no end of a listing.
         self._check()
 
-    def _read_directory(self, path: bytes) -> _Directory:
+    def _read_directory(self, path: bytes, guess: bool) -> _Directory:
         status = self._status(path)
         kept = self._kept
-        if (
-            kept
-            and kept.path == path
-            and (self._written or (kept.proven and kept.status.st_mtime_ns == status.st_mtime_ns))
-        ):
-            return kept
+        if kept and kept.path == path:
+            same = kept.proven and kept.status.st_mtime_ns == status.st_mtime_ns
+            if guess or self._written or same:
+                return kept
         proven = status.st_mtime_ns < time.time_ns() - self._files.settled_ns
         names, statuses = self._files.scan(path, self._links == "follow")
         directory = _Directory(path, names, statuses, status, proven)

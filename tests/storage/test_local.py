@@ -677,6 +677,22 @@ def test_a_directory_changed_just_now_is_not_believed_to_be_the_same(
     assert len(keys_of(source)) == 51
 
 
+def test_where_a_directory_changed_just_now_is_cut_is_guessed(
+    root: Path, source: LocalStorage, reads: Callable[[], int]
+) -> None:
+    make(root, *(f"{number:03d}" for number in range(50)))
+    assert len(keys_of(source)) == 50
+    (root / "005").unlink()
+    make(root, "006-new")
+    reads()
+    assert source.probe(b"004", guess=True) in (b"005", b"006")
+    assert source.probe(b"040", guess=True) == b"041"
+    assert reads() == 0
+    assert source.probe(b"004") == b"006"
+    assert source.probe(b"006") == b"006-new"
+    assert reads() == 2
+
+
 def test_a_destination_is_read_once_though_the_run_changes_it(
     root: Path, destination: LocalStorage, reads: Callable[[], int]
 ) -> None:

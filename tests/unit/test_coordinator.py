@@ -60,10 +60,10 @@ class FlakyStorage:
         if name not in self.before:
             return method
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             self.calls[name, arguments[0] if arguments else None] += 1
             self.before[name](*arguments)
-            return method(*arguments)
+            return method(*arguments, **named)
 
         return call
 
