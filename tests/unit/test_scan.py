@@ -160,10 +160,10 @@ def test_what_a_range_begins_after_is_not_settled_again(
     src = LocalStorage(parse(f"{tmp_path}/"), Options())
     read = src._tree._read_directory
 
-    def denied(path: bytes) -> Any:
+    def denied(path: bytes, guess: bool) -> Any:
         if path == os.path.join(os.fsencode(tmp_path), b"d/"):
             raise PermissionError(13, "Permission denied")
-        return read(path)
+        return read(path, guess)
 
     monkeypatch.setattr(src._tree, "_read_directory", denied)
     use(src, objects())
