@@ -28,7 +28,6 @@ _HEADER = struct.Struct("=dddd")
 recalled (both CLOCK_MONOTONIC).
 """
 _SLOT = struct.Struct("=" + "q" * len(Counts._fields))
-_RECALLED = struct.Struct("=d")
 _SLOTS_AT = 64
 SLOTS = 512
 """Tallies in the file, unless more are asked for: one for each task that is out at once."""
@@ -95,7 +94,7 @@ class Limits:
 
     def recalled(self, began: float) -> bool:
         """Whether :meth:`recall` was called since ``began`` (CLOCK_MONOTONIC), by any process."""
-        recalled_at: float = _RECALLED.unpack_from(self._map, 24)[0]
+        recalled_at: float = struct.unpack_from("=d", self._map, 24)[0]
         return recalled_at >= began
 
     def take(self, size: int) -> None:

@@ -217,7 +217,7 @@ def _equal(ours: _Listing, theirs: _Listing, rules: Rules) -> int:
 
 def _alike(ours: Sequence[Entry], theirs: Sequence[Entry], compare: Compare) -> bool:
     """Whether as many of both are equal, two by two, as far as that can be told of one field of all
-    of them after the other, which takes an eighth of the time.
+    of them after the other, which takes less than half the time.
     """
     tells = _IN_COLUMNS.get(compare)
     if not tells or compare(ours[0], theirs[0]) is not Verdict.SAME:

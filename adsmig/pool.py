@@ -44,8 +44,8 @@ def prepared() -> Iterator[None]:
     """Forks the process that workers are forked from, off this one as it is now: a matter of some
     milliseconds, where to start it anew takes a third of a second.  Ends it at last.
 
-    Does nothing where there are threads already, as with SFTP's from the login on, or where it
-    cannot be done; then the first pool starts such a process.
+    Does nothing where there are threads already, as with SFTP's from the login on, within another
+    such context, or where it cannot be done; then the first pool starts such a process.
     """
     made: tuple[int, int] | None = None
     if not _server._forkserver_pid and _may_fork():
@@ -73,8 +73,7 @@ def _may_fork() -> bool:
 
 def _fork_server() -> tuple[int, int]:
     """Does what ForkServer.ensure_running does, but for the new interpreter; the process's id, and
-    a descriptor by which it is reached.
-
+    a descriptor by which it is reached, which the caller closes.  Raises OSError.
     """
     with contextlib.ExitStack() as stack, socket.socket(socket.AF_UNIX) as listener:
         with tempfile.TemporaryDirectory(prefix="adsmig-") as directory:  # which is ours alone

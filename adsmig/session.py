@@ -333,8 +333,9 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: boo
     pause = Pause(output.warn, f"{report.program()} resume {which}")
     with contextlib.ExitStack() as stack:
         if job.processes > 1:
-            for at in (job.src, job.dst):
-                driver_of(at or job.src)  # which workers have then, too
+            for at in (job.dst if job.against else job.src, job.dst):
+                if at:
+                    driver_of(at)  # so that workers have it, too
             stack.enter_context(pool.prepared())
         with _word_of(job, path):
             aside = set_aside(path) if rebuild and path else None

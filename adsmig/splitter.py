@@ -98,9 +98,10 @@ def _by_size(entries: list[Entry], pieces: int) -> list[bytes]:
 
 
 def find_cut(probe: Probe, keys: KeyRange) -> list[bytes]:
-    """A key of the range, near its middle, that at least one other of its keys is past.
+    """A key of the range, near its middle, that at least one other of its keys is past; nothing
+    where there are fewer than two keys.  Raises what ``probe`` does, as all of these.
 
-    None where there are fewer than two keys.  The keys are seen as a tree of characters.  Bisecting
+    The keys are seen as a tree of characters.  Bisecting
     finds how far they all agree, then the highest of the characters that follow; the cut is the
     first key in the upper half of those that can follow.
     """

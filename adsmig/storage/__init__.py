@@ -29,7 +29,10 @@ def open_storage(location: Location, settings: Settings, destination: bool = Fal
 
 
 def driver_of(location: Location) -> Callable[[Location, Settings, bool], Storage]:
-    """The driver for ``location``; imports only that."""
+    """The driver for ``location``, to be called as :func:`open_storage`; imports only that.
+
+    AdsmigError if there is none.
+    """
     if location.scheme == "file":
         from adsmig.storage.local import LocalStorage
 

@@ -100,6 +100,26 @@ class Mortal(Executor):
         return future
 
 
+class Later(Executor):
+    """Has up to ``count`` tasks in hand, and does all of them once it is full, or is asked to."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.waiting.append((future, partial(fn, *args, **kwargs)))
+        if len(self.waiting) == self.count:
+            self.work()
+        return future
+
+    def work(self) -> None:
+        tasks, self.waiting = self.waiting, []
+        for future, call in tasks:
+            future.set_result(call())
+
+
 @pytest.fixture(autouse=True)
 def _no_traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No pauses, small parts; signals and caches as they were."""
@@ -296,24 +316,9 @@ def test_what_was_cut_off_is_worked_on_before_it_is_cut_again(
 def test_a_thousand_workers_have_work_at_once(stores: Stores, manifest: Manifest) -> None:
     keys = fill(stores.src, 1000)
 
-    class Waits(Mortal):
-        """Does nothing before all have something to do."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
-
-        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            future: Future[Any] = Future()
-            self.waiting.append((future, partial(fn, *args, **kwargs)))
-            if len(self.waiting) == len(keys):
-                for one, call in self.waiting:
-                    one.set_result(call())
-            return future
-
     manifest.set_job(wide := job(workers=1000))
     run_of = manifest.begin_run("cp", [KeyRange(key, key, True) for key in keys])
-    Coordinator(wide, manifest, run_of, lambda counts, last: None, Waits()).run()
+    Coordinator(wide, manifest, run_of, lambda counts, last: None, Later(1000)).run()
     assert finished(manifest).copied == 1000
 
 
@@ -367,26 +372,6 @@ def test_processes_are_started_for_what_one_slice_left(
     assert started == [3]
     assert finished(manifest).copied == 1000
     assert content(stores.dst) == content(stores.src)
-
-
-class Later(Executor):
-    """Has up to ``count`` tasks in hand, and does all of them once it is full, or is asked to."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        self.waiting.append((future, partial(fn, *args, **kwargs)))
-        if len(self.waiting) == self.count:
-            self.work()
-        return future
-
-    def work(self) -> None:
-        tasks, self.waiting = self.waiting, []
-        for future, call in tasks:
-            future.set_result(call())
 
 
 def test_what_is_left_is_lent_before_a_slice_is_committed(
