@@ -7,33 +7,25 @@ requests of a migration are made of.  Header values are as in storage.http.
 from __future__ import annotations
 
 import contextlib
-import html
 import logging
-import re
 import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
-from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from adsmig.errors import (
     AdsmigError,
-    Expired,
-    NotFound,
-    ObjectError,
-    SourceChanged,
-    StorageFull,
-    Throttled,
     TransientError,
     Unreachable,
 )
-from adsmig.location import Credentials, one_line
+from adsmig.location import Credentials
 from adsmig.routes import Route, target
 from adsmig.storage.http import Answer, BadAnswer, Connection, Headers
+from adsmig.storage.s3errors import error_code, error_of
 from adsmig.storage.signing import encode_path, encode_query, sign
 from adsmig.storage.xmltree import root_of
 
@@ -48,18 +40,6 @@ MOST_IDLE = 32
 PATIENCE = 15
 """Times the time-out that a server may keep us waiting within one answer: at the end of a large
 upload, AWS sends a blank now and then for minutes (API_CompleteMultipartUpload.html)."""
-
-_THROTTLED = {"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling",
-              "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "Busy"}  # fmt: skip
-_TRANSIENT = {"InternalError", "RequestTimeout", "OperationAborted", "BadDigest",
-              "XAmzContentChecksumMismatch",
-              "IncompleteBody", "XMinioServerNotInitialized", "ServerBusy"}  # fmt: skip
-_JOB = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidBucketName",
-        "PermanentRedirect", "TokenRefreshRequired",
-        "AccountProblem", "AllAccessDisabled", "InvalidToken"}  # fmt: skip
-_STYLE = {"SecondLevelDomainForbidden", "PathStyleDomainForbidden"}  # of OSS, and of COS
-_CHANGED = {"PreconditionFailed", "ConditionalRequestConflict"}
-_FULL = {"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded"}
 
 
 @dataclass(slots=True)
@@ -388,72 +368,6 @@ def _address(host: str, port: int) -> tuple[str, int]:
     if not colon or given.endswith("]"):  # an IPv6 address has colons of its own
         name, given = host, str(port)
     return name.strip("[]"), int(given)
-
-
-def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = ()) -> AdsmigError:
-    """The error that an answer stands for, by its S3 code where it has one, else its status.
-
-    docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html.  The server's message is left out
-    if the answer quotes one of the ``secrets``, escaped or not.
-    """
-    code, message = error_code(answer.body)
-    text = answer.body.decode("utf-8", "replace")
-    quotes = (text, html.unescape(text), unquote(text))
-    if any(secret and secret in quote for secret in secrets for quote in quotes):
-        message = ""
-    if not code and answer.status == 403:
-        code = "AccessDenied"  # a HEAD has no body
-    said = f"{code or answer.status}" + (f" ({message})" if message else "")
-    where = f"{host} answered {method} with {said}"
-    if code in _FULL or answer.status == 507:
-        return StorageFull(f"{where}; free some room")
-    if code in _THROTTLED or answer.status in (429, 503):
-        return Throttled(where)
-    if code == "AuthorizationHeaderMalformed":
-        return AdsmigError(
-            f"{where}: it is of another region; name that with --src-region or --dst-region, and"
-            " check the keys"
-        )
-    if code in _JOB:
-        return AdsmigError(f"{where}; check the address, the keys and the clock")
-    if code in _STYLE:
-        return AdsmigError(f"{where}: it takes BUCKET.HOST only; leave out --path-style")
-    if code == "ExpiredToken":
-        return Expired(f"{where}; get new keys, then resume")
-    if method == "HEAD" and answer.status == 400:
-        return TransientError(where)  # without a body, it may be an expired token as well
-    if "not a directory" in message or "is a directory" in message:
-        return ObjectError("key", f"{where}: this store cannot hold a key beside one below it")
-    if code in _TRANSIENT or answer.status in (500, 502, 504, 408):
-        return TransientError(where)
-    if code == "NoSuchBucket":
-        return AdsmigError(f"no such bucket at {host}; create it, or check the address")
-    if answer.status == 404 or code in ("NoSuchKey", "NoSuchUpload"):
-        return NotFound(where)
-    if answer.status in (412, 416) or code in _CHANGED:
-        # 416: the range lies past the end of what is there now.
-        return SourceChanged("the object changed while it was read")
-    if answer.status in (301, 307):
-        return AdsmigError(
-            f"{where}: the bucket lives at another endpoint or region; name that in the address, or"
-            " with --src-region, --dst-region"
-        )
-    if answer.status in (401, 403):
-        return ObjectError("denied", f"{where}; check the keys and what they may do")
-    return ObjectError(code or str(answer.status), where)
-
-
-def error_code(body: bytes) -> tuple[str, str]:
-    """The code and a short message of an S3 error document; empty strings if it is none."""
-    if b"<Error" not in body[:400]:
-        return "", ""
-    code = re.search(rb"<Code>\s*([\w.]{1,80})\s*</Code>", body)
-    message = re.search(rb"<Message>([^<]{1,200})", body)
-    name = code[1].decode() if code else "Error"
-    text = message[1].decode("utf-8", "replace").strip().rstrip(".") if message else ""
-    if name in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied"):
-        text = ""
-    return name, one_line(" ".join(text.split()))
 
 
 def _reason(exc: BaseException) -> str:
