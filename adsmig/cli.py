@@ -185,12 +185,12 @@ def verify_command(src: str, dst: str | None, manifest: Path | None, **options: 
     """
     from dataclasses import replace
 
-    from adsmig import session
+    from adsmig import jobs, session
 
     output = begin(options)
     check_sample(dst, options)
     if dst is None:
-        copied, record = session.open_job(src, None)
+        copied, record = jobs.open_job(src, None)
         job = logged_in(against(copied, record, options))
     else:
         job = job_of("verify", src, dst, options)
@@ -219,9 +219,10 @@ def remove_command(src: str, manifest: Path | None, **options: Any) -> int:
 @together(LOG)
 def jobs_command(**options: Any) -> int:
     """Lists the jobs of the state directory."""
-    from adsmig import session
 
-    return print_lines(session.job_lines(begin(options)))
+    from adsmig import jobs
+
+    return print_lines(jobs.job_lines(begin(options)))
 
 
 @cli.command("status", cls=Command, short_help="Show a job, its runs and what is left.")
@@ -235,18 +236,20 @@ def status_command(
     job: str | None, manifest: Path | None, html: Path | None, **options: Any
 ) -> int:
     """Shows JOB: its runs, what is left to do, what failed."""
-    from adsmig import session
 
-    return print_lines(session.status_lines(job, manifest, html, begin(options)))
+    from adsmig import jobs
+
+    return print_lines(jobs.status_lines(job, manifest, html, begin(options)))
 
 
 @cli.command("failures", cls=Command, short_help="List the objects that failed, with reasons.")
 @together(JOB, MANIFEST, LOG)
 def failures_command(job: str | None, manifest: Path | None, **options: Any) -> int:
     """Lists the objects of JOB that failed and have not been copied since: kind, key, reason."""
-    from adsmig import session
 
-    return print_lines(session.failure_lines(job, manifest, begin(options)))
+    from adsmig import jobs
+
+    return print_lines(jobs.failure_lines(job, manifest, begin(options)))
 
 
 @cli.command("web", cls=Command, short_help="Serve the console: jobs in a browser.")
@@ -376,11 +379,11 @@ def _migrate(command: str, src: str, dst: str, options: dict[str, Any]) -> int:
 def _saved(name: str | None, manifest: Path | None, options: dict[str, Any]) -> tuple[Any, ...]:
     from dataclasses import replace
 
-    from adsmig import session
+    from adsmig import jobs
     from adsmig.credentials import with_credentials
 
     output = begin(options)
-    job, path = session.open_job(name, manifest)
+    job, path = jobs.open_job(name, manifest)
     src = job.src if job.against else with_credentials(job.src, "SRC")
     dst = with_credentials(job.dst, "DST") if job.dst else None
     job = replace(job, src=src, dst=dst, **fields_of(options))

@@ -185,7 +185,7 @@ def _inventory(src: str, dst: str | None, **options: Any) -> Job:
 @_later.command("verify", cls=Command, add_help_option=False)
 @VERIFICATION
 def _verify(src: str, dst: str | None, **options: Any) -> Job:
-    from adsmig import session
+    from adsmig import jobs
 
     check_sample(dst, options)
     if dst is not None:
@@ -193,7 +193,7 @@ def _verify(src: str, dst: str | None, **options: Any) -> Job:
     if os.path.isfile(src):
         _check_path(src)
     _check_files(options)
-    return against(*session.open_job(src, None), options)
+    return against(*jobs.open_job(src, None), options)
 
 
 for _name in ("copy", "pcopy"):

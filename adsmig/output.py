@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from adsmig.errors import AdsmigError
 from adsmig.log import begin_log
 
 
@@ -72,3 +73,11 @@ def print_lines(lines: Iterable[str]) -> int:
 def text_of(key: bytes) -> str:
     """A key in JSON: bytes that are not UTF-8 as ``\\\\xNN``."""
     return key.decode("utf-8", "backslashreplace")
+
+
+def write_file(path: Path, text: str) -> None:
+    """Writes the text to a file that the user named; AdsmigError if that cannot be."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise AdsmigError(f"cannot write {path}: {exc.strerror}") from exc

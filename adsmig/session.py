@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import json
 import logging
 import os
 import signal
@@ -18,18 +17,19 @@ from pathlib import Path
 
 from adsmig import failpoint, pool, report, scan
 from adsmig.coordinator import Coordinator
-from adsmig.errors import AdsmigError, DamagedManifest, ManifestError, ManifestInUse, UsageError
+from adsmig.errors import AdsmigError, DamagedManifest, ManifestError, ManifestInUse
 from adsmig.interruption import INTERRUPTED
 from adsmig.inventory import Inventory
 from adsmig.job import Job
+from adsmig.jobs import failure_event, run_event
 from adsmig.keylist import sort_keys
 from adsmig.large import abandon_lost_uploads, abandon_uploads
 from adsmig.launch import tell
-from adsmig.ledger import Run, default_path, jobs, state_directory
+from adsmig.ledger import Run, default_path
 from adsmig.lock import holder
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange, Outcome
-from adsmig.output import Output, text_of
+from adsmig.output import Output, write_file
 from adsmig.progress import Progress, progress_event
 from adsmig.rebuild import salvage, set_aside
 from adsmig.room import Pause
@@ -137,19 +137,6 @@ def end(path: Path) -> None:
         time.sleep(0.1)
 
 
-def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
-    """The job of an id (or the beginning of one), or of a manifest, without credentials; by default
-    the last used.
-
-    ``name`` may also be a manifest's.  Raises UsageError if there is no such job, or more than one.
-    """
-    if name and os.path.isfile(name):
-        path = Path(name)
-    path = path or _find(name)
-    with Manifest(path) as manifest:
-        return Job.from_json(_job_json(manifest)), path
-
-
 def sample_of(job: Job, share: float | int) -> int:
     """The ``Job.sample`` that comes to a share, up to 1.0, or to so many objects on record."""
     if isinstance(share, float):
@@ -159,100 +146,6 @@ def sample_of(job: Job, share: float | int) -> int:
     ranks = (scan.rank(job, one.key) for one in scan.source_entries(job, job.keys) if keeps(one))
     lowest = heapq.nsmallest(share, ranks)
     return lowest[-1] + 1 if len(lowest) == share else ALL
-
-
-def job_lines(output: Output) -> Iterator[str]:
-    """The jobs of the state directory and what their last runs came to, as a table."""
-    rows = [report.JOB_COLUMNS]
-    troubles = []
-    for path, manifest in jobs():
-        if isinstance(manifest, ManifestError):
-            troubles.append(str(manifest))
-        elif text := manifest.job_json():
-            rows.append(report.job_row(Job.from_json(text), manifest.runs()))
-        else:
-            troubles.append(f"{path} holds no job yet")
-    if output.as_json:
-        columns = [column.replace(" ", "_") for column in report.JOB_COLUMNS]
-        yield from (json.dumps(dict(zip(columns, row, strict=True))) for row in rows[1:])
-        return
-    if len(rows) == 1:
-        yield f"no jobs in {state_directory()}"
-    else:
-        yield from report.table(rows)
-    yield from troubles
-
-
-def status_lines(
-    name: str | None, path: Path | None, html: Path | None, output: Output
-) -> Iterator[str]:
-    """What ``adsmig status`` prints; ``html`` takes a page with plots."""
-    with Manifest(path or _find(name)) as manifest:
-        job = Job.from_json(_job_json(manifest))
-        if html:
-            from adsmig.page import run_page
-
-            _write(html, run_page(job, manifest))
-        if output.as_json:
-            yield from (json.dumps(run_event(run)) for run in manifest.runs())
-        else:
-            yield from report.status(manifest, job)
-
-
-def failure_lines(name: str | None, path: Path | None, output: Output) -> Iterator[str]:
-    """What ``adsmig failures`` prints: a line for each."""
-    with Manifest(path or _find(name)) as manifest:
-        for one in manifest.failures():
-            yield json.dumps(failure_event(one)) if output.as_json else report.failure_line(one)
-
-
-def run_event(run: Run) -> dict[str, object]:
-    """A run as JSON has it."""
-    return {
-        "run": run.id,
-        "kind": run.kind,
-        "state": run.state,
-        "started": run.started,
-        "ended": run.ended,
-        "resumed": run.resumed,
-        **run.counts._asdict(),
-        "message": run.message,
-    }
-
-
-def failure_event(outcome: Outcome) -> dict[str, object]:
-    """A failure as JSON has it."""
-    return {
-        "kind": outcome.kind,
-        "key": text_of(outcome.key),
-        "size": outcome.size,
-        "error": outcome.error,
-    }
-
-
-def _job_json(manifest: Manifest) -> str:
-    text = manifest.job_json()
-    if text is None:
-        raise ManifestError(f"{manifest.path} holds no job yet")
-    return text
-
-
-def _find(name: str | None) -> Path:
-    paths = sorted(state_directory().glob(f"{name or ''}*.db"), key=_last_used)
-    if not paths:
-        wanted = f"no job {name}" if name else "no job"
-        raise UsageError(f"{wanted} in {state_directory()}; see adsmig jobs, or name a --manifest")
-    if name and len(paths) > 1:
-        raise UsageError(f"{name} could be any of {', '.join(path.stem for path in paths)}")
-    return paths[-1]
-
-
-def _last_used(path: Path) -> float:
-    """When a job's manifest was last written to.  The database itself is not, before a checkpoint
-    of its log, which a killed process does not get to; so the lock's file tells as well.
-    """
-    files = (path, path.with_name(f"{path.name}.lock"))
-    return max(one.stat().st_mtime for one in files if one.exists())
 
 
 def _resume_or_begin(manifest: Manifest, job: Job) -> Run:
@@ -448,7 +341,7 @@ def _report(job: Job, run: Run, inventory: Inventory, output: Output) -> None:
             facts.append(("Destination", str(job.dst)))
         facts += [("Command", f"{job.command}, as a dry run"), ("Made", report.clock(time.time()))]
         page = inventory_page(f"What is at {job.src}", facts, inventory, figures, bool(output.info))
-        _write(output.html, page)
+        write_file(output.html, page)
     if output.as_json:
         output.event("inventory", **inventory.to_json(), estimate=figures.to_json())
     elif output.as_csv:
@@ -464,13 +357,6 @@ def _large(job: Job, inventory: Inventory) -> tuple[int, int]:
         return inventory.large_of("new", "changed")
     # Without a destination, all of them, to any.
     return (0, 0) if job.command == "rm" else (inventory.large_objects, inventory.large_parts)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise AdsmigError(f"cannot write {path}: {exc.strerror}") from exc
 
 
 def _exit_code(

@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterator, Sequence
 
 from adsmig.job import Job
+from adsmig.jobs import run_event
 from adsmig.ledger import Run
 from adsmig.manifest import Manifest
 from adsmig.model import Counts
 from adsmig.output import text_of
-from adsmig.session import run_event
 from adsmig.web.shown import iso
 
 RUN_COLUMNS = ("run", "kind", "state", "started", "ended", "resumed", *Counts._fields, "message")
