@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from adsmig import __version__
+from adsmig.asked import against, fields_of, job_of, logged_in, place_to_mount
 from adsmig.commandline import (
     INVENTORY,
     MIGRATION,
@@ -37,11 +38,6 @@ from adsmig.options import (
     TLS,
     YES,
     Command,
-    against,
-    fields_of,
-    job_of,
-    logged_in,
-    place_to_mount,
     together,
 )
 from adsmig.output import begin, print_lines

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adsmig.asked import against, job_asked
 from adsmig.errors import UsageError
 from adsmig.log import redacted
 from adsmig.options import (
@@ -27,8 +28,6 @@ from adsmig.options import (
     SPEED,
     STORING,
     Command,
-    against,
-    job_asked,
     together,
 )
 

@@ -12,12 +12,13 @@ from urllib.parse import quote
 import click
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from adsmig.asked import job_of
 from adsmig.commandline import MIGRATION
 from adsmig.credentials import keep_account
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.job import Job
 from adsmig.location import Credentials, parse
-from adsmig.options import Command, job_of
+from adsmig.options import Command
 from adsmig.providers import PROVIDERS
 from adsmig.web.console import Console
 from adsmig.web.text import gettext as _
