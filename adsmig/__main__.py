@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -26,6 +27,8 @@ def occupy_streams() -> None:
 
 def main() -> None:
     """Runs the command line and exits with its code."""
+    # What is imported makes tens of thousands of objects, and hardly any garbage.
+    gc.set_threshold(50_000)
     occupy_streams()
     from adsmig.argv import hide_secrets
 

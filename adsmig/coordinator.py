@@ -46,7 +46,7 @@ GROWTH = 1.2
 """How much longer slices last, with each one that was committed."""
 RECALL_S = 0.3
 """The least between two times that slices are recalled."""
-TICK_S = 0.05
+TICK_S = 0.03
 SHOW_S = 0.1
 """The least between two calls of the watch: it takes its time to add up what many have done."""
 
@@ -357,10 +357,10 @@ class Coordinator:
             if not (self._in_hand or self._ranges.uncommitted):
                 self._ranges.lend_suspect()
             return
+        most = self._most_at_once()
         # They fill memory; and what works in this process is in the way of who commits.
         if self._ranges.uncommitted > (self._workforce.size if self._workforce.pooled else 0):
             return
-        most = self._most_at_once()
         while len(self._in_hand) < most and not self.stop:
             if not self._lend_one(most - len(self._in_hand)):
                 return

@@ -15,14 +15,13 @@ from adsmig.model import (
     Deletion,
     Entry,
     KeyRange,
-    Known,
     Outcome,
     SliceResult,
     Stop,
     What,
 )
 from adsmig.plan import Run, Verdict, by_content, by_record, rules_of, time_of
-from adsmig.record import Lookup
+from adsmig.record import Lookup, known_rows
 from adsmig.storage.base import Storage
 from adsmig.survey import Survey
 from adsmig.transfer import failure
@@ -70,7 +69,7 @@ class Findings:
         self._outcomes: list[Outcome] = []
         self._equal: list[Outcome] = []
         """Of those that had to be read to find out."""
-        self._found_equal: list[Known] = []
+        self._found_equal: list[Entry] = []
         """Of the others, those that are not on record as that."""
         self._records = job.command in ("cp", "sync") and not job.by_record
         self._known: Lookup | None = None
@@ -199,7 +198,7 @@ class Findings:
             path = self._job.known if os.path.exists(self._job.known) else ""
             self._known = Lookup(path, KeyRange(entries[0].key, self._keys.upto, True))
         if self._known.over:
-            self._found_equal += [(one.key, one.size, time_of(one), one.etag) for one in entries]
+            self._found_equal += entries
             return
         for entry in entries:
             record = self._known.find(entry.key)
@@ -208,7 +207,7 @@ class Findings:
                 or record.size != entry.size
                 or (self._by_content and by_record(entry, record) != Verdict.SAME)
             ):
-                self._found_equal.append((entry.key, entry.size, time_of(entry), entry.etag))
+                self._found_equal.append(entry)
 
     def foresee(self, action: Action, same: Callable[[Entry, Entry], bool]) -> None:
         """Counts what a run would do about one key; ``same`` tells from the content whether two
@@ -286,7 +285,7 @@ class Findings:
 
         self._outcomes = [one for one in self._outcomes if kept(one.key)]
         self._equal = [one for one in self._equal if kept(one.key)]
-        self._found_equal = [one for one in self._found_equal if kept(one[0])]
+        self._found_equal = [one for one in self._found_equal if kept(one.key)]
         self._large = [one for one in self._large if kept(one.key)]
         self._deletions = [one for one in self._deletions if kept(one.key)]
         self._links = [key for key in self._links if kept(key)]
@@ -329,7 +328,7 @@ class Findings:
             os.getpid(),
             started,
             time.time(),
-            self._found_equal + [(one.key, one.size, one.mtime_ns, one.etag) for one in read],
+            known_rows(self._found_equal, read),
         )
 
     def listed_counts(self) -> Counts:

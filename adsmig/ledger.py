@@ -21,6 +21,8 @@ from adsmig.schema import from_db, to_db
 
 S = TypeVar("S", bound="Ledger")
 
+_KEY = "CAST(key AS BLOB)"  # as schema.from_db has it
+
 Places = tuple["tuple[int, ...] | None", "tuple[int, ...] | None"]
 """Source's and destination's ``Storage.identity()``."""
 
@@ -204,16 +206,21 @@ class Ledger:
 
     def known(
         self, after: bytes, closed: bool, kind: str, most: int
-    ) -> list[tuple[bytes, int, int, str | None, str | None]]:
-        """Key, size, time, ETag and checksum of objects that were copied, past ``after``, or past
-        where it ceases to be text; ``kind`` of key: ``text`` or ``blob``.
+    ) -> list[tuple[bytes, int, int, str | None]]:
+        """Key, size, time and ETag of objects that were copied, past ``after``, or past where it
+        ceases to be text; ``kind`` of key: ``text`` or ``blob``.
         """
-        columns = "CAST(key AS BLOB), size, mtime_ns, etag, checksum"  # as schema.from_db has it
-        return self._page(columns, "objects", after, closed, kind, most)
+        return self._page(f"{_KEY}, size, mtime_ns, etag", "objects", after, closed, kind, most)
+
+    def known_checksums(
+        self, after: bytes, closed: bool, kind: str, most: int
+    ) -> list[tuple[bytes, int, int, str | None]]:
+        """As :meth:`known`, with checksums for ETags."""
+        return self._page(f"{_KEY}, size, mtime_ns, checksum", "objects", after, closed, kind, most)
 
     def failed(self, after: bytes, closed: bool, kind: str, most: int) -> list[tuple[bytes]]:
         """The keys that failed and have not been copied since; as :meth:`known`."""
-        return self._page("CAST(key AS BLOB)", "failures", after, closed, kind, most)
+        return self._page(_KEY, "failures", after, closed, kind, most)
 
     def _page(
         self, columns: str, table: str, after: bytes, closed: bool, kind: str, most: int

@@ -29,7 +29,7 @@ from adsmig.model import (
     Upload,
 )
 from adsmig.room import Patience, impatient, patiently
-from adsmig.schema import to_db
+from adsmig.schema import number_to_db, to_db
 
 LEFT = ("shards", "uploads", "parts", "deletions", "directories", "links")
 """The tables of what the current run has left to do, and of what it found to tell."""
@@ -278,7 +278,7 @@ class Manifest(Ledger):
             "INSERT OR REPLACE INTO objects (key, size, mtime_ns, etag, checksum, run, seconds)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
-                (to_db(o.key), o.size, _int64(o.mtime_ns), o.etag, o.checksum, run, o.seconds)
+                (to_db(o.key), o.size, number_to_db(o.mtime_ns), o.etag, o.checksum, run, o.seconds)
                 for o in good
             ],
         )
@@ -299,19 +299,19 @@ class Manifest(Ledger):
     def _add_equal(self, run: int, equal: list[Known]) -> None:
         """What was copied of the same source, as far as that can be told, keeps its checksum."""
         self._connection.executemany(
-            "INSERT INTO objects (key, size, mtime_ns, etag, run) VALUES (?, ?, ?, ?, ?)"
+            f"INSERT INTO objects (key, size, mtime_ns, etag, run) VALUES (?, ?, ?, ?, {run:d})"
             " ON CONFLICT (key) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns,"
             " etag = excluded.etag, run = excluded.run, checksum = NULL, seconds = NULL"
             " WHERE size IS NOT excluded.size OR mtime_ns IS NOT excluded.mtime_ns"
             " OR etag IS NOT excluded.etag",
-            [(to_db(key), size, _int64(time_ns), etag, run) for key, size, time_ns, etag in equal],
+            equal,
         )
 
     def _add_deletions(self, deletions: Iterable[Deletion]) -> None:
         self._connection.executemany(
             "INSERT INTO deletions (key, size, time_ns, etag, at_source, checked, implied)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(to_db(one.key), one.size, _int64(one.time_ns), *one[3:]) for one in deletions],
+            [(to_db(one.key), one.size, number_to_db(one.time_ns), *one[3:]) for one in deletions],
         )
 
     def _set_upload(self, entry: Entry, upload: Upload | None, tries: int) -> None:
@@ -322,8 +322,8 @@ class Manifest(Ledger):
             (
                 to_db(entry.key),
                 entry.size,
-                _int64(entry.mtime_ns),
-                _int64(entry.stored_ns),
+                number_to_db(entry.mtime_ns),
+                number_to_db(entry.stored_ns),
                 entry.etag,
                 upload.upload_id if upload else "",
                 upload.part_size if upload else 0,
@@ -351,8 +351,3 @@ class Manifest(Ledger):
             (run, shard, result.worker, result.started, result.ended, *numbers),
         )
         self._database.checkpoints = cursor.lastrowid or 0
-
-
-def _int64(number: int | None) -> int | None:
-    """The nearest that SQLite can hold: 64 bits of nanoseconds end in 1677 and in 2262."""
-    return None if number is None else max(-(2**63), min(number, 2**63 - 1))

@@ -171,8 +171,10 @@ class Outcome(NamedTuple):
     """How long it took."""
 
 
-Known = tuple[bytes, int, int, "str | None"]
-"""What is on record of an object: key, and size, time and ETag of its source."""
+Known = tuple["str | bytes", int, "int | None", "str | None"]
+"""What is to be on record of an object: key, as the manifest keeps it (schema.to_db), and size,
+time and ETag of its source.
+"""
 
 
 class Deletion(NamedTuple):

@@ -71,7 +71,8 @@ def salvage(path: Path) -> Iterator[Outcome]:
     """What a damaged manifest still says was copied: all that can be read from its beginning on up
     to the damage, and from its end on back to it.
     """
-    for order in ("ASC", "DESC"):
+    # Of its tables, only older ones have a rowid; that of others is an error at once.
+    for order in ("rowid", "rowid DESC", "key", "key DESC"):
         try:
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         except sqlite3.Error:
@@ -86,7 +87,7 @@ def salvage(path: Path) -> Iterator[Outcome]:
                     _outcome,
                     connection.execute(
                         "SELECT key, size, mtime_ns, etag, checksum, seconds FROM objects"
-                        f" WHERE checksum IS NOT NULL ORDER BY rowid {order}"
+                        f" WHERE checksum IS NOT NULL ORDER BY {order}"
                     ),
                 ),
             )

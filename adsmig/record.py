@@ -1,18 +1,21 @@
-"""What a manifest has on record as copied, in the order of keys; it may be written to meanwhile."""
+"""What a manifest has, and is to have, on record as copied, in the order of keys."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
 from adsmig.ledger import Ledger
-from adsmig.model import Entry, KeyRange
+from adsmig.model import Entry, KeyRange, Known, Outcome, entries_of
+from adsmig.plan import time_of
+from adsmig.schema import LEAST, MOST, number_to_db, to_db
 
 R = TypeVar("R", bound="tuple[Any, ...]")
-Page = Callable[[Ledger, bytes, bool, str, int], list[R]]
+Rows = list[tuple[Any, ...]]
+Page = Callable[[Ledger, bytes, bool, str, int], Rows]
 PAGE = 5000
 """Rows read at once, so that no reader holds up the writer's checkpoints for long."""
 
@@ -22,48 +25,74 @@ def known_objects(path: str, keys: KeyRange) -> Iterator[Entry]:
 
     Entries have size, time and ETag of their source, as it was then.  ``path`` '': nothing.
     """
-    for key, size, time_ns, etag, _ in _rows(Ledger.known, path, keys):
-        yield Entry(key, size, time_ns, time_ns, etag)
+    return _read(Ledger.known, path, keys, _entries)
 
 
 def known_checksums(path: str, keys: KeyRange) -> Iterator[Entry]:
     """As :func:`known_objects`, with their checksums for ETags."""
-    for key, size, time_ns, _, checksum in _rows(Ledger.known, path, keys):
-        yield Entry(key, size, time_ns, time_ns, checksum)
+    return _read(Ledger.known_checksums, path, keys, _entries)
 
 
 def failed_keys(path: str, keys: KeyRange) -> Iterator[bytes]:
     """What could not be copied, and has not been since; as :func:`known_objects`."""
-    for (key,) in _rows(Ledger.failed, path, keys):
+    for (key,) in _read(Ledger.failed, path, keys, iter):
         yield key
 
 
-def _rows(page: Page[R], path: str, keys: KeyRange) -> Iterator[R]:
-    """Rows that begin with a key, in the order of the keys."""
+def _entries(rows: Rows) -> Iterable[Entry]:
+    """A column at a time: each step is one call for all of them."""
+    if not rows:
+        return ()
+    keys, sizes, times, etags = zip(*rows, strict=True)
+    nothing, plain = repeat(None), repeat("")
+    fields = (keys, sizes, times, times, etags, plain, repeat(False), plain, nothing)
+    return entries_of(zip(*fields, strict=False))  # some have no end
+
+
+def _read(
+    page: Page, path: str, keys: KeyRange, made: Callable[[Rows], Iterable[R]]
+) -> Iterator[R]:
+    """What is ``made`` of rows that begin with a key, and begins with it too, in their order."""
     if not path:
         return iter(())
     # Among themselves, both are in the order of their bytes.  Mostly, all keys are text.
-    texts, blobs = (_of_kind(page, path, keys, kind) for kind in ("text", "blob"))
+    texts, blobs = (_of_kind(page, path, keys, kind, made) for kind in ("text", "blob"))
     first = next(blobs, None)
     return texts if first is None else merge(texts, chain([first], blobs))
 
 
-def _of_kind(page: Page[R], path: str, keys: KeyRange, kind: str) -> Iterator[R]:
+def _of_kind(
+    page: Page, path: str, keys: KeyRange, kind: str, made: Callable[[Rows], Iterable[R]]
+) -> Iterator[R]:
     after, closed = keys.after, keys.closed
     while True:
         with Ledger(Path(path)) as manifest:
             rows = page(manifest, after, closed, kind, PAGE)
-        if rows and rows[0][0] in keys and rows[-1][0] in keys:  # and so are those between them
-            yield from rows
+        last = rows[-1][0] if rows else b""
+        if rows and not (rows[0][0] in keys and last in keys):  # as are those between them
+            yield from made([row for row in rows if row[0] in keys])
         else:
-            for row in rows:
-                if keys.ends_before(row[0]):
-                    return
-                if row[0] in keys:
-                    yield row
-        if len(rows) < PAGE:
+            yield from made(rows)
+        if len(rows) < PAGE or keys.ends_before(last):
             return
-        after, closed = rows[-1][0], False
+        after, closed = last, False
+
+
+def known_rows(listed: list[Entry], read: list[Outcome]) -> list[Known]:
+    """What is to be on record of objects of a source, as the manifest keeps it: of those that were
+    ``listed``, a column at a time, as they may be many, and of those whose content was ``read``.
+    """
+    rows = list[Known]()
+    if listed:
+        keys, sizes, times, stored, etags, *_ = zip(*listed, strict=True)
+        if times.count(None) == len(times):
+            times = stored  # as plan.time_of has it, of those of a store
+        elif None in times:
+            times = tuple(map(time_of, listed))
+        if min(times) < LEAST or max(times) > MOST:
+            times = tuple(map(number_to_db, times))
+        rows = list(zip(map(to_db, keys), sizes, times, etags, strict=True))
+    return rows + [(to_db(one.key), one.size, number_to_db(one.mtime_ns), one.etag) for one in read]
 
 
 class Lookup:

@@ -36,8 +36,9 @@ class SpareTime:
         unused = self._idle - idle - self._share * elapsed
         if not self._dear and self._own - own < BUSY * elapsed:
             unused *= WAITING
-        # What was left a while ago, is no longer: no more is remembered than is asked for.
-        self._unused = min(max(self._unused + unused, 0), self._cost_s)
+        # What was left a while ago, is no longer: little more is remembered than is asked for, so
+        # that who is told of room, and then waits for a slice to be given back, is told so again.
+        self._unused = min(max(self._unused + unused, 0), 1.5 * self._cost_s)
         return self._unused >= self._cost_s
 
     def begin(self) -> None:

@@ -374,6 +374,29 @@ def test_processes_are_started_for_what_one_slice_left(
     assert content(stores.dst) == content(stores.src)
 
 
+def test_processes_are_started_before_what_was_done_without_them_is_committed(
+    stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    commit = manifest.commit_slice
+
+    def processes(count: int) -> Executor:
+        events.append("start")
+        return ThreadPoolExecutor(count)
+
+    def commit_slice(*args: Any) -> None:
+        events.append("commit")
+        commit(*args)
+
+    monkeypatch.setattr(workforce, "processes", processes)
+    monkeypatch.setattr(manifest, "commit_slice", commit_slice)
+    short_slices(monkeypatch, 50)
+    fill(stores.src, 300)
+    run(job(workers=3, threads=3), manifest)
+    assert events[:2] == ["start", "commit"]
+    assert finished(manifest).copied == 300
+
+
 def test_what_is_left_is_lent_before_a_slice_is_committed(
     stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

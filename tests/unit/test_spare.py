@@ -59,6 +59,14 @@ def test_where_it_costs_much_what_is_left_unused_adds_up(machine: Machine) -> No
     assert time.enough()
 
 
+def test_who_is_told_of_room_is_told_so_again_a_moment_later(machine: Machine) -> None:
+    time = spare.SpareTime()
+    machine.work(0.07, idle=0.07)
+    assert time.enough()
+    machine.work(0.006)  # less than the kernel counts in
+    assert time.enough()
+
+
 def test_what_was_left_a_while_ago_is_no_longer(machine: Machine) -> None:
     time = spare.SpareTime()
     machine.work(10, idle=20)
