@@ -45,7 +45,7 @@ HOLD_S, LONGEST_HOLD_S = 1.0, 16.0
 PATIENCE_S = 6.0
 """How long threads have to leave once the run is stopping; less than interruption.PATIENCE_S, so
 that what the others did is settled."""
-TICK_S = 0.5
+TICK_S = 0.1
 
 
 class Crew:
@@ -102,11 +102,13 @@ class Crew:
         work: Work,
         stopping: Callable[[], bool] = retry.never,
         release: Callable[[], None] = lambda: None,
+        resume: Callable[[], bool] = retry.never,
     ) -> bool:
         """Has ``work`` called by the threads; True when all have left.  Raises what one did.
 
         ``release`` is called by each that leaves, and at first by the caller, who only waits: what
-        they hold, the others may have a use for.
+        they hold, the others may have a use for.  ``resume`` is asked every so often whether those
+        who have left are to come back, while others are still at work.
 
         False if, PATIENCE_S after ``stopping`` turned true, some have not: they wait for a server
         that says nothing, and may still go on at any time.  The next call waits for them as well.
@@ -133,6 +135,9 @@ class Crew:
                     with self._lock:
                         self._futures.append(future)
                     return False
+                elif not patience_ends and resume():
+                    with self._lock:
+                        self._enlist()
             error = future.exception() or error
         self._elapsed += time.monotonic() - self._since
         self._work = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -46,6 +47,12 @@ log = logging.getLogger(__name__)
 SEEK_SHARE, LEAST_SHARE = 10, 4
 """A slice lasts at least this many times as long as it took to reach its first key; and one that is
 recalled, for which others wait."""
+PATIENCE_S, PATIENCE = 0.05, 0.1
+"""How long the rest of what is in hand is waited for when the time is up: so many seconds at least,
+and that share of how long the slice lasted.  Then more is begun meanwhile, lest all others stand
+still because a store takes long with a few; for as long again as the slice lasted."""
+LONGEST_S = 30.0
+"""After which nothing more is begun whatever is in hand: a killed job loses that."""
 CLOSE_S = 1.0
 """How long to wait for threads to let go of what they share; all but a listing takes far less."""
 
@@ -65,6 +72,10 @@ class Slice:
         self._lock = threading.RLock()  # an error may come while it is held
         self._started, self._began = time.time(), time.monotonic()
         self._deadline = self._least = self._began + budget.seconds
+        self._resumed = self._began
+        """When more was begun again, or at first: who recalled slices before that was answered."""
+        self._up: float | None = None
+        """Since when the time is up, and what is in hand is waited for."""
         # Who says how many threads, says how much is in a store's hands.
         self._overlapping = not job.threads and may_overlap(self._src, self._dst)
         self._actions: Iterator[Action | Run] | None = None
@@ -83,7 +94,8 @@ class Slice:
         if self._job.dryrun:
             self._work(crew, lambda size, pieces=1: True)  # which only lists
         else:
-            left = crew.run(partial(self._work, crew), self._stopping, self._release)
+            work = partial(self._work, crew)
+            left = crew.run(work, self._stopping, self._release, self._resume)
             if not left and not self._close():
                 return SliceResult(
                     None, False, Counts(), [],
@@ -130,11 +142,15 @@ class Slice:
         more.  Of small ones, it has begun several before it finishes the first.
         """
         copies = Copies(self._src, self._dst, self._limits, self._manner)
-        more = True
+        more = stays = True
         results: Iterable[tuple[Action, bool, Outcome | None]]
         try:
             while more or copies:
                 if not more or len(copies) >= crew.depth:
+                    if not (more or copies.ready(self._patience() if stays else math.inf)):
+                        self._resume()
+                        more = not self._ended
+                        continue
                     copied, outcome_of = copies.finish()
                     results = [(copied, False, outcome_of)]
                 else:
@@ -150,7 +166,8 @@ class Slice:
                     pieces += 1
                     if not self._keep(action, equal, outcome):
                         return
-                more = more and stay(size, pieces)
+                if more and not stay(size, pieces):
+                    more = stays = False
         except Exception as exc:
             self._end(exc)
         finally:
@@ -162,7 +179,7 @@ class Slice:
             log.info("internal error", exc_info=exc)
             exc = AdsmigError(f"internal error: {type(exc).__name__}: {exc}")
         with self._lock:
-            self._ended = True
+            self._ended, self._up = True, None
             if not self._closed and not (isinstance(exc, TransientError) and self._stopping()):
                 self._stop = self._stop or exc
 
@@ -258,6 +275,7 @@ class Slice:
         while not self._ended:
             # At the end of the range, which mostly is a key, little is left to do: to be told so.
             if self._cursor not in (None, self._keys.upto) and self._used_up():
+                self._up = time.monotonic()
                 break
             try:
                 action = next(self._actions, None)
@@ -297,8 +315,31 @@ class Slice:
         self._ended = True
         return None
 
+    def _patience(self) -> float:
+        """For how many seconds to wait for what is in hand, now that nothing more is begun."""
+        with self._lock:
+            if not self._ended:
+                return 0.0
+            if self._up is None or self._full() or self._stopping():
+                return math.inf
+            lasted = self._up - self._began
+            if lasted > LONGEST_S:
+                return math.inf
+            return self._up + max(PATIENCE_S, PATIENCE * lasted) - time.monotonic()
+
+    def _resume(self) -> bool:
+        """Has more begun, if what is in hand has taken long enough since the time was up."""
+        with self._lock:
+            if not self._ended or self._patience() > 0 or not self._in_hand:
+                return False
+            assert self._up
+            now = time.monotonic()
+            self._deadline, self._least = now + self._up - self._began, now
+            self._ended, self._up, self._resumed = False, None, now
+            return True
+
     def _recalled(self) -> bool:
-        return self._limits is not None and self._limits.recalled(self._began)
+        return self._limits is not None and self._limits.recalled(self._resumed)
 
     def _show(self) -> None:
         if self._limits:
@@ -307,12 +348,14 @@ class Slice:
     def _used_up(self) -> bool:
         now = time.monotonic()
         return (
-            self._dispatched >= (self._budget.objects or 1)
-            or now > self._deadline
+            now > self._deadline
             or (now > self._least and self._recalled())
             or self._stopping()
-            or self._findings.full
+            or self._full()
         )
+
+    def _full(self) -> bool:
+        return self._dispatched >= (self._budget.objects or 1) or self._findings.full
 
 
 def stop_of(exc: AdsmigError) -> Stop:

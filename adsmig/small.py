@@ -8,6 +8,7 @@ Where it takes several requests to write each, they are written in batches.
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import time
 from collections import deque
@@ -109,9 +110,20 @@ class Copies:
 
     def finish(self) -> tuple[Action, Outcome]:
         """What became of the next that is copied, or has failed; raises as transfer.copy."""
-        while not self._done:
-            self._go_on(self._next())
+        self.ready()
         return self._done.popleft()
+
+    def ready(self, seconds: float = math.inf) -> bool:
+        """Whether one is copied, or has failed, before so many seconds have passed; raises as
+        transfer.copy.
+        """
+        until = time.monotonic() + seconds
+        while not self._done:
+            one = self._next(until)
+            if not one:
+                return False
+            self._go_on(one)
+        return True
 
     def drop(self) -> None:
         """Lets go of those that were begun and not finished."""
@@ -131,34 +143,38 @@ class Copies:
         else:
             self._begun[step] = one
 
-    def _next(self) -> _Copy:
-        """The next to be gone on with, once there is one."""
+    def _next(self, until: float) -> _Copy | None:
+        """The next to be gone on with, once there is one; None if that is not until then."""
         while not self._ready:
-            seconds = SILENCE_S
+            now = time.monotonic()
+            seconds = min(SILENCE_S, until - now)
             if self._pausing:
-                seconds = self._pausing[0].due - time.monotonic()
+                due = self._pausing[0].due - now
                 if not self._begun:
-                    wait(seconds, self._stopping)
-                if seconds <= 0 or not self._begun or self._stopping():
+                    wait(min(due, until - now), self._stopping)
+                if due <= 0 or self._stopping() or (not self._begun and due <= until - now):
                     return heappop(self._pausing)
-            self._look(min(seconds, TICK_S if self._pausing else SILENCE_S))
+                seconds = min(seconds, due, TICK_S)
+            if until <= now or not self._begun:
+                return None
+            self._look(seconds, until == math.inf)
         return self._begun.pop(self._ready.popleft())
 
-    def _look(self, seconds: float) -> None:
+    def _look(self, seconds: float, at_last: bool) -> None:
         """Finds those that need not be waited for, the oldest first; waits no longer for one.
 
-        If no answer comes for SILENCE_S, it is the oldest's turn: whoever reads that gives up in
-        time.
+        If no answer comes for SILENCE_S, it is the oldest's turn, ``at_last``: whoever reads that
+        gives up in time.
         """
         oldest = next(iter(self._begun))
         poll = select.poll()
         poll.register(oldest, select.POLLIN)
-        alone = len(self._begun) == 1 and not self._pausing
+        alone = len(self._begun) == 1 and not self._pausing and at_last
         if not alone and not poll.poll(0):
             for fd in self._begun:
                 poll.register(fd, select.POLLIN)
             self._ready.extend(fd for fd, _ in poll.poll(seconds * 1000))
-            if self._ready or seconds < SILENCE_S:
+            if self._ready or seconds < SILENCE_S or not at_last:
                 return
         self._ready.append(oldest)
 

@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from adsmig import coordinator as module
 from adsmig import errors, large, ranges, retry, scan, worker, workforce
 from adsmig import slice as slice_module
 from adsmig.coordinator import Coordinator
+from adsmig.crew import Crew
 from adsmig.errors import (
     AdsmigError,
     ObjectError,
@@ -36,8 +38,11 @@ from adsmig.location import Location, parse
 from adsmig.manifest import Manifest
 from adsmig.model import Budget, Counts, Entry, KeyRange, Meta
 from adsmig.ranges import LONG_S, PIECES, SHORT_S, STRIKES
+from adsmig.small import DEPTH
 from adsmig.storage import memory
 from adsmig.storage.memory import MemoryStorage
+from tests.storage import fakes3
+from tests.storage.fakes3 import FakeS3, Reply, Request, stored
 
 ALL = KeyRange(closed=True)
 LARGE = 1000
@@ -475,6 +480,94 @@ def test_a_slice_is_recalled_when_others_could_do_some_of_it(
     )
     assert shards > 2  # pieces of the whole, at first
     assert slices > shards  # which would have had all the time they took
+
+
+class Patient(FlakyStorage):
+    """Has the first object wait until all others are written."""
+
+    def __init__(self, storage: Any, keys: list[bytes]) -> None:
+        self.left = set(keys[1:])
+        self.others = threading.Event()
+        super().__init__(storage, write=self._write)
+
+    def _write(self, key: bytes, *_: object) -> None:
+        if key not in self.left:
+            assert self.others.wait(60)
+        threading.Event().wait(0.0005)  # seconds: all take longer than a slice is to last
+        self.left.discard(key)
+        if not self.left:
+            self.others.set()
+
+
+def test_nobody_stands_still_because_one_object_takes_long(
+    stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PATIENCE_S", "PATIENCE"):
+        monkeypatch.setattr(slice_module, name, 0.01)
+    keys = fill(stores.src, 500)
+    monkeypatch.setattr(module, "SHORT_S", 0.02)
+    monkeypatch.setattr(ranges, "HUNGRY_S", 0.02)
+    stores.dst = Patient(stores.dst, keys)
+    run(job(threads=4), manifest)
+    assert finished(manifest).copied == len(keys)
+    assert content(stores.dst) == content(stores.src)
+    assert recorded(manifest) == keys
+
+
+def test_nobody_stands_still_because_one_answer_takes_long(
+    stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PATIENCE_S", "PATIENCE"):
+        monkeypatch.setattr(slice_module, name, 0.01)
+    monkeypatch.setattr(module, "SHORT_S", 0.02)
+    monkeypatch.setattr(ranges, "HUNGRY_S", 0.02)
+    keys = fill(stores.src, 500)
+    held: dict[bytes, bytes] = {}
+    others, empty = threading.Event(), fakes3.listing_of([])
+
+    def answer(request: Request) -> Reply:
+        if request.method == "GET":
+            return empty(request)
+        if request.key == keys[0]:
+            assert others.wait(60)
+        held[request.key] = request.body
+        if len(held) == len(keys) - 1:
+            others.set()
+        return stored(request)
+
+    with FakeS3(answer) as fake:
+        stores.dst = fake.storage(destination=True)
+        # In this thread, which closes its connections.
+        monkeypatch.setattr(worker, "_crew_for", lambda _: Crew(1, each=DEPTH))
+        run(replace(job(), threads=None), manifest, Mortal())
+    assert finished(manifest).copied == len(keys)
+    assert held == content(stores.src)
+    assert recorded(manifest) == keys
+
+
+def test_who_has_begun_enough_waits_however_long_it_takes(
+    stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many are lost if it is killed."""
+    for name in ("PATIENCE_S", "PATIENCE"):
+        monkeypatch.setattr(slice_module, name, 0.0)
+    monkeypatch.setattr(module, "SHORT_S", 0.02)
+    short_slices(monkeypatch, 50)
+    keys = fill(stores.src, 300)
+    begun: list[bytes] = []
+    seen: list[int] = []
+
+    def write(key: bytes, *_: object) -> None:
+        begun.append(key)
+        if key == keys[0]:
+            pause(0.3)  # seconds: all others could be written
+            seen.append(len(begun))
+
+    pause = threading.Event().wait
+    stores.flaky_dst(write=write)
+    run(job(threads=4), manifest)
+    assert seen[0] <= 50
+    assert finished(manifest).copied == len(keys)
 
 
 def test_what_killed_this_process_is_left_to_others_when_the_run_goes_on(

@@ -138,6 +138,46 @@ def test_one_thread_has_as_many_in_a_stores_hands_as_it_began(store: Fake) -> No
     assert arrived(other.held) == CONTENT
 
 
+def test_nobody_is_waited_for_longer_than_was_said(store: Fake) -> None:
+    one, other = store(dict(CONTENT)), store({})
+    asked = threading.Event()
+
+    def wait(request: Request) -> Reply:
+        assert asked.wait(60)
+        other.held[request.key] = request.body
+        return stored(request)
+
+    other.instead = {b"to/0001": [wait]}
+    copies = Copies(one.fake.storage(), other.fake.storage(destination=True), None)
+    for number in (1, 2):
+        key = b"%04d" % number
+        copies.begin(action(key, CONTENT[key]), b"to/" + key)
+    assert copies.ready(60)
+    assert copies.finish()[0].src.key == b"0002"
+    assert not copies.ready(0.05)
+    assert not copies.ready(0)
+    assert len(copies) == 1
+    asked.set()
+    assert copies.finish()[0].src.key == b"0001"
+    assert arrived(other.held).keys() == {b"0001", b"0002"}
+
+
+def test_nor_is_a_pause_before_another_try(store: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 600)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE_S", 600)
+    one, other = store(dict(CONTENT)), store({})
+    other.instead = {b"to/0001": [BUSY]}
+    copies = Copies(one.fake.storage(), other.fake.storage(destination=True), None)
+    copies.begin(action(b"0001", CONTENT[b"0001"]), b"to/0001")
+    assert not copies.ready(0.2)
+    copies.begin(action(b"0002", CONTENT[b"0002"]), b"to/0002")
+    assert copies.ready(60)
+    assert copies.finish()[0].src.key == b"0002"
+    assert not copies.ready(0.05)
+    assert len(copies) == 1
+    copies.drop()
+
+
 @pytest.mark.parametrize("reply", [DROPPED, BUSY, error(500, "InternalError")])
 @pytest.mark.parametrize("side", ["read", "written"])
 def test_what_fails_at_first_is_copied_all_the_same(store: Fake, reply: Reply, side: str) -> None:
