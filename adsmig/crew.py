@@ -28,8 +28,10 @@ Work = Callable[[Stay], None]
 FIRST = 2
 MOST = 64
 """Of one process.  A Python process has no time for more; over a long distance, each waits."""
-WINDOW_S = 0.1
-"""The least time over which a rate is taken."""
+WINDOW_S, STEADY_S = 0.1, 0.3
+"""The least time over which a rate is taken: while more threads are tried one time after the other;
+and of one to go back to, the first of all, which tells of connecting and of a store that warms up,
+and of fewer threads, of which little is expected."""
 ROUNDS = 3
 """And each thread is to have done so many pieces of work in it, so that few long ones tell no
 tale."""
@@ -196,11 +198,13 @@ class Crew:
             return
         now = time.monotonic()
         elapsed = self._elapsed + now - self._since
-        if elapsed < WINDOW_S:
+        slowdowns = retry.slowdowns()
+        slowed, climbing = slowdowns != self._slowdowns, self._rising and self._base
+        if elapsed < (WINDOW_S if slowed or climbing else STEADY_S):
             return
         rate = self._weight / elapsed
         self._turns, self._weight, self._elapsed, self._since = 0, 0.0, 0.0, now
-        if (slowdowns := retry.slowdowns()) != self._slowdowns:
+        if slowed:
             self._slowdowns = slowdowns
             if self.level == 1:
                 self._each = max(self._each // 2, 1)
