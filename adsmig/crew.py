@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
@@ -26,6 +27,9 @@ Work = Callable[[Stay], None]
 """Takes one piece of work after the other, until there are no more or it is not to stay."""
 
 FIRST = 2
+ASIDE = 3
+"""So many who each work on something large are not counted: one at a time would leave a store
+unused, and how much is done with more of them takes long to tell."""
 MOST = 64
 """Of one process.  A Python process has no time for more; over a long distance, each waits."""
 WINDOW_S, STEADY_S = 0.1, 0.3
@@ -78,7 +82,8 @@ class Crew:
         self._futures: list[Future[None]] = []
         self._work: Work | None = None
         self._release: Callable[[], None] = lambda: None
-        self._active = 0
+        self._active = self._aside = 0
+        """How many there are, and how many of them work on something large."""
         self._most = 0
         """The most that there ever were."""
         self._fresh = 0
@@ -98,6 +103,25 @@ class Crew:
     def depth(self) -> int:
         """How many requests a thread may have in a store's hands by now, at least one."""
         return max(min(self._each, MOST // self.level), 1)
+
+    @property
+    def _wanted(self) -> int:
+        """How many there are to be."""
+        return self.level + min(self._aside, ASIDE)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """While one of the threads works on something large, another takes its place, unless their
+        number is given.
+        """
+        with self._lock:
+            self._aside += not self._fixed
+            self._enlist()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._aside -= not self._fixed
 
     def run(
         self,
@@ -150,7 +174,7 @@ class Crew:
     def _enlist(self, most: int = MOST) -> None:
         """Starts as many as are lacking, up to ``most`` in all."""
         assert self._work
-        while self._active < min(self.level, most):
+        while self._active < min(self._wanted, most):
             fresh = self._active >= self._most
             self._active += 1
             self._fresh += fresh
@@ -168,9 +192,9 @@ class Crew:
                 self._fresh -= fresh
                 fresh = False
                 self._count(size, pieces)
-                if self._active < self.level:
+                if self._active < self._wanted:
                     self._enlist(self._active + 1)  # there is work: soon all will have begun
-                elif self._active > self.level:
+                elif self._active > self._wanted:
                     self._active -= 1
                     left = True
             return not left
@@ -213,7 +237,7 @@ class Crew:
             self._each += 1
         elif now >= self._held_until:
             self._consider(rate, now)
-        if self._active < self.level:
+        if self._active < self._wanted:
             self._enlist()
 
     def _consider(self, rate: float, now: float) -> None:

@@ -33,6 +33,7 @@ from adsmig.retry import never
 from adsmig.scan import plan_of, storages
 from adsmig.small import (
     MOST_BATCHED,
+    MOST_BYTES,
     Copies,
     copy_batch,
     is_batched,
@@ -160,6 +161,9 @@ class Slice:
                         copies.begin(actions[0], self._job.dst_key(actions[0].src.key))
                         continue
                     results = self._carry_out(actions)
+                    if self._overlapping and any(one.src.size > MOST_BYTES for one in actions):
+                        with crew.aside():
+                            results = list(results)
                 size = pieces = 0
                 for action, equal, outcome in results:
                     size += action.src.size if outcome else 0

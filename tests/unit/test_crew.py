@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from adsmig import crew as module
-from adsmig.crew import FIRST, MOST, WINDOW_S, Crew, Stay, Work
+from adsmig.crew import ASIDE, FIRST, MOST, WINDOW_S, Crew, Stay, Work
 from adsmig.errors import Throttled
 from adsmig.retry import retry
 
@@ -145,6 +145,84 @@ def test_all_begin_only_once_the_first_have_found_something_to_do() -> None:
 
     crew.run(much)
     assert all_there.is_set()
+
+
+def test_while_one_works_on_something_large_another_takes_its_place() -> None:
+    crew = Crew(first=1)
+    items, lock = iter(range(ASIDE + 2)), threading.Lock()
+    together = threading.Barrier(ASIDE + 1, timeout=30)
+    now = most = 0
+
+    def work(stay: Stay) -> None:
+        nonlocal now, most
+        while True:
+            with lock:
+                item = next(items, None)
+            if item is None:
+                return
+            with crew.aside():
+                with lock:
+                    now += 1
+                    most = max(most, now)
+                if item <= ASIDE:
+                    together.wait()  # passes only if they are all there
+                with lock:
+                    now -= 1
+            if not stay(0):
+                return
+
+    crew.run(work)
+    assert most == ASIDE + 1
+    assert next(items, None) is None
+
+
+def test_nobody_takes_a_place_where_their_number_is_given() -> None:
+    crew, now, most = Crew(2), 0, 0
+    items, lock = iter(range(20)), threading.Lock()
+
+    def work(stay: Stay) -> None:
+        nonlocal now, most
+        while True:
+            with lock:
+                if next(items, None) is None:
+                    return
+            with crew.aside():
+                with lock:
+                    now += 1
+                    most = max(most, now)
+                time.sleep(0.005)
+                with lock:
+                    now -= 1
+            assert stay(0)
+
+    crew.run(work)
+    assert most == 2
+
+
+@pytest.mark.parametrize("count", [None, 3])
+def test_who_has_left_comes_back_if_there_is_more(
+    monkeypatch: pytest.MonkeyPatch, count: int | None
+) -> None:
+    """One waits for what only others do, who have left."""
+    monkeypatch.setattr(module, "TICK_S", 0.01)
+    crew = Crew(count, first=2)
+    others, lock, more, begun = threading.Event(), threading.Lock(), threading.Event(), [0]
+
+    def work(stay: Stay) -> None:
+        with lock:
+            begun[0] += 1
+            first = begun[0] == 1
+        if first:
+            assert others.wait(60)
+        elif more.is_set():
+            others.set()
+
+    def resume() -> bool:
+        again, _ = not more.is_set(), more.set()
+        return again
+
+    assert crew.run(work, resume=resume)
+    assert others.is_set()
 
 
 class Simulated(Crew):
