@@ -33,9 +33,8 @@ unused, and how much is done with more of them takes long to tell."""
 MOST = 64
 """Of one process.  A Python process has no time for more; over a long distance, each waits."""
 WINDOW_S, STEADY_S = 0.1, 0.3
-"""The least time over which a rate is taken: while more threads are tried one time after the other;
-and of one to go back to, the first of all, which tells of connecting and of a store that warms up,
-and of fewer threads, of which little is expected."""
+"""The least time over which a rate is taken: while ever more threads are tried; and at other times,
+as at first, when it tells of a store that warms up, and of fewer threads."""
 ROUNDS = 3
 """And each thread is to have done so many pieces of work in it, so that few long ones tell no
 tale."""

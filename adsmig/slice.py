@@ -135,6 +135,7 @@ class Slice:
         if not self._lock.acquire(timeout=CLOSE_S):
             return False
         self._ended = self._closed = True
+        self._up = None
         self._lock.release()
         return True
 
@@ -332,8 +333,13 @@ class Slice:
             return self._up + max(PATIENCE_S, PATIENCE * lasted) - time.monotonic()
 
     def _resume(self) -> bool:
-        """Has more begun, if what is in hand has taken long enough since the time was up."""
-        with self._lock:
+        """Has more begun, if what is in hand has taken long enough since the time was up.
+
+        Waits for nobody: whoever lists for the others has the lock for as long as that takes.
+        """
+        if not self._ended or not self._lock.acquire(blocking=False):
+            return False
+        try:
             if not self._ended or self._patience() > 0 or not self._in_hand:
                 return False
             assert self._up
@@ -341,6 +347,8 @@ class Slice:
             self._deadline, self._least = now + self._up - self._began, now
             self._ended, self._up, self._resumed = False, None, now
             return True
+        finally:
+            self._lock.release()
 
     def _recalled(self) -> bool:
         return self._limits is not None and self._limits.recalled(self._resumed)
