@@ -48,10 +48,10 @@ log = logging.getLogger(__name__)
 SEEK_SHARE, LEAST_SHARE = 10, 4
 """A slice lasts at least this many times as long as it took to reach its first key; and one that is
 recalled, for which others wait."""
-PATIENCE_S, PATIENCE = 0.05, 0.1
-"""How long the rest of what is in hand is waited for when the time is up: so many seconds at least,
-and that share of how long the slice lasted.  Then more is begun meanwhile, lest all others stand
-still because a store takes long with a few; for as long again as the slice lasted."""
+PATIENCE_S, PATIENCE, SLOW = 0.05, 0.1, 3
+"""How long nothing need come of what is in hand once the time is up: so many seconds at least, that
+share of how long the slice lasted, and so many times as long as an object mostly takes.  Then more
+is begun until something does, lest all others stand still because a store takes long with a few."""
 LONGEST_S = 30.0
 """After which nothing more is begun whatever is in hand: a killed job loses that."""
 CLOSE_S = 1.0
@@ -73,10 +73,14 @@ class Slice:
         self._lock = threading.RLock()  # an error may come while it is held
         self._started, self._began = time.time(), time.monotonic()
         self._deadline = self._least = self._began + budget.seconds
-        self._resumed = self._began
-        """When more was begun again, or at first: who recalled slices before that was answered."""
         self._up: float | None = None
         """Since when the time is up, and what is in hand is waited for."""
+        self._resumed = self._began
+        """When more was begun again, or at first: who recalled slices before that was answered."""
+        self._late: set[bytes] | None = None
+        """The keys that were waited for in vain by then; the time is up again once they are done."""
+        # When something last came of what was in hand, how often that was, and how long they took.
+        self._kept_at, self._kept, self._took_s = self._began, 0, 0.0
         # Who says how many threads, says how much is in a store's hands.
         self._overlapping = not job.threads and may_overlap(self._src, self._dst)
         self._actions: Iterator[Action | Run] | None = None
@@ -194,6 +198,11 @@ class Slice:
             if self._closed:
                 return False
             del self._in_hand[action.src.key]
+            if self._late:
+                self._late.discard(action.src.key)
+            self._kept_at = time.monotonic()
+            self._kept += 1
+            self._took_s += outcome.seconds if outcome else 0.0
             if outcome is None:
                 self._findings.add_large(action.src)
             elif equal:
@@ -321,7 +330,7 @@ class Slice:
         return None
 
     def _patience(self) -> float:
-        """For how many seconds to wait for what is in hand, now that nothing more is begun."""
+        """For how many seconds nothing need come of what is in hand, now that no more is begun."""
         with self._lock:
             if not self._ended:
                 return 0.0
@@ -330,10 +339,12 @@ class Slice:
             lasted = self._up - self._began
             if lasted > LONGEST_S:
                 return math.inf
-            return self._up + max(PATIENCE_S, PATIENCE * lasted) - time.monotonic()
+            mostly = self._took_s / self._kept if self._kept else 0.0
+            patience = max(PATIENCE_S, PATIENCE * lasted, SLOW * mostly)
+            return max(self._up, self._kept_at) + patience - time.monotonic()
 
     def _resume(self) -> bool:
-        """Has more begun, if what is in hand has taken long enough since the time was up.
+        """Has more begun, if nothing has come of what is in hand for long enough.
 
         Waits for nobody: whoever lists for the others has the lock for as long as that takes.
         """
@@ -344,8 +355,10 @@ class Slice:
                 return False
             assert self._up
             now = time.monotonic()
-            self._deadline, self._least = now + self._up - self._began, now
+            self._deadline, self._least = self._began + LONGEST_S, now
             self._ended, self._up, self._resumed = False, None, now
+            self._late = set(self._in_hand)
+            log.debug("a slice goes on: %d objects in hand take long", len(self._late))
             return True
         finally:
             self._lock.release()
@@ -361,6 +374,7 @@ class Slice:
         now = time.monotonic()
         return (
             now > self._deadline
+            or (self._late is not None and not self._late)
             or (now > self._least and self._recalled())
             or self._stopping()
             or self._full()

@@ -59,6 +59,10 @@ class Exchange(BaseHTTPRequestHandler):
         return data
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # who comes to a full queue waits for a second
+
+
 class Front:
     """Entering starts it, on a free loopback port unless ``address`` says otherwise; leaving stops
     it.  ``upstream`` is HOST:PORT; with ``tls``, clients are answered over https.
@@ -72,7 +76,7 @@ class Front:
     ) -> None:
         self.upstream = upstream
         exchange = type("Exchange", (Exchange,), {"front": self})
-        self._httpd = ThreadingHTTPServer(address, exchange)
+        self._httpd = _Server(address, exchange)
         self._httpd.daemon_threads = True
         if tls:
             self._httpd.socket = tls.wrap_socket(self._httpd.socket, server_side=True)
