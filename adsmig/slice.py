@@ -353,7 +353,6 @@ class Slice:
         try:
             if not self._ended or self._patience() > 0 or not self._in_hand:
                 return False
-            assert self._up
             now = time.monotonic()
             self._deadline, self._least = self._began + LONGEST_S, now
             self._ended, self._up, self._resumed = False, None, now
