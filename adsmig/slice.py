@@ -40,20 +40,12 @@ from adsmig.small import (
     is_small,
     may_overlap,
 )
+from adsmig.span import Span
 from adsmig.storage.base import Batching
 from adsmig.transfer import Manner, copy, failure, holds, settled
 
 log = logging.getLogger(__name__)
 
-SEEK_SHARE, LEAST_SHARE = 10, 4
-"""A slice lasts at least this many times as long as it took to reach its first key; and one that is
-recalled, for which others wait."""
-PATIENCE_S, PATIENCE, SLOW = 0.05, 0.1, 3
-"""How long nothing need come of what is in hand once the time is up: so many seconds at least, that
-share of how long the slice lasted, and so many times as long as an object mostly takes.  Then more
-is begun until something does, lest all others stand still because a store takes long with a few."""
-LONGEST_S = 30.0
-"""After which nothing more is begun whatever is in hand: a killed job loses that."""
 CLOSE_S = 1.0
 """How long to wait for threads to let go of what they share; all but a listing takes far less."""
 
@@ -71,16 +63,7 @@ class Slice:
         self._src, self._dst = storages(job)
         self._manner = Manner(job.perms, job.delete_src)
         self._lock = threading.RLock()  # an error may come while it is held
-        self._started, self._began = time.time(), time.monotonic()
-        self._deadline = self._least = self._began + budget.seconds
-        self._up: float | None = None
-        """Since when the time is up, and what is in hand is waited for."""
-        self._resumed = self._began
-        """When more was begun again, or at first: who recalled slices before that was answered."""
-        self._late: set[bytes] | None = None
-        """The keys that were waited for in vain by then; the time is up again once they are done."""
-        # When something last came of what was in hand, how often that was, and how long they took.
-        self._kept_at, self._kept, self._took_s = self._began, 0, 0.0
+        self._started, self._span = time.time(), Span(budget.seconds)
         # Who says how many threads, says how much is in a store's hands.
         self._overlapping = not job.threads and may_overlap(self._src, self._dst)
         self._actions: Iterator[Action | Run] | None = None
@@ -139,7 +122,6 @@ class Slice:
         if not self._lock.acquire(timeout=CLOSE_S):
             return False
         self._ended = self._closed = True
-        self._up = None
         self._lock.release()
         return True
 
@@ -188,7 +170,7 @@ class Slice:
             log.info("internal error", exc_info=exc)
             exc = AdsmigError(f"internal error: {type(exc).__name__}: {exc}")
         with self._lock:
-            self._ended, self._up = True, None
+            self._ended = True
             if not self._closed and not (isinstance(exc, TransientError) and self._stopping()):
                 self._stop = self._stop or exc
 
@@ -198,11 +180,7 @@ class Slice:
             if self._closed:
                 return False
             del self._in_hand[action.src.key]
-            if self._late:
-                self._late.discard(action.src.key)
-            self._kept_at = time.monotonic()
-            self._kept += 1
-            self._took_s += outcome.seconds if outcome else 0.0
+            self._span.done(action.src.key, outcome.seconds if outcome else 0.0)
             if outcome is None:
                 self._findings.add_large(action.src)
             elif equal:
@@ -289,7 +267,7 @@ class Slice:
         while not self._ended:
             # At the end of the range, which mostly is a key, little is left to do: to be told so.
             if self._cursor not in (None, self._keys.upto) and self._used_up():
-                self._up = time.monotonic()
+                self._span.end()
                 break
             try:
                 action = next(self._actions, None)
@@ -302,10 +280,7 @@ class Slice:
                 self._done = True
                 break
             if self._cursor is None:
-                reached = time.monotonic()
-                seek_s = reached - self._began
-                self._deadline = max(self._deadline, reached + SEEK_SHARE * seek_s)
-                self._least = reached + LEAST_SHARE * seek_s
+                self._span.reached()
             if isinstance(action, Run):  # mostly, and by the million objects
                 self._findings.add_run(action)
                 self._cursor = action.entries[-1].key
@@ -334,14 +309,8 @@ class Slice:
         with self._lock:
             if not self._ended:
                 return 0.0
-            if self._up is None or self._full() or self._stopping():
-                return math.inf
-            lasted = self._up - self._began
-            if lasted > LONGEST_S:
-                return math.inf
-            mostly = self._took_s / self._kept if self._kept else 0.0
-            patience = max(PATIENCE_S, PATIENCE * lasted, SLOW * mostly)
-            return max(self._up, self._kept_at) + patience - time.monotonic()
+            final = self._stop or self._done or self._closed or self._full() or self._stopping()
+            return math.inf if final else self._span.patience()
 
     def _resume(self) -> bool:
         """Has more begun, if nothing has come of what is in hand for long enough.
@@ -353,31 +322,20 @@ class Slice:
         try:
             if not self._ended or self._patience() > 0 or not self._in_hand:
                 return False
-            now = time.monotonic()
-            self._deadline, self._least = self._began + LONGEST_S, now
-            self._ended, self._up, self._resumed = False, None, now
-            self._late = set(self._in_hand)
-            log.debug("a slice goes on: %d objects in hand take long", len(self._late))
+            log.debug("a slice goes on: %d objects in hand take long", len(self._in_hand))
+            self._span.resume(self._in_hand)
+            self._ended = False
             return True
         finally:
             self._lock.release()
-
-    def _recalled(self) -> bool:
-        return self._limits is not None and self._limits.recalled(self._resumed)
 
     def _show(self) -> None:
         if self._limits:
             self._limits.report(self._lease.slot, self._findings.counts())
 
     def _used_up(self) -> bool:
-        now = time.monotonic()
-        return (
-            now > self._deadline
-            or (self._late is not None and not self._late)
-            or (now > self._least and self._recalled())
-            or self._stopping()
-            or self._full()
-        )
+        recalled = self._limits.recalled if self._limits else lambda _: False
+        return self._span.used_up(recalled) or self._stopping() or self._full()
 
     def _full(self) -> bool:
         return self._dispatched >= (self._budget.objects or 1) or self._findings.full

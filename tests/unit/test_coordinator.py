@@ -19,7 +19,7 @@ import pytest
 from sqlite_utils import Database
 
 from adsmig import coordinator as module
-from adsmig import errors, large, ranges, retry, scan, worker, workforce
+from adsmig import errors, large, ranges, retry, scan, span, worker, workforce
 from adsmig import slice as slice_module
 from adsmig.coordinator import Coordinator
 from adsmig.crew import Crew
@@ -503,7 +503,7 @@ def test_nobody_stands_still_because_one_object_takes_long(
     stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PATIENCE_S", "PATIENCE"):
-        monkeypatch.setattr(slice_module, name, 0.01)
+        monkeypatch.setattr(span, name, 0.01)
     keys = fill(stores.src, 500)
     monkeypatch.setattr(module, "SHORT_S", 0.02)
     monkeypatch.setattr(ranges, "HUNGRY_S", 0.02)
@@ -518,7 +518,7 @@ def test_nobody_stands_still_because_one_answer_takes_long(
     stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PATIENCE_S", "PATIENCE"):
-        monkeypatch.setattr(slice_module, name, 0.01)
+        monkeypatch.setattr(span, name, 0.01)
     monkeypatch.setattr(module, "SHORT_S", 0.02)
     monkeypatch.setattr(ranges, "HUNGRY_S", 0.02)
     keys = fill(stores.src, 500)
@@ -550,7 +550,7 @@ def test_who_has_begun_enough_waits_however_long_it_takes(
 ) -> None:
     """So many are lost if it is killed."""
     for name in ("PATIENCE_S", "PATIENCE"):
-        monkeypatch.setattr(slice_module, name, 0.0)
+        monkeypatch.setattr(span, name, 0.0)
     monkeypatch.setattr(module, "SHORT_S", 0.02)
     short_slices(monkeypatch, 50)
     keys = fill(stores.src, 300)
