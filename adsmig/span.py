@@ -1,10 +1,10 @@
-"""How long a slice lasts, and how long what it has in hand is waited for at its end."""
+"""How long a slice lasts, of keys or of parts, and how long the rest of it is waited for."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 SEEK_SHARE, LEAST_SHARE = 10, 4
 """A slice lasts at least this many times as long as it took to reach its first key; and one that is
@@ -28,8 +28,8 @@ class Span:
         self._began = self._resumed = self._done_at = time.monotonic()
         self._deadline = self._least = self._began + seconds
         self._up_at: float | None = None
-        self._late: set[bytes] | None = None
-        """The keys that were waited for in vain."""
+        self._late: set[Hashable] | None = None
+        """The keys, or numbers, that were waited for in vain."""
         self._done, self._took_s = 0, 0.0
 
     def reached(self) -> None:
@@ -39,7 +39,7 @@ class Span:
         self._deadline = max(self._deadline, now + SEEK_SHARE * seek_s)
         self._least = now + LEAST_SHARE * seek_s
 
-    def done(self, key: bytes, seconds: float) -> None:
+    def done(self, key: Hashable, seconds: float) -> None:
         """Something came of an object that was in hand for so long."""
         self._done_at = time.monotonic()
         self._done += 1
@@ -70,7 +70,7 @@ class Span:
         quiet_s = time.monotonic() - max(self._up_at, self._done_at)
         return max(PATIENCE_S, share, SLOW * mostly) - quiet_s
 
-    def resume(self, in_hand: Iterable[bytes]) -> None:
+    def resume(self, in_hand: Iterable[Hashable]) -> None:
         """More is begun, until these keys are done."""
         self._up_at, self._late = None, set(in_hand)
         self._resumed = self._least = time.monotonic()

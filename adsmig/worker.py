@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +15,12 @@ from dataclasses import replace
 from functools import lru_cache, partial
 
 from adsmig import failpoint, scan
-from adsmig.crew import Crew, Stay
+from adsmig.crew import Crew
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.job import Job
 from adsmig.limits import Lease, Limits, opened
 from adsmig.model import (
     Budget,
-    Counts,
     Deletion,
     DeletionResult,
     Entry,
@@ -31,11 +29,11 @@ from adsmig.model import (
     Part,
     PartsResult,
     SliceResult,
-    Stop,
     Upload,
     UploadResult,
     parts_in,
 )
+from adsmig.parts import CHANGED, Parts, verdict
 from adsmig.removal import remove
 from adsmig.retry import never, retry
 from adsmig.scan import next_source_key, source_entries
@@ -46,17 +44,14 @@ from adsmig.splitter import WAYS, find_cuts
 from adsmig.transfer import (
     await_settled,
     combined_checksum,
-    failed,
     failure,
     meta_for,
     prove_parts,
     prove_source,
-    put_part,
 )
 
 log = logging.getLogger(__name__)
 
-CHANGED = (SourceChanged,)
 MOST_ALIGNED = 128 << 20
 """Bytes of a part that one thread copies; of larger ones, too few would be in flight."""
 FILES, PARTS, REMOVALS = 1, 4, 16
@@ -127,7 +122,7 @@ def open_upload(job: Job, entry: Entry, again: bool, lease: Lease) -> UploadResu
         return UploadResult(outcome=failure(entry, "changed", str(exc)), doubtful=tries > 1)
     except AdsmigError as exc:
         lost = tries > 1 or isinstance(exc, TransientError)
-        return UploadResult(*_verdict(entry, exc, stopping), doubtful=lost)
+        return UploadResult(*verdict(entry, exc, stopping), doubtful=lost)
 
 
 def _aligned(job: Job, upload: Upload, size: int | None) -> Upload:
@@ -143,68 +138,11 @@ def _aligned(job: Job, upload: Upload, size: int | None) -> Upload:
 def run_parts(
     job: Job, upload: Upload, numbers: tuple[int, ...], budget: Budget, lease: Lease
 ) -> PartsResult:
-    """Copies parts of an upload, in any order, until all are done or the time is up."""
-    started = time.time()
-    src, dst = storages(job)
-    limits = opened(lease.path)
-    stopping = _stopping(limits)
-    began = time.monotonic()
-    deadline = began + budget.seconds
-    parts: list[Part] = []
-    errors: list[AdsmigError] = []
-    waiting = iter(numbers)
-    lock = threading.Lock()
-    key = job.dst_key(upload.entry.key)
+    """Copies parts of an upload, in any order, until all are done or the time is up.
 
-    def work(stay: Stay) -> None:
-        while True:
-            with lock:
-                late = parts and (
-                    time.monotonic() > deadline or (limits and limits.recalled(began))
-                )
-                number = None if late or errors or stopping() else next(waiting, None)
-            if number is None:
-                return
-            try:
-                part = retry(
-                    partial(put_part, src, dst, key, upload, number, limits),
-                    f"part {number} of {key!r}",
-                    stopping=stopping,
-                    final=CHANGED,
-                )
-            except AdsmigError as exc:
-                with lock:
-                    errors.append(exc)
-                return
-            with lock:
-                parts.append(part)
-                _show(limits, lease, Counts(copied_bytes=_sent(upload, parts)))
-            if not stay(upload.span(number)[1]):
-                return
-
-    def release() -> None:
-        src.release()
-        dst.release()
-
-    _crew_for(job, PARTS).run(work, stopping, release)
-    with lock:
-        parts, errors = parts.copy(), errors.copy()  # some threads may be late
-    failed, stop = None, None
-    for exc in errors:
-        if not isinstance(exc, (SourceChanged, NotFound)):
-            _, outcome, halt = _verdict(upload.entry, exc, stopping)
-            failed, stop = failed or outcome, stop or halt
-    again = any(isinstance(exc, (SourceChanged, NotFound)) for exc in errors)
-    try:
-        if parts:
-            failpoint.reach("flush.before")
-            dst.sync()
-            failpoint.reach("flush.after")
-    except AdsmigError as exc:
-        parts, stop = [], stop_of(exc)
-    return PartsResult(
-        parts, _sent(upload, parts), failed, again, stop, os.getpid(), started, time.time()
-    )
+    What the result calls done is on stable storage.
+    """
+    return Parts(job, upload, numbers, budget, lease).run(_crew_for(job, PARTS))
 
 
 def finish_upload(
@@ -238,7 +176,7 @@ def finish_upload(
     except (NotFound, SourceChanged):
         return UploadResult()  # to be begun anew
     except AdsmigError as exc:
-        return UploadResult(*_verdict(entry, exc, never))
+        return UploadResult(*verdict(entry, exc, never))
     return UploadResult(outcome=outcome)
 
 
@@ -314,29 +252,5 @@ def forget() -> None:
     _crew.cache_clear()
 
 
-def _show(limits: Limits | None, lease: Lease, counts: Counts) -> None:
-    if limits:
-        limits.report(lease.slot, counts)
-
-
 def _stopping(limits: Limits | None) -> Callable[[], bool]:
     return limits.stopping if limits else never
-
-
-def _sent(upload: Upload, parts: list[Part]) -> int:
-    return sum(upload.span(part.number)[1] for part in parts)
-
-
-def _verdict(
-    entry: Entry, exc: AdsmigError, stopping: Callable[[], bool]
-) -> tuple[None, Outcome | None, Stop | None]:
-    """What an error over a large object comes to: no upload, and a failure, or a reason to stop.
-
-    Neither, when the run is stopping anyway: the object is left as it is, to be resumed.
-    """
-    try:
-        return None, failed(exc, entry, stopping), None
-    except TransientError as error:
-        return None, None, None if stopping() else stop_of(error)
-    except AdsmigError as error:
-        return None, None, stop_of(error)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from adsmig import worker
+from adsmig import parts, worker
 from adsmig.errors import AdsmigError
 from adsmig.storage.local import LocalStorage
 from tests.e2e.conftest import digest, make_tree
@@ -190,7 +190,7 @@ def test_an_upload_that_is_not_gone_on_with_is_aborted(
 
     words = ["--manifest", tmp_path / "m.db", src, store.url]
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "put_part", stop)
+        patch.setattr(parts, "put_part", stop)
         here("cp", *words, code=3)
     opened = uploads()
     (src / "large").unlink()

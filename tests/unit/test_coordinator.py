@@ -36,7 +36,7 @@ from adsmig.job import Job
 from adsmig.limits import opened
 from adsmig.location import Location, parse
 from adsmig.manifest import Manifest
-from adsmig.model import Budget, Counts, Entry, KeyRange, Meta
+from adsmig.model import Budget, Counts, Entry, KeyRange, Meta, Upload
 from adsmig.ranges import LONG_S, PIECES, SHORT_S, STRIKES
 from adsmig.small import DEPTH
 from adsmig.storage import memory
@@ -1136,6 +1136,29 @@ def test_a_large_object_is_lent_in_pieces_to_all_workers(
     lent = [numbers for name, *rest in mortal.lent if name == "run_parts" for numbers in [rest[2]]]
     assert len(lent) >= 4
     assert sorted(number for numbers in lent for number in numbers) == list(range(1, 101))
+
+
+def test_nobody_stands_still_because_one_part_takes_long(
+    stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PATIENCE_S", "PATIENCE", "SLOW"):
+        monkeypatch.setattr(span, name, 0.01)
+    monkeypatch.setattr(module, "SHORT_S", 0.02)
+    put(stores.src, b"large", os.urandom(40 * PART))
+    others, left = threading.Event(), set(range(1, 41)) - {2}
+
+    def put_part(key: bytes, upload: Upload, number: int, *_: object) -> None:
+        if number == 2:
+            assert others.wait(60)
+        threading.Event().wait(0.003)  # seconds: all of them take longer than is to be worked
+        left.discard(number)
+        if not left:
+            others.set()
+
+    stores.flaky_dst(put_part=put_part)
+    run(job(threads=4), manifest, Mortal())
+    assert finished(manifest).copied == 1
+    assert content(stores.dst) == content(stores.src)
 
 
 def test_a_large_object_that_cannot_be_read_stops_nothing_else(
