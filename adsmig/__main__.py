@@ -27,7 +27,7 @@ def occupy_streams() -> None:
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    # What is imported makes tens of thousands of objects, and hardly any garbage.
+    # What is imported, and listed later on, makes very many objects, and hardly any garbage.
     gc.set_threshold(50_000)
     occupy_streams()
     from adsmig.argv import hide_secrets

@@ -75,7 +75,7 @@ class Crew:
         self._each = self._most_each = each
         """How many requests the store lets each have, and would have at most."""
         self.level = count or first
-        """How many are to be at work."""
+        """How many are to be at work, beside those who work on something large."""
         self._pool = ThreadPoolExecutor(count or MOST, "copy")
         self._lock = threading.Lock()
         self._futures: list[Future[None]] = []
@@ -105,22 +105,23 @@ class Crew:
 
     @property
     def _wanted(self) -> int:
-        """How many there are to be."""
-        return self.level + min(self._aside, ASIDE)
+        """How many there are to be, with those."""
+        return min(self.level + min(self._aside, ASIDE), MOST)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         """While one of the threads works on something large, another takes its place, unless their
-        number is given.
+        number is given, each is dear, or the store asked for fewer requests.
         """
         with self._lock:
-            self._aside += not self._fixed
+            counts = not (self._fixed or self._dear or self._each < self._most_each)
+            self._aside += counts
             self._enlist()
         try:
             yield
         finally:
             with self._lock:
-                self._aside -= not self._fixed
+                self._aside -= counts
 
     def run(
         self,

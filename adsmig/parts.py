@@ -77,6 +77,10 @@ class Parts:
                 with self._lock:
                     self._errors.append(exc)
                 return
+            except BaseException:
+                with self._lock:
+                    del self._in_hand[number]  # which nobody is to wait for
+                raise
             with self._lock:
                 self._done.append(part)
                 self._span.done(number, time.monotonic() - self._in_hand.pop(number))
@@ -99,6 +103,8 @@ class Parts:
                 return None
             number = next(self._waiting, None)
             if number is not None:
+                if not (self._done or self._in_hand):
+                    self._span.reached()
                 self._in_hand[number] = time.monotonic()
             return number
 

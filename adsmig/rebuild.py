@@ -71,8 +71,7 @@ def salvage(path: Path) -> Iterator[Outcome]:
     """What a damaged manifest still says was copied: all that can be read from its beginning on up
     to the damage, and from its end on back to it.
     """
-    # Of its tables, only older ones have a rowid; that of others is an error at once.
-    for order in ("rowid", "rowid DESC", "key", "key DESC"):
+    for order in ("ASC", "DESC"):
         try:
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         except sqlite3.Error:
@@ -81,13 +80,14 @@ def salvage(path: Path) -> Iterator[Outcome]:
         try:
             # Without this, nothing can be read of a file that is shorter than it says.
             connection.execute("PRAGMA writable_schema = ON")
+            by = _order(connection)
             yield from filter(
                 None,
                 starmap(
                     _outcome,
                     connection.execute(
                         "SELECT key, size, mtime_ns, etag, checksum, seconds FROM objects"
-                        f" WHERE checksum IS NOT NULL ORDER BY {order}"
+                        f" WHERE checksum IS NOT NULL ORDER BY {by} {order}"
                     ),
                 ),
             )
@@ -96,6 +96,17 @@ def salvage(path: Path) -> Iterator[Outcome]:
             continue
         finally:
             connection.close()
+
+
+def _order(connection: sqlite3.Connection) -> str:
+    """The column in whose order the objects lie in the file: another order would need an index,
+    which may be damaged otherwise than the table.
+    """
+    try:
+        connection.execute("SELECT rowid FROM objects LIMIT 0")
+    except sqlite3.OperationalError:
+        return "key"
+    return "rowid"  # which only tables of earlier versions have
 
 
 def _outcome(

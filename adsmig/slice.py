@@ -131,13 +131,14 @@ class Slice:
         """
         copies = Copies(self._src, self._dst, self._limits, self._manner)
         more = stays = True
+        late = 0  # of those, waited for in vain: they are not in the way of others
         results: Iterable[tuple[Action, bool, Outcome | None]]
         try:
             while more or copies:
-                if not more or len(copies) >= crew.depth:
+                if not more or len(copies) - late >= crew.depth:
                     if not (more or copies.ready(self._patience() if stays else math.inf)):
                         self._resume()
-                        more = not self._ended
+                        more, late = not self._ended, len(copies)
                         continue
                     copied, outcome_of = copies.finish()
                     results = [(copied, False, outcome_of)]

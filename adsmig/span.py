@@ -12,12 +12,14 @@ recalled, for which others wait."""
 PATIENCE_S, PATIENCE, SLOW = 0.05, 0.1, 3
 """How long nothing need come of what is in hand once the time is up: so many seconds at least, that
 share of how long the slice lasted, and so many times as long as an object mostly takes."""
+STEP = 1.1
+"""By how much each object moves what one mostly takes."""
 LONGEST_S = 30.0
 """After which nothing more is begun, whatever is in hand: a killed job loses that."""
 
 
 class Span:
-    """The time of one slice, from now on, of ``seconds``; its lock is held by whoever calls.
+    """The time of one slice, from now on, of ``seconds``; whoever calls holds the slice's lock.
 
     Once that is up, what is in hand is waited for as long as something comes of it.  If nothing
     does, more is begun until what was waited for is done, lest all others stand still because a
@@ -25,12 +27,13 @@ class Span:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._began = self._resumed = self._done_at = time.monotonic()
+        self._began = self._done_at = time.monotonic()
         self._deadline = self._least = self._began + seconds
         self._up_at: float | None = None
         self._late: set[Hashable] | None = None
         """The keys, or numbers, that were waited for in vain."""
-        self._done, self._took_s = 0, 0.0
+        self._mostly_s = 0.0
+        """How long an object mostly takes; near the median, which few slow ones do not move."""
 
     def reached(self) -> None:
         """The first key was: how long that took, the slice is to be worth."""
@@ -40,20 +43,23 @@ class Span:
         self._least = now + LEAST_SHARE * seek_s
 
     def done(self, key: Hashable, seconds: float) -> None:
-        """Something came of an object that was in hand for so long."""
+        """Something came of an object that was in hand for so long; 0: nobody knows."""
         self._done_at = time.monotonic()
-        self._done += 1
-        self._took_s += seconds
+        if not self._mostly_s:
+            self._mostly_s = seconds
+        elif seconds:
+            self._mostly_s *= STEP if seconds > self._mostly_s else 1 / STEP
         if self._late:
             self._late.discard(key)
 
     def used_up(self, recalled: Callable[[float], bool]) -> bool:
         """Whether nothing more is to be begun; ``recalled`` tells whether that was asked for since
-        a moment (time.monotonic).
+        a moment (time.monotonic), which is of no use to anybody while some are late.
         """
         now = time.monotonic()
-        in_time = self._late is not None and not self._late
-        return now > self._deadline or in_time or (now > self._least and recalled(self._resumed))
+        if self._late is not None:
+            return now > self._deadline or not self._late
+        return now > self._deadline or (now > self._least and recalled(self._began))
 
     def end(self) -> None:
         """Nothing more is begun, as the time is up."""
@@ -65,13 +71,11 @@ class Span:
         """
         if self._up_at is None or self._up_at - self._began > LONGEST_S:
             return math.inf
-        mostly = self._took_s / self._done if self._done else 0.0
         share = PATIENCE * (self._up_at - self._began)
         quiet_s = time.monotonic() - max(self._up_at, self._done_at)
-        return max(PATIENCE_S, share, SLOW * mostly) - quiet_s
+        return max(PATIENCE_S, share, SLOW * self._mostly_s) - quiet_s
 
     def resume(self, in_hand: Iterable[Hashable]) -> None:
         """More is begun, until these keys are done."""
         self._up_at, self._late = None, set(in_hand)
-        self._resumed = self._least = time.monotonic()
         self._deadline = self._began + LONGEST_S

@@ -13,7 +13,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlite_utils import Database
@@ -33,7 +33,7 @@ from adsmig.errors import (
 )
 from adsmig.interruption import SIGNALS
 from adsmig.job import Job
-from adsmig.limits import opened
+from adsmig.limits import Lease, Limits, opened
 from adsmig.location import Location, parse
 from adsmig.manifest import Manifest
 from adsmig.model import Budget, Counts, Entry, KeyRange, Meta, Upload
@@ -514,8 +514,9 @@ def test_nobody_stands_still_because_one_object_takes_long(
     assert recorded(manifest) == keys
 
 
+@pytest.mark.parametrize("depth", [DEPTH, 2])
 def test_nobody_stands_still_because_one_answer_takes_long(
-    stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, depth: int
 ) -> None:
     for name in ("PATIENCE_S", "PATIENCE"):
         monkeypatch.setattr(span, name, 0.01)
@@ -538,7 +539,7 @@ def test_nobody_stands_still_because_one_answer_takes_long(
     with FakeS3(answer) as fake:
         stores.dst = fake.storage(destination=True)
         # In this thread, which closes its connections.
-        monkeypatch.setattr(worker, "_crew_for", lambda _: Crew(1, each=DEPTH))
+        monkeypatch.setattr(worker, "_crew_for", lambda _: Crew(1, each=depth))
         run(replace(job(), threads=None), manifest, Mortal())
     assert finished(manifest).copied == len(keys)
     assert held == content(stores.src)
@@ -1159,6 +1160,48 @@ def test_nobody_stands_still_because_one_part_takes_long(
     run(job(threads=4), manifest, Mortal())
     assert finished(manifest).copied == 1
     assert content(stores.dst) == content(stores.src)
+
+
+@pytest.fixture(name="upload")
+def _upload(stores: Stores) -> Upload:
+    entry = put(stores.src, b"large", os.urandom(20 * PART))
+    return cast(Upload, stores.dst.begin_upload(b"large", entry, Meta(), False))
+
+
+def test_parts_are_given_back_when_they_are_recalled(
+    stores: Stores, upload: Upload, tmp_path: Path
+) -> None:
+    limits = Limits.create(str(tmp_path / "limits"))
+
+    def put_part(key: bytes, upload: Upload, number: int, *_: object) -> None:
+        if number == 3:
+            limits.recall()
+
+    stores.flaky_dst(put_part=put_part)
+    worker.forget()
+    budget, lease = Budget(600, 20), Lease(limits.path, 0)
+    result = worker.run_parts(job(), upload, tuple(range(1, 21)), budget, lease)
+    assert [part.number for part in result.parts] == [1, 2, 3]
+
+
+def test_nobody_waits_for_a_part_that_ended_in_an_error_of_ours(
+    stores: Stores, upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(span, "LONGEST_S", 600)
+    begun: list[int] = []
+
+    def put_part(key: bytes, upload: Upload, number: int, *_: object) -> None:
+        begun.append(number)
+        if number == 1:
+            raise RuntimeError("a bug")
+        threading.Event().wait(0.02)  # seconds
+
+    stores.flaky_dst(put_part=put_part)
+    worker.forget()
+    budget = Budget(0.03, 20)
+    with pytest.raises(RuntimeError):
+        worker.run_parts(job(threads=2), upload, tuple(range(1, 21)), budget, Lease("", 0))
+    assert len(begun) < 20
 
 
 def test_a_large_object_that_cannot_be_read_stops_nothing_else(

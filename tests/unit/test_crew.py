@@ -176,8 +176,9 @@ def test_while_one_works_on_something_large_another_takes_its_place() -> None:
     assert next(items, None) is None
 
 
-def test_nobody_takes_a_place_where_their_number_is_given() -> None:
-    crew, now, most = Crew(2), 0, 0
+@pytest.mark.parametrize("crew", [Crew(2), Crew(first=2, dear=True)], ids=["given", "dear"])
+def test_nobody_takes_a_place_where_their_number_is_given_or_each_is_dear(crew: Crew) -> None:
+    now, most = 0, 0
     items, lock = iter(range(20)), threading.Lock()
 
     def work(stay: Stay) -> None:
@@ -197,6 +198,26 @@ def test_nobody_takes_a_place_where_their_number_is_given() -> None:
 
     crew.run(work)
     assert most == 2
+
+
+def test_there_are_never_more_than_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Simulated(monkeypatch, first=MOST)
+    with crew.aside(), crew.aside():
+        assert crew._wanted == MOST
+
+
+def test_nobody_takes_a_place_while_a_store_asks_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adsmig.retry.wait", lambda *_: None)
+    crew = Simulated(monkeypatch, first=1, each=16)
+    with pytest.raises(Throttled):
+        retry(refused, "a test", tries=2)
+    crew.go_on(crowded, 1.05 * WINDOW_S)
+    assert crew.depth == 8
+    with crew.aside():
+        assert crew._wanted == 1
+    crew.go_on(crowded, 30)
+    with crew.aside():
+        assert crew._wanted == crew.level + 1
 
 
 @pytest.mark.parametrize("count", [None, 3])
