@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import xxhash
 
-from adsmig import retry, scan, transfer, worker
+from adsmig import parts, retry, scan, span, transfer, worker
 from adsmig import slice as slice_module
 from adsmig.content import CHUNK
 from adsmig.errors import (
@@ -674,7 +674,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for user in (slice_module, worker):
+    for user in (slice_module, worker, parts, span):
         monkeypatch.setattr(user, "time", clock)
     return clock
 
@@ -707,7 +707,7 @@ def test_a_slice_lasts_longer_the_longer_it_took_to_reach_its_first_key(
     slow = FlakyStorage(src, list=clock.taking(10.0))
     use(slow, FlakyStorage(dst, write=clock.taking(1.0)))
     result = worker.run_slice(job(), ALL, Budget(0.5, 10**6), ALONE)
-    assert result.counts.copied == slice_module.SEEK_SHARE * 10 + 1
+    assert result.counts.copied == span.SEEK_SHARE * 10 + 1
 
 
 @THREADS
