@@ -60,6 +60,7 @@ class Slice:
         self._job, self._keys, self._budget, self._lease = job, keys, budget, lease
         self._limits = opened(lease.path)
         self._stopping = self._limits.stopping if self._limits else never
+        self._recalled = self._limits.recalled if self._limits else lambda _: False
         self._src, self._dst = storages(job)
         self._manner = Manner(job.perms, job.delete_src)
         self._lock = threading.RLock()  # an error may come while it is held
@@ -335,8 +336,7 @@ class Slice:
             self._limits.report(self._lease.slot, self._findings.counts())
 
     def _used_up(self) -> bool:
-        recalled = self._limits.recalled if self._limits else lambda _: False
-        return self._span.used_up(recalled) or self._stopping() or self._full()
+        return self._span.used_up(self._recalled) or self._stopping() or self._full()
 
     def _full(self) -> bool:
         return self._dispatched >= (self._budget.objects or 1) or self._findings.full
