@@ -16,24 +16,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from adsmig.model import Entry, Meta
+from adsmig.mount.ahead import Ahead
 from adsmig.mount.blocks import BLOCK, version_of
 from adsmig.mount.draft import Draft
 from adsmig.mount.nodes import Directory, Node, note_listing
 from adsmig.mount.reader import Buffers, Reader, Sight
 from adsmig.mount.sender import Sender
-from adsmig.mount.store import Store, may_be_link
+from adsmig.mount.store import Store
 from adsmig.mount.tree import Tree
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _RESERVE = 128 << 10
-_SOME = 3
-"""Small files of a directory that are read before the others are fetched ahead."""
-_FETCHING, _TOGETHER = 12, 4
-"""Threads that do so at once, and how many of the files each one fetches one after the other."""
-_IDLE_S = 1.0
-"""Without a file of the directory being opened, after which no more are fetched."""
 _AGAIN_S = 5.0
 """Seconds until what could not be stored is tried again."""
 
@@ -62,10 +57,10 @@ class Files:
         self, tree: Tree, store: Store, reader: Reader, drafts: Path, ahead_most: int
     ) -> None:
         self.tree, self.store, self.reader, self.drafts = tree, store, reader, drafts
-        self.ahead_most = ahead_most
         self.handles: dict[int, Handle] = {}
         self._last = 0
         self._sender = Sender(store, self.begin)
+        self._ahead = Ahead(tree, reader, self.begin, ahead_most)
         self._work = set[asyncio.Task[None]]()
         self._reserve = drafts.parent / "reserve"
         self._set_aside()
@@ -149,68 +144,13 @@ class Files:
         if parts is not None:
             return parts
         if entry.size <= BLOCK:
-            self._fetch_others(node)
+            self._ahead.read(node)
         return self.reader.read(entry, handle.version, start, size, node.learn)
 
     async def read_whole(self, node: Node, entry: Entry) -> None:
         """Has a small object here; so its metadata, too, becomes known."""
-        self._fetch_others(node)
+        self._ahead.read(node)
         await self.reader.read(entry, version_of(entry), 0, entry.size, node.learn)
-
-    def _fetch_others(self, node: Node) -> None:
-        """Somebody reads small files of a directory: the others may be next, in any order."""
-        directory = node.parent
-        if directory is None or not directory.is_listed or directory.fetching:
-            return
-        directory.reads += 1
-        if directory.reads >= _SOME:
-            directory.fetching = True
-            self.begin(self._fetch_all(directory), "fetching small files")
-
-    async def _fetch_all(self, directory: Directory) -> None:
-        left, chunk, size = self.ahead_most, list[tuple[Entry, bytes]](), 0
-        names = dict[bytes, bytes]()
-        limit = asyncio.Semaphore(_FETCHING)
-
-        def learn(entry: Entry, meta: Meta) -> None:
-            self.tree.learned(directory, names.pop(entry.key), entry, meta)
-
-        async def fetch(chunk: list[tuple[Entry, bytes]]) -> None:
-            try:
-                await self.reader.fetch_small(chunk, learn)
-            finally:
-                limit.release()
-
-        tasks = set[asyncio.Task[None]]()
-        try:
-            for name, entry in list((directory.listed or {}).items()):
-                if not entry or not 0 < entry.size <= BLOCK or may_be_link(entry):
-                    continue
-                version = version_of(entry)
-                if self.reader.has(version):
-                    continue
-                left -= entry.size
-                if left < 0 or self._idle(directory):
-                    break
-                names[entry.key] = name
-                chunk.append((entry, version))
-                size += entry.size
-                if len(chunk) == _TOGETHER or size > BLOCK:
-                    await limit.acquire()
-                    task = asyncio.ensure_future(fetch(chunk))
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
-                    chunk, size = [], 0
-            if chunk:
-                await limit.acquire()
-                tasks.add(asyncio.ensure_future(fetch(chunk)))
-        finally:
-            await asyncio.gather(*tasks, return_exceptions=True)
-            directory.fetching, directory.reads = False, 0
-
-    @staticmethod
-    def _idle(directory: Directory) -> bool:
-        return time.monotonic() - directory.opened > _IDLE_S
 
     async def _read_sent(self, node: Node, start: int, size: int) -> Buffers:
         async with node.lock:
