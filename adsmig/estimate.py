@@ -192,7 +192,7 @@ def _destination(
 
 def _at_destination(inventory: Inventory, extraneous: int) -> int:
     """How many keys the destination has, by what became of them."""
-    counts = {name: tally.objects for name, tally in inventory.by_verdict()}
+    counts = {name: tally.objects for name, tally in inventory.forecast.by_verdict()}
     there = sum(counts.get(name, 0) for name in ("changed", "unchanged", "left"))
     return there + max(extraneous, counts.get("extraneous", 0))
 

@@ -1,26 +1,31 @@
-"""What is there, and what a migration would do about it, in figures that stay small."""
+"""What is there, in figures that stay small."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from heapq import nsmallest
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
+
+from adsmig.forecast import Forecast
+from adsmig.tally import (
+    LARGE_SIZE,
+    MOST_NAMES,
+    OTHER,
+    OTHER_EXTENSIONS,
+    Tally,
+    add_to,
+    parts,
+    ranked,
+    tally_of,
+)
 
 MOST_DIRECTORIES = 10_000
 """More than these, and they are told apart one level less deep."""
 MOST_EXTENSIONS = 1_000
-MOST_NAMES = 50
-"""Storage classes, verdicts and kinds of trouble; each."""
 MOST_LARGEST = 20
-MOST_EXAMPLES = 5
-"""Keys that are named for a kind of trouble."""
 LONGEST_EXTENSION = 16
-
-MIB = 1 << 20
-LARGE_SIZE = 64 * MIB
-"""As job.LARGE_SIZE, which stands above this module: copied in parts beyond it."""
 
 _DAY_NS = 86400 * 10**9
 _SIZE_BOUNDS = (1, *(10**power for power in range(3, 13)))
@@ -31,24 +36,8 @@ _AGE_BOUNDS_NS = (0, *(days * _DAY_NS for days in (1, 7, 30, 90, 365, 3 * 365, 1
 AGES = ("in the future", "under a day", "1–7 days", "7–30 days", "30–90 days", "90 days–1 year",
         "1–3 years", "3–10 years", "over 10 years")  # fmt: skip
 """Classes of ages; a year has 365 days."""
-NO_EXTENSION, OTHER = "(none)", "(other)"
-_NO_EXTENSION, _OTHER_EXTENSIONS = b"", b"OTHER"  # which in lower case no extension is
-
-_Name = TypeVar("_Name", str, bytes)
-
-
-class Tally(NamedTuple):
-    """Objects of one group; sizes are bytes.  The extremes are known of directories only."""
-
-    objects: int
-    size: int
-    smallest: int | None = None
-    largest: int | None = None
-
-    @property
-    def average(self) -> float:
-        """Bytes an object; 0 for none."""
-        return self.size / self.objects if self.objects else 0.0
+NO_EXTENSION = "(none)"
+_NO_EXTENSION = b""
 
 
 class Inventory:
@@ -71,15 +60,13 @@ class Inventory:
         """Beyond LARGE_SIZE."""
         self.large_parts = 0
         """That these are copied in."""
+        self.forecast = Forecast()
         self._first_ns, self._last_ns = 1 << 127, -(1 << 127)
         self._sizes = [[0, 0] for _ in SIZES]
         self._ages = [[0, 0] for _ in AGES]
         self._directories: dict[bytes, list[int]] = {}
         self._extensions = {_NO_EXTENSION: [0, 0]}
         self._storage_classes: dict[str, list[int]] = {}
-        self._verdicts: dict[str, list[int]] = {}
-        self._large: dict[str, list[int]] = {}  # by verdict: objects and parts
-        self._troubles: dict[str, tuple[list[int], list[bytes]]] = {}
         self._largest: list[tuple[int, bytes]] = []  # sizes negative: the largest is the first
         self._least = 0  # of what may be among the largest
         # The directory entered last; keys mostly stay in it.  Nothing starts with one of ().
@@ -114,7 +101,7 @@ class Inventory:
         tally = self._ages[bisect_right(_AGE_BOUNDS_NS, self.now_ns - time_ns)]
         tally[0] += 1
         tally[1] += size
-        tally = self._storage_classes.get(storage_class) or _tally(
+        tally = self._storage_classes.get(storage_class) or tally_of(
             self._storage_classes, storage_class, MOST_NAMES
         )
         tally[0] += 1
@@ -156,7 +143,7 @@ class Inventory:
             of_name = sizes
             if len(of_name) != classes.count(name):
                 of_name = [size for one, size in zip(classes, sizes, strict=True) if one == name]
-            tally = _tally(self._storage_classes, name, MOST_NAMES)
+            tally = tally_of(self._storage_classes, name, MOST_NAMES)
             tally[0] += len(of_name)
             tally[1] += sum(of_name)
         self._first_ns = min(self._first_ns, min(times))
@@ -205,20 +192,6 @@ class Inventory:
             tally[0] += 1
             tally[1] += size
 
-    def trouble(self, kind: str, key: bytes) -> None:
-        """Counts a key that will be trouble at the destination; the first few are named."""
-        _trouble(self._troubles, kind, 1, [key])
-
-    def verdict(self, name: str, size: int) -> None:
-        """Counts what a sync would do: new, changed, unchanged, left, extraneous, unreadable."""
-        tally = _tally(self._verdicts, name, MOST_NAMES)
-        tally[0] += 1
-        tally[1] += size
-        if size > LARGE_SIZE:
-            large = _tally(self._large, name, MOST_NAMES)
-            large[0] += 1
-            large[1] += parts(size)
-
     def merge(self, other: Inventory) -> None:
         """Adds the figures of ``other``, which covers other keys and stays as it is.
 
@@ -232,18 +205,12 @@ class Inventory:
         self._last_ns = max(self._last_ns, other._last_ns)
         for mine, theirs in ((self._sizes, other._sizes), (self._ages, other._ages)):
             for tally, more in zip(mine, theirs, strict=True):
-                _sum(tally, more)
+                add_to(tally, more)
         for name, more in other._extensions.items():
-            _sum(_tally(self._extensions, name, MOST_EXTENSIONS), more)
-        for mine_of, theirs_of in (
-            (self._storage_classes, other._storage_classes),
-            (self._verdicts, other._verdicts),
-            (self._large, other._large),
-        ):
-            for text, more in theirs_of.items():
-                _sum(_tally(mine_of, text, MOST_NAMES), more)
-        for kind, (count, keys) in other._troubles.items():
-            _trouble(self._troubles, kind, count[0], keys)
+            add_to(tally_of(self._extensions, name, MOST_EXTENSIONS), more)
+        for text, more in other._storage_classes.items():
+            add_to(tally_of(self._storage_classes, text, MOST_NAMES), more)
+        self.forecast.merge(other.forecast)
         for negative, key in other._largest:
             self._keep(-negative, key)
         self.wanted_depth = min(self.wanted_depth, other.wanted_depth)
@@ -277,7 +244,7 @@ class Inventory:
         """The tally of a lower-case extension that has none yet, or is none."""
         if len(name) > LONGEST_EXTENSION or not name.isalnum():
             name = _NO_EXTENSION
-        return _tally(self._extensions, name, MOST_EXTENSIONS)
+        return tally_of(self._extensions, name, MOST_EXTENSIONS)
 
     def _keep(self, size: int, key: bytes) -> None:
         """Among the largest, if it is; of equal ones the first keys are."""
@@ -329,12 +296,12 @@ class Inventory:
 
         ``b""`` is for the objects in no directory; at depth 0, for everything.
         """
-        return _sorted((name, Tally(*tally)) for name, tally in self._directories.items())
+        return ranked((name, Tally(*tally)) for name, tally in self._directories.items())
 
     def by_extension(self) -> list[tuple[str, Tally]]:
         """Lower-case extensions of letters and digits, without the dot; most bytes first."""
-        names = {_NO_EXTENSION: NO_EXTENSION, _OTHER_EXTENSIONS: OTHER}
-        return _sorted(
+        names = {_NO_EXTENSION: NO_EXTENSION, OTHER_EXTENSIONS: OTHER}
+        return ranked(
             (names.get(name) or name.decode(), Tally(*tally))
             for name, tally in self._extensions.items()
             if tally[0]
@@ -352,22 +319,8 @@ class Inventory:
         """Most bytes first; stores give no name to the usual one, STANDARD."""
         tallies: dict[str, list[int]] = {}
         for name, tally in self._storage_classes.items():
-            _sum(tallies.setdefault(name or "STANDARD", [0, 0]), tally)
-        return _sorted((name, Tally(*tally)) for name, tally in tallies.items())
-
-    def by_verdict(self) -> list[tuple[str, Tally]]:
-        """What a sync would do; most bytes first."""
-        return _sorted((name, Tally(*tally)) for name, tally in self._verdicts.items())
-
-    def large_of(self, *verdicts: str) -> tuple[int, int]:
-        """How many objects of these verdicts are beyond LARGE_SIZE, and in how many parts."""
-        found = [self._large.get(name, [0, 0]) for name in verdicts]
-        return sum(objects for objects, _ in found), sum(count for _, count in found)
-
-    def troubles(self) -> list[tuple[str, int, list[bytes]]]:
-        """Kind, count and the first few keys of what will be trouble; most frequent first."""
-        found = [(kind, count[0], list(keys)) for kind, (count, keys) in self._troubles.items()]
-        return sorted(found, key=lambda one: (-one[1], one[0]))
+            add_to(tallies.setdefault(name or "STANDARD", [0, 0]), tally)
+        return ranked((name, Tally(*tally)) for name, tally in tallies.items())
 
     def largest(self) -> list[tuple[bytes, int]]:
         """Keys and sizes of the largest objects, largest first."""
@@ -394,20 +347,15 @@ class Inventory:
                     ("ages", self.by_age()),
                     ("extensions", self.by_extension()),
                     ("storage_classes", self.by_storage_class()),
-                    ("verdicts", self.by_verdict()),
+                    ("verdicts", self.forecast.by_verdict()),
                 )
             },
             "largest": [{"key": text(key), "bytes": size} for key, size in self.largest()],
             "troubles": [
                 {"kind": kind, "objects": count, "examples": [text(key) for key in keys]}
-                for kind, count, keys in self.troubles()
+                for kind, count, keys in self.forecast.troubles()
             ],
         }
-
-
-def parts(size: int) -> int:
-    """How many parts an object is copied in, if it is large: see storage.base.part_size_for."""
-    return -(-size // max(16 * MIB, -(-size // (10_000 * MIB)) * MIB))
 
 
 def text(key: bytes) -> str:
@@ -447,43 +395,11 @@ def _directory(key: bytes, depth: int) -> bytes:
     return key[: len(key) - len(key.split(b"/", depth)[-1])] if depth else b""
 
 
-def _tally(tallies: dict[_Name, list[int]], name: _Name, most: int) -> list[int]:
-    """The tally of that name, a new one if there is room, or else that of OTHER."""
-    tally = tallies.get(name)
-    if tally is None:
-        if len(tallies) >= most:
-            name = _OTHER_EXTENSIONS if isinstance(name, bytes) else OTHER
-        tally = tallies.setdefault(name, [0, 0])
-    return tally
-
-
-def _trouble(
-    troubles: dict[str, tuple[list[int], list[bytes]]], kind: str, count: int, keys: list[bytes]
-) -> None:
-    if kind not in troubles and len(troubles) >= MOST_NAMES:
-        kind = OTHER
-    counted, examples = troubles.setdefault(kind, ([0], []))
-    counted[0] += count
-    for key in keys:
-        if len(examples) < MOST_EXAMPLES or key < examples[-1]:
-            insort(examples, key)
-            del examples[MOST_EXAMPLES:]
-
-
-def _sum(tally: list[int], more: list[int]) -> None:
-    tally[0] += more[0]
-    tally[1] += more[1]
-
-
 def _merge(into: dict[bytes, list[int]], directories: dict[bytes, list[int]], depth: int) -> None:
     for name, more in directories.items():
         tally = into.setdefault(_directory(name, depth), [0, 0, more[2], more[3]])
-        _sum(tally, more)
+        add_to(tally, more)
         tally[2], tally[3] = min(tally[2], more[2]), max(tally[3], more[3])
-
-
-def _sorted(tallies: Iterable[tuple[_Name, Tally]]) -> list[tuple[_Name, Tally]]:
-    return sorted(tallies, key=lambda one: (-one[1].size, -one[1].objects, one[0]))
 
 
 def _json(tally: Tally) -> dict[str, Any]:

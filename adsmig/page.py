@@ -11,7 +11,7 @@ from html import escape
 
 from adsmig import report, tables
 from adsmig.estimate import Estimate
-from adsmig.inventory import Inventory, Tally
+from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.ledger import Run
 from adsmig.manifest import Manifest
@@ -19,6 +19,7 @@ from adsmig.plots import Plots, compact, short_size
 from adsmig.progress import duration, size
 from adsmig.style import STYLE
 from adsmig.tables import Section, money, percent, printable
+from adsmig.tally import Tally
 from adsmig.timeline import Timeline, timeline
 
 TOP = 10
@@ -56,7 +57,7 @@ def _tiles(inventory: Inventory, estimate: Estimate | None) -> Iterator[str]:
     yield _tile("objects", f"{inventory.objects:,}", _marked(inventory))
     average = f"{size(inventory.total.average)} an object" if inventory.objects else ""
     yield _tile("size", size(inventory.size), average)
-    if estimate and estimate.objects and inventory.by_verdict():
+    if estimate and estimate.objects and inventory.forecast.by_verdict():
         share = f"{size(estimate.size)}, {percent(estimate.size, inventory.size)} of the bytes"
         yield _tile("to be copied", f"{estimate.objects:,}", share)
     if estimate and estimate.duration_s is not None and estimate.size:
@@ -66,7 +67,7 @@ def _tiles(inventory: Inventory, estimate: Estimate | None) -> Iterator[str]:
         monthly = estimate.monthly_cost
         kept = "" if monthly is None else f"then {money(monthly, estimate.currency)} a month"
         yield _tile("would cost", money(estimate.cost, estimate.currency), kept)
-    if troubles := inventory.troubles():
+    if troubles := inventory.forecast.troubles():
         count = sum(count for _, count, _ in troubles)
         yield _tile("trouble to be expected", f"{count:,}", troubles[0][0], bad=True)
 
@@ -113,7 +114,7 @@ def _amount(tally: Tally) -> str:
 
 
 def _verdicts(plots: Plots, section: Section, inventory: Inventory) -> str:
-    tallies = dict(inventory.by_verdict())
+    tallies = dict(inventory.forecast.by_verdict())
     rows = [
         (name, tallies[name].objects, tallies[name].size, _VERDICT_COLOURS.get(name, 0))
         for name, *_ in section.rows

@@ -354,7 +354,7 @@ def _report(job: Job, run: Run, inventory: Inventory, output: Output) -> None:
 def _large(job: Job, inventory: Inventory) -> tuple[int, int]:
     """The large objects that would be copied, and their parts."""
     if job.dst:
-        return inventory.large_of("new", "changed")
+        return inventory.forecast.large_of("new", "changed")
     # Without a destination, all of them, to any.
     return (0, 0) if job.command == "rm" else (inventory.large_objects, inventory.large_parts)
 

@@ -38,22 +38,22 @@ class Survey:
         entry = action.src
         if what == What.DELETE and self._job.dst:
             if not entry.implied:
-                self.inventory.verdict(_VERDICTS[what], entry.size)
+                self.inventory.forecast.verdict(_VERDICTS[what], entry.size)
             return
         if entry.implied:
             return
         self.inventory.add(entry.key, entry.size, time_of(entry), entry.storage_class)
         if entry.storage_class in _ARCHIVES and what != What.SKIP:
-            self.inventory.trouble(ASLEEP, entry.key)
+            self.inventory.forecast.trouble(ASLEEP, entry.key)
         if self._dst is None:
             return
         name = _VERDICTS.get(what) or ("changed" if action.dst else "new")
-        self.inventory.verdict(name, entry.size)
+        self.inventory.forecast.verdict(name, entry.size)
         key = self._job.dst_key(entry.key)
         if problem := self._dst.problem(key):
-            self.inventory.trouble(problem, entry.key)
+            self.inventory.forecast.trouble(problem, entry.key)
         elif self._paths and self._in_the_way(entry.key):
-            self.inventory.trouble(ONE_NAME, entry.key)
+            self.inventory.forecast.trouble(ONE_NAME, entry.key)
 
     def add_all(self, entries: list[Entry], what: What) -> None:
         """As :meth:`add`, for objects right after one another that the same was decided about."""

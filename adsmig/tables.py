@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from adsmig.estimate import Estimate
-from adsmig.inventory import Inventory, Tally, text, when
+from adsmig.inventory import Inventory, text, when
 from adsmig.progress import duration, size
+from adsmig.tally import Tally
 
 WIDTH = 100
 """Columns of a terminal that a table may take."""
@@ -83,14 +84,14 @@ def sections(
 ) -> Iterator[Section]:
     """All that there is something to say about, the ``top`` most of each; all sorted by bytes."""
     yield Section("total", "In total", ("what", "figure"), total(inventory), (0, 1))
-    if not inventory.objects and not inventory.by_verdict():
+    if not inventory.objects and not inventory.forecast.by_verdict():
         return
     if verdicts := verdict_rows(inventory):
         columns = ("verdict", "objects", "bytes", "meaning")
         yield Section("verdict", "What would be done", columns, verdicts, (0, 3))
     if estimate and estimate.lines:
         yield estimated(estimate)
-    if troubles := inventory.troubles():
+    if troubles := inventory.forecast.troubles():
         yield trouble(troubles)
     if not inventory.objects:
         return
@@ -143,7 +144,7 @@ def total(inventory: Inventory) -> list[tuple[str, str]]:
 
 def verdict_rows(inventory: Inventory) -> list[tuple[str, ...]]:
     """Verdict, objects, bytes, meaning; in the order of MEANINGS."""
-    tallies = dict(inventory.by_verdict())
+    tallies = dict(inventory.forecast.by_verdict())
     order = [*MEANINGS, *(name for name in tallies if name not in MEANINGS)]
     return [
         (name, f"{tally.objects:,}", size(tally.size), MEANINGS.get(name, ""))
@@ -336,7 +337,7 @@ def _records(inventory: Inventory, estimate: Estimate | None) -> Iterator[dict[s
     large, parts = inventory.large_objects, inventory.large_parts
     yield {"section": "large", "name": "over 64 MiB", "objects": large, "count": parts}
     groups: tuple[tuple[str, list[tuple[str, Tally]]], ...] = (
-        ("verdict", inventory.by_verdict()),
+        ("verdict", inventory.forecast.by_verdict()),
         ("directory", [(text(name), tally) for name, tally in inventory.by_directory()]),
         ("size", inventory.by_size()),
         ("age", inventory.by_age()),
@@ -348,7 +349,7 @@ def _records(inventory: Inventory, estimate: Estimate | None) -> Iterator[dict[s
             yield {"section": section, "name": name, **_tallied(tally)}
     for key, count in inventory.largest():
         yield {"section": "largest", "name": text(key), "objects": 1, "bytes": count}
-    for kind, count, keys in inventory.troubles():
+    for kind, count, keys in inventory.forecast.troubles():
         yield {"section": "trouble", "name": kind, "objects": count}
         for key in keys:
             yield {"section": "example", "name": text(key), "note": kind}

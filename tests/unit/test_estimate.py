@@ -43,7 +43,7 @@ def listing(objects: int, markers: int = 0, **verdicts: int) -> Inventory:
         made.add(b"d/", 0, 0, "")
     for name, count in verdicts.items():
         for _ in range(count):
-            made.verdict(name, 1)
+            made.forecast.verdict(name, 1)
     return made
 
 

@@ -13,16 +13,13 @@ from hypothesis import strategies as st
 from adsmig import inventory, job
 from adsmig.inventory import (
     AGES,
-    LARGE_SIZE,
     MOST_DIRECTORIES,
     MOST_EXTENSIONS,
-    MOST_NAMES,
-    OTHER,
     SIZES,
     Inventory,
-    Tally,
 )
 from adsmig.storage.base import part_size_for
+from adsmig.tally import LARGE_SIZE, MOST_NAMES, OTHER, Tally
 
 NOW_NS = 1_790_000_000 * 10**9
 DAY_NS = 86400 * 10**9
@@ -51,9 +48,9 @@ def filled(
     for one in found:
         made.add(*one)
     for name, size in decided or []:
-        made.verdict(name, size)
+        made.forecast.verdict(name, size)
     for kind, key in odd or []:
-        made.trouble(kind, key)
+        made.forecast.trouble(kind, key)
     return made
 
 
@@ -66,7 +63,7 @@ def test_many_at_once_are_as_one_after_the_other(found: list[Object], depth: int
         together.add_all(*columns)  # type: ignore[arg-type]
     state, wanted = vars(together).copy(), vars(alone).copy()
     for one in (state, wanted):
-        del one["_at"], one["_here"]
+        del one["_at"], one["_here"], one["forecast"]
     assert state == wanted
 
 
@@ -83,7 +80,7 @@ def test_nothing_is_nothing() -> None:
     assert empty.total == Tally(0, 0)
     assert (empty.first_ns, empty.last_ns) == (None, None)
     assert empty.by_directory() == empty.by_extension() == empty.by_storage_class() == []
-    assert empty.largest() == empty.troubles() == empty.by_verdict() == []
+    assert empty.largest() == empty.forecast.troubles() == empty.forecast.by_verdict() == []
     assert json.loads(json.dumps(empty.to_json()))["objects"] == 0
 
 
@@ -207,25 +204,6 @@ def test_large_objects_are_counted_with_the_parts_they_will_have(size: int) -> N
     assert LARGE_SIZE == job.LARGE_SIZE
 
 
-def test_large_objects_are_known_by_verdict() -> None:
-    made = filled([], decided=[("new", 10**8), ("changed", 10**9), ("unchanged", 10**8)])
-    made.merge(filled([], decided=[("new", 10**8), ("new", 1)]))
-    new, changed = inventory.parts(10**8), inventory.parts(10**9)
-    assert made.large_of("new", "changed") == (3, 2 * new + changed)
-    assert made.large_of("left") == (0, 0)
-
-
-def test_trouble_is_counted_and_its_first_keys_are_named() -> None:
-    made = Inventory(NOW_NS)
-    for number in reversed(range(10)):
-        made.trouble("long name", b"%d" % number)
-    made.trouble("not UTF-8", b"\xff")
-    assert made.troubles() == [
-        ("long name", 10, [b"0", b"1", b"2", b"3", b"4"]),
-        ("not UTF-8", 1, [b"\xff"]),
-    ]
-
-
 # Merging
 
 
@@ -317,15 +295,15 @@ def test_hostile_keys_leave_it_small() -> None:
     for number in range(2 * MOST_DIRECTORIES):
         text = b"%d" % number
         made.add(b"/".join([text * 30] * 3) + b"." + text, number, number, text.decode())
-        made.verdict(text.decode(), number)
-        made.trouble(text.decode(), text * 100)
+        made.forecast.verdict(text.decode(), number)
+        made.forecast.trouble(text.decode(), text * 100)
     assert made.depth == 0
     assert made.by_directory() == [(b"", made.total)]
     assert len(made.by_extension()) <= MOST_EXTENSIONS + 1
-    assert len(made.by_storage_class()) == len(made.by_verdict()) == MOST_NAMES + 1
-    assert len(made.troubles()) == MOST_NAMES + 1
+    assert len(made.by_storage_class()) == len(made.forecast.by_verdict()) == MOST_NAMES + 1
+    assert len(made.forecast.troubles()) == MOST_NAMES + 1
     assert len(made.largest()) == 20
-    for group in (made.by_extension(), made.by_storage_class(), made.by_verdict()):
+    for group in (made.by_extension(), made.by_storage_class(), made.forecast.by_verdict()):
         assert OTHER in dict(group)
         assert sum(tally.objects for _, tally in group) == made.objects
     assert len(pickle.dumps(made)) < 150_000
@@ -366,7 +344,7 @@ def test_it_can_be_written_as_json(found: list[Object], odd: list[tuple[str, byt
 
 def test_json_names_what_it_counts() -> None:
     made = filled([of(b"a/\xff.txt", 10**8), of(b"b", 0)], decided=[("new", 5)])
-    made.trouble("not UTF-8", b"a/\xff.txt")
+    made.forecast.trouble("not UTF-8", b"a/\xff.txt")
     found = made.to_json()
     assert found["objects"] == 2
     assert found["bytes"] == 10**8

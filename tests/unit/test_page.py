@@ -68,7 +68,7 @@ def filled(keys: list[bytes] | None = None) -> Inventory:
     made = Inventory(NOW_NS)
     for at, key in enumerate(keys or [b"a/x.txt", b"b/y.bin", b"c"]):
         made.add(key, 1000 * (at + 1), NOW_NS - at * 10**16, "")
-        made.verdict(("new", "changed", "unchanged")[at % 3], 1000 * (at + 1))
+        made.forecast.verdict(("new", "changed", "unchanged")[at % 3], 1000 * (at + 1))
     return made
 
 
@@ -77,8 +77,8 @@ def hostile() -> Inventory:
     for key in NASTY:
         text = key.decode("utf-8", "replace")
         made.add(key, 10**9, NOW_NS, text)
-        made.trouble(text, key)
-        made.verdict(text, 5)
+        made.forecast.trouble(text, key)
+        made.forecast.verdict(text, 5)
     return made
 
 
@@ -276,7 +276,7 @@ def test_every_directory_is_there_if_asked_for() -> None:
 
 def test_trouble_stands_out() -> None:
     made = filled()
-    made.trouble("a name over 255 bytes", b"a/x.txt")
+    made.forecast.trouble("a name over 255 bytes", b"a/x.txt")
     page = Page(of_inventory(made))
     assert {"class": "tile bad"} in page.named("li")
     assert "a name over 255 bytes" in page.text

@@ -33,7 +33,7 @@ def nasty() -> Inventory:
     made = Inventory(NOW_NS)
     for at, key in enumerate(NASTY):
         made.add(key + b"/" + key, 10 ** (at + 6), NOW_NS, "")
-        made.trouble(key.decode(errors="replace"), key)
+        made.forecast.trouble(key.decode(errors="replace"), key)
     return made
 
 
@@ -112,8 +112,8 @@ def test_only_what_there_is_gets_a_section() -> None:
     assert titles == {"DIRECTORIES", "SIZES OF OBJECTS", "AGES", "EXTENSIONS", "LARGEST OBJECTS"}
     made = filled()
     made.add(b"x", 1, NOW_NS, "GLACIER")
-    made.verdict("new", 1)
-    made.trouble("long name", b"x")
+    made.forecast.verdict("new", 1)
+    made.forecast.trouble("long name", b"x")
     titles = {line for line in lines(made, priced(made)) if line.isupper()}
     assert {"STORAGE CLASSES", "WHAT WOULD BE DONE", "TROUBLE TO BE EXPECTED"} <= titles
     assert "WHAT IT WOULD TAKE" in titles
@@ -122,7 +122,7 @@ def test_only_what_there_is_gets_a_section() -> None:
 def test_verdicts_come_in_the_order_of_work() -> None:
     made = filled()
     for name in ("unreadable", "left", "unchanged", "changed", "new"):
-        made.verdict(name, 10)
+        made.forecast.verdict(name, 10)
     found = lines(made)
     at = found.index("WHAT WOULD BE DONE")
     assert [line.split()[0] for line in found[at + 2 : at + 7]] == [
@@ -194,7 +194,7 @@ def test_money_needs_no_currency() -> None:
 
 def test_csv_has_the_exact_figures() -> None:
     made = filled()
-    made.verdict("new", 7)
+    made.forecast.verdict("new", 7)
     found = {(row["section"], row["name"]): row for row in records(made, priced(made))}
     assert found["total", ""]["objects"] == "9"
     assert found["total", ""]["bytes"] == "18000"
