@@ -4,28 +4,47 @@ from __future__ import annotations
 
 import os
 import time
+from typing import NamedTuple
 
-SHARE, DEAR_SHARE = 0.5, 0.7
-"""Of one processor, is left unused by who now and then waits for a disk or a server."""
-COST_S, DEAR_COST_S = 0.03, 0.5
-"""Of a processor's time, that it takes to start processes; and where it costs more than that."""
-BUSY, WAITING = 0.6, 0.06
-"""Of one processor, is used at least by a process that others could help; and what a time counts in
-which it waited for something else, which others may have to wait for as well.
-"""
+BUSY = 0.6
+"""Of one processor, is used at least by a process that others could help."""
+
+
+class Terms(NamedTuple):
+    """What has to be left of the processors' time before more processes are worth it."""
+
+    share: float
+    """Of one processor, is left unused in any case, by who now and then waits for a disk or a
+    server."""
+    cost_s: float
+    """Of a processor's time, that it takes to start them."""
+    waiting: float
+    """What a time counts in which this process was not busy: it waited for something else, which
+    others may have to wait for as well."""
+
+
+USUAL = Terms(0.5, 0.03, 0.06)
+TO_DISK = Terms(0.12, 0.03, 0.06)
+"""Where a disk of this machine is written to.  A store takes more time for what it is sent than for
+what it is asked for, and if it is on this machine, has none for more who send."""
+LOGINS = Terms(0.7, 0.5, 0.0)
+"""Where each process has to log in anew, for each of its threads.  Who waits for an answer is
+helped by more threads."""
+LISTING = Terms(0.7, 0.5, 1.0)
+"""Where nothing is copied: that is done in a moment, mostly, and takes little memory as long as it
+is one process; but what one waits for far away, others need not."""
 
 
 class SpareTime:
     """What was left of the processors since this was made.
 
     Where somebody else on this machine needs them, perhaps the store itself, more processes only
-    take turns with those that there are.  ``dear``: each costs the store, or memory, more besides.
+    take turns with those that there are.
     """
 
-    def __init__(self, dear: bool = False) -> None:
-        self._share, self._cost_s = (DEAR_SHARE, DEAR_COST_S) if dear else (SHARE, COST_S)
+    def __init__(self, terms: Terms = USUAL) -> None:
+        self._terms = terms
         self._unused = 0.0
-        self._dear = dear
         self.begin()
 
     def enough(self) -> bool:
@@ -33,13 +52,13 @@ class SpareTime:
         idle, own, at = self._idle, self._own, self._at
         self.begin()
         elapsed = self._at - at
-        unused = self._idle - idle - self._share * elapsed
-        if not self._dear and self._own - own < BUSY * elapsed:
-            unused *= WAITING
+        unused = self._idle - idle - self._terms.share * elapsed
+        if self._own - own < BUSY * elapsed:
+            unused *= self._terms.waiting
         # What was left a while ago, is no longer: little more is remembered than is asked for, so
         # that who is told of room, and then waits for a slice to be given back, is told so again.
-        self._unused = min(max(self._unused + unused, 0), 1.5 * self._cost_s)
-        return self._unused >= self._cost_s
+        self._unused = min(max(self._unused + unused, 0), 1.5 * self._terms.cost_s)
+        return self._unused >= self._terms.cost_s
 
     def begin(self) -> None:
         """Counts nothing of what was left unused since this was last asked."""

@@ -11,7 +11,7 @@ from typing import Any
 from adsmig.job import Job
 from adsmig.model import Counts
 from adsmig.pool import close, kill, processes
-from adsmig.spare import SpareTime
+from adsmig.spare import LISTING, LOGINS, TO_DISK, USUAL, SpareTime, Terms
 
 STARTS = 3
 """How often to start processes that die at once."""
@@ -30,8 +30,7 @@ class Workforce:
         """Whether these are processes."""
         # Who says how many processes, or how much at once, gets it as soon as may be.
         told = job.workers is not None or job.threads is not None
-        # What only lists is done in a moment, mostly, and takes little memory as long as it is one.
-        self._spare = None if told else SpareTime(dear=job.over_sftp or job.dryrun)
+        self._spare = None if told else SpareTime(_terms_of(job))
         self._seen = Counts()
 
     @property
@@ -104,3 +103,12 @@ class Workforce:
 
     def _begin(self) -> Executor:
         return processes(self._job.processes) if self.pooled else ThreadPoolExecutor(1, "slice")
+
+
+def _terms_of(job: Job) -> Terms:
+    """On which more processes than one are worth it."""
+    if job.dryrun:
+        return LISTING
+    if job.over_sftp:
+        return LOGINS
+    return TO_DISK if job.dst and job.dst.scheme == "file" else USUAL

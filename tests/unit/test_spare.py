@@ -52,11 +52,20 @@ def test_who_waits_for_something_else_wants_others_after_a_while(machine: Machin
 
 
 def test_where_it_costs_much_what_is_left_unused_adds_up(machine: Machine) -> None:
-    time = spare.SpareTime(dear=True)
-    machine.work(0.5, idle=0.8)
-    assert not time.enough()
-    machine.work(0.5, idle=0.8)
-    assert time.enough()
+    for terms in (spare.LOGINS, spare.LISTING):
+        time = spare.SpareTime(terms)
+        machine.work(0.5, idle=0.8)
+        assert not time.enough()
+        machine.work(0.5, idle=0.8)
+        assert time.enough()
+
+
+def test_who_waits_for_answers_has_others_list_and_none_log_in(machine: Machine) -> None:
+    listing, logged_in = spare.SpareTime(spare.LISTING), spare.SpareTime(spare.LOGINS)
+    machine.work(1, idle=2, own=0.1)
+    assert listing.enough()
+    machine.work(100, idle=200, own=0.1)
+    assert not logged_in.enough()
 
 
 def test_who_is_told_of_room_is_told_so_again_a_moment_later(machine: Machine) -> None:
@@ -75,9 +84,13 @@ def test_what_was_left_a_while_ago_is_no_longer(machine: Machine) -> None:
     assert not time.enough()
 
 
-@pytest.mark.parametrize(("dear", "idle"), [(False, 0.45), (True, 0.65)])
-def test_processors_that_are_busy_are_left_alone(machine: Machine, dear: bool, idle: float) -> None:
-    time = spare.SpareTime(dear)
+@pytest.mark.parametrize(
+    ("terms", "idle"), [(spare.USUAL, 0.45), (spare.LOGINS, 0.65), (spare.TO_DISK, 0.1)]
+)
+def test_processors_that_are_busy_are_left_alone(
+    machine: Machine, terms: spare.Terms, idle: float
+) -> None:
+    time = spare.SpareTime(terms)
     for _ in range(100):
         machine.work(1, idle)
         assert not time.enough()
@@ -125,3 +138,13 @@ def test_where_nobody_tells_a_processor_is_taken_to_idle(
     first = spare._idle_s()
     assert first > 0
     assert spare._idle_s() >= first
+
+
+def test_where_a_disk_here_is_written_to_little_need_be_left(machine: Machine) -> None:
+    here, there = spare.SpareTime(spare.TO_DISK), spare.SpareTime()
+    for _ in range(10):
+        machine.work(0.03, idle=0.009)
+        assert not there.enough()
+        if here.enough():
+            return
+    pytest.fail("a third of a processor is left unused")
