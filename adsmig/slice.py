@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import TypeGuard
 
 from adsmig import failpoint
 from adsmig.content import same_content, same_time
@@ -41,13 +42,16 @@ from adsmig.small import (
     may_overlap,
 )
 from adsmig.span import Span
-from adsmig.storage.base import Batching
+from adsmig.storage.base import Batching, Expecting, Storage
 from adsmig.transfer import Manner, copy, failure, holds, settled
 
 log = logging.getLogger(__name__)
 
 CLOSE_S = 1.0
 """How long to wait for threads to let go of what they share; all but a listing takes far less."""
+
+EXPECTED = 16
+"""Small objects that a source is asked for at once."""
 
 _WORK = (What.COPY, What.CHECK)
 """What threads carry out; all else is settled as it is listed."""
@@ -136,7 +140,8 @@ class Slice:
         results: Iterable[tuple[Action, bool, Outcome | None]]
         try:
             while more or copies:
-                if not more or len(copies) - late >= crew.depth:
+                room = crew.depth - (len(copies) - late)
+                if not more or room < min(self._batch or 1, crew.depth):
                     if not (more or copies.ready(self._patience() if stays else math.inf)):
                         self._resume()
                         more, late = not self._ended, len(copies)
@@ -144,11 +149,15 @@ class Slice:
                     copied, outcome_of = copies.finish()
                     results = [(copied, False, outcome_of)]
                 else:
-                    actions = self._next()
+                    actions = self._next(crew.depth if self._overlapping else None)
                     more = bool(actions)
-                    if actions and self._overlapping and is_small(actions[0]):
-                        copies.begin(actions[0], self._job.dst_key(actions[0].src.key))
-                        continue
+                    self._expect(actions)
+                    if self._overlapping:
+                        while actions and is_small(actions[0]):
+                            begun = actions.pop(0)
+                            copies.begin(begun, self._job.dst_key(begun.src.key))
+                        if not actions:
+                            continue
                     results = self._carry_out(actions)
                     if self._overlapping and any(one.src.size > MOST_BYTES for one in actions):
                         with crew.aside():
@@ -165,6 +174,12 @@ class Slice:
             self._end(exc)
         finally:
             copies.drop()
+
+    def _expect(self, actions: list[Action]) -> None:
+        """Lets the source know which small objects are about to be read, if it wants to."""
+        small = [action.src for action in actions if is_batched(action)]
+        if len(small) > 1 and isinstance(self._src, Expecting):
+            self._src.expect(small)
 
     def _end(self, exc: Exception) -> None:
         """Notes what went wrong with more than an object; nothing more is begun."""
@@ -195,7 +210,7 @@ class Slice:
     def _carry_out(self, actions: list[Action]) -> Iterator[tuple[Action, bool, Outcome | None]]:
         """Works on objects: each with whether it was found equal, and what became of it."""
         small = [action for action in actions if is_batched(action)]
-        if len(small) > 1 and isinstance(self._dst, Batching):
+        if len(small) > 1 and _writes_batches(self._dst):
             objects = [(action.src, self._job.dst_key(action.src.key)) for action in small]
             outcomes = copy_batch(self._src, self._dst, objects, self._limits, self._manner)
             for action, outcome in zip(small, outcomes, strict=True):
@@ -237,10 +252,10 @@ class Slice:
             return same_time(self._src, entry, there)
         return same_content(self._src, entry, self._dst, there, self._limits)
 
-    def _next(self) -> list[Action]:
-        """What to work on next: one object, or some small ones, where they are better written at
-        once; everything that needs no work is settled on the way.  Nothing: there is no more, or
-        there can be no more.
+    def _next(self, most: int | None) -> list[Action]:
+        """What to work on next: one object, or some small ones, where they are better read or
+        written at once, but no more than ``most``; everything that needs no work is settled on the
+        way.  Nothing: there is no more, or there can be no more.
         """
         with self._lock:
             if self._batch is None:
@@ -250,16 +265,20 @@ class Slice:
                 while action := self._advance():
                     actions.append(action)
                     size += action.src.size
-                    if len(actions) == self._batch or size > MOST_BATCHED or not is_batched(action):
+                    full = len(actions) == min(self._batch, most or self._batch)
+                    if full or size > MOST_BATCHED or not is_batched(action):
                         break
             except Exception as exc:
                 self._end(exc)
             return actions
 
     def _batch_size(self) -> int:
-        """How many objects are to be written at once."""
-        dst = self._dst
-        return dst.batch_size() if isinstance(dst, Batching) and not self._job.dryrun else 1
+        """How many objects are to be read or written at once."""
+        if self._job.dryrun:
+            return 1
+        if _writes_batches(self._dst):
+            return self._dst.batch_size()
+        return EXPECTED if isinstance(self._src, Expecting) else 1
 
     def _advance(self) -> Action | None:
         """The next object to work on."""
@@ -340,6 +359,10 @@ class Slice:
 
     def _full(self) -> bool:
         return self._dispatched >= (self._budget.objects or 1) or self._findings.full
+
+
+def _writes_batches(dst: Storage) -> TypeGuard[Batching]:
+    return isinstance(dst, Batching) and dst.batch_size() > 1
 
 
 def stop_of(exc: AdsmigError) -> Stop:

@@ -328,6 +328,18 @@ class Batching(Storage, Protocol):
         ...
 
 
+@runtime_checkable
+class Expecting(Storage, Protocol):
+    """A Storage of which small objects are better asked for several at once."""
+
+    def expect(self, entries: Sequence[Entry]) -> None:
+        """The calling thread is about to read these, all of each: they are asked for by now, and
+        those of an earlier call that it did not read are let go of.  What is wrong with one, or
+        with all, is told by reading it.
+        """
+        ...
+
+
 STAGING = b".adsmig-"
 """What the names of jobs' own directories at a destination begin with."""
 MIB = 1 << 20

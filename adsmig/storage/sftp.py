@@ -28,7 +28,7 @@ from adsmig.storage.descent import MISSING, BehindLink, not_removed
 from adsmig.storage.localfile import DirectoryBody, meta_of
 from adsmig.storage.paths import names_of, problem_of
 from adsmig.storage.sftpbatch import BatchFile, can_batch, write_batch
-from adsmig.storage.sftpfile import SftpBody, send_spans, write_spans
+from adsmig.storage.sftpfile import Expected, SftpBody, send_spans, write_spans
 from adsmig.storage.sftpfiles import SftpFiles
 from adsmig.storage.sftplogin import (
     drop,
@@ -69,6 +69,7 @@ class SftpStorage:
         links = "follow" if destination and settings.links == "record" else settings.links
         self._copies_links = links == "copy"
         self._files = SftpFiles(self._wire)
+        self._expected = Expected()
         self._tree = Tree(self._root, destination, STAGING, lambda: None, links, self._files)
         self._staging = SftpStaging(
             self._root, os.fsencode(settings.staging), self._copies_links, shown(location)
@@ -119,8 +120,18 @@ class SftpStorage:
             raise ObjectError("link", "a symbolic link has no content of its own")
         if entry.key.endswith(b"/"):
             return DirectoryBody(self.meta(entry))
+        wire = self._wire()
+        if start == 0 and size is None and (body := self._expected.take(wire, entry)):
+            return body.look()
         size = entry.size - start if size is None else size
-        return SftpBody(self._wire(), self._path(entry.key), entry, start, size, self._copies_links)
+        path = self._path(entry.key)
+        return SftpBody(wire, path, entry, start, size, self._copies_links).ask().look()
+
+    def expect(self, entries: Sequence[Entry]) -> None:
+        """See Expecting."""
+        files = [(self._path(one.key), one) for one in entries if not self.problem(one.key)]
+        with contextlib.suppress(TransientError):
+            self._expected.ask(self._wire(), files, self._copies_links)
 
     def part_size(self, entry: Entry, sure: bool = False) -> int | None:
         """None: there are no such parts."""
@@ -388,10 +399,12 @@ class SftpStorage:
 
     def release(self) -> None:
         """See Storage.release.  A login takes some 60 ms of a processor's time over there."""
+        self._expected.drop()
         release(self.location)
 
     def close(self) -> None:
         """See Storage.close."""
+        self._expected.drop()
         drop(self.location)
         drop_released(self.location)
 

@@ -4,13 +4,15 @@ for once, not once for each request.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from adsmig.errors import ObjectError, SourceChanged
-from adsmig.model import Entry
+from adsmig.errors import AdsmigError, ObjectError, SourceChanged, TransientError
+from adsmig.model import Entry, Meta
 from adsmig.storage.localfile import meta_of
 from adsmig.storage.sftppacket import (
     DATA,
@@ -33,40 +35,73 @@ IN_FLIGHT = 4 << 20
 
 
 class SftpBody:
-    """A span of a remote file being read; see storage.base.Body."""
+    """A span of a remote file being read; see storage.base.Body.
+
+    Opened in three steps, each of which waits for the server only for what the one before has
+    asked: so those of several files can be taken together.  Each raises what storage.base.Storage
+    says of reading, and then nothing is left open.
+    """
 
     def __init__(
         self, wire: SftpWire, path: bytes, entry: Entry, start: int, size: int, real: bool = False
     ) -> None:
-        """``real``: a link that took the file's place is not followed."""
-        self._wire, self._entry = wire, entry
+        """Asks for a handle.  ``real``: a link that took the file's place is not followed."""
+        self.wire, self.entry = wire, entry
+        self.meta = Meta()
+        self.md5: str | None = None
+        self.crc32: str | None = None
         self._asked, self._end, self._left = start, start + size, size
         self._flying = deque[tuple[int, int, int]]()  # request, offset and size, in order
         self._data = memoryview(b"")
-        self._last: int | None = None
-        self.md5: str | None = None
-        self.crc32: str | None = None
+        self._look = wire.send(LSTAT, text(path)) if real else None
+        self._opening: int | None = wire.send(OPEN, text(path), number(FOR_READING), number(0))
         self._handle = b""
-        try:
-            look = wire.send(LSTAT, text(path)) if real else None
-            opening = wire.send(OPEN, text(path), number(FOR_READING), number(0))
-            if look is not None and stat.S_ISLNK(status_of(wire.wait(look)).st_mode):
-                wire.forget(opening)
+        self._first: int | None = None
+        self._last: int | None = None
+
+    @property
+    def opening(self) -> tuple[int | None, int | None]:
+        """The requests that :meth:`ask` waits for."""
+        return self._look, self._opening
+
+    def ask(self) -> SftpBody:
+        """Asks for the status, and for the first bytes."""
+        with self._told():
+            look, self._look = self._look, None
+            if look is not None and stat.S_ISLNK(status_of(self.wire.wait(look)).st_mode):
                 raise SourceChanged("a link has taken its place since it was listed")
-            self._handle = handle_of(wire.wait(opening))
-            first = wire.send(FSTAT, text(self._handle))
+            self._handle = self._opened()
+            self._first = self.wire.send(FSTAT, text(self._handle))
             self._ask()
+        return self
+
+    def look(self) -> SftpBody:
+        """Makes sure that it is the file that was listed."""
+        with self._told():
+            assert self._first is not None
+            first, self._first = self._first, None
             self.meta = meta_of(self._check(first))
+        return self
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as exc:
-            self._close()
+            self.close()
             raise unreadable(exc) from exc
         except BaseException:
-            self._close()
+            self.close()
             raise
+
+    def _opened(self) -> bytes:
+        assert self._opening is not None
+        opening, self._opening = self._opening, None
+        return handle_of(self.wire.wait(opening))
 
     def _ask(self) -> None:
         """Keeps requests in flight, with one for the status behind the last."""
-        wire = self._wire
+        wire = self.wire
         flying = self._asked - (self._flying[0][1] if self._flying else self._asked)
         while self._asked < self._end and flying < IN_FLIGHT:
             size = min(wire.span, self._end - self._asked)
@@ -78,13 +113,13 @@ class SftpBody:
 
     def _read(self, offset: int, size: int) -> int:
         place = offset.to_bytes(8, "big")
-        return self._wire.send(READ, text(self._handle), place, number(size))
+        return self.wire.send(READ, text(self._handle), place, number(size))
 
     def _check(self, request: int) -> Status:
-        status = status_of(self._wire.wait(request))
+        status = status_of(self.wire.wait(request))
         if not stat.S_ISREG(status.st_mode):
             raise ObjectError("unreadable", "not a regular file")
-        if (status.st_size, status.st_mtime_ns) != (self._entry.size, self._entry.mtime_ns):
+        if (status.st_size, status.st_mtime_ns) != (self.entry.size, self.entry.mtime_ns):
             raise SourceChanged("the file changed while it was read")
         return status
 
@@ -113,7 +148,7 @@ class SftpBody:
         """Takes the next answer; what a short one lacks is asked for again."""
         self._ask()
         request, offset, size = self._flying.popleft()
-        packet = self._wire.wait(request)
+        packet = self.wire.wait(request)
         if packet[0] != DATA:
             raise OSError(errno.EPROTO, "the server's answer is of another kind")
         data = memoryview(packet)[9:]
@@ -123,18 +158,24 @@ class SftpBody:
             offset, size = offset + len(data), size - len(data)
             self._flying.appendleft((self._read(offset, size), offset, size))
             if self._last is not None:  # it has to come after the last bytes
-                self._wire.forget(self._last)
+                self.wire.forget(self._last)
                 self._last = None
                 if self._asked >= self._end:
-                    self._last = self._wire.send(FSTAT, text(self._handle))
+                    self._last = self.wire.send(FSTAT, text(self._handle))
         self._data = data
 
-    def _close(self) -> None:
-        if self._handle and not self._wire.lost:
-            self._wire.forget(*(request for request, _, _ in self._flying))
-            if self._last is not None:
-                self._wire.forget(self._last)
-            self._wire.close(self._handle)
+    def close(self) -> None:
+        """Lets go of it, at any step; may be called again."""
+        if not self.wire.lost:
+            flying = [request for request, _, _ in self._flying]
+            flying += [one for one in (self._look, self._first, self._last) if one is not None]
+            self.wire.forget(*flying)
+            if self._opening is not None:
+                with contextlib.suppress(OSError, AdsmigError):
+                    self._handle = self._opened()
+            if self._handle:
+                self.wire.close(self._handle)
+        self._look = self._opening = self._first = self._last = None
         self._handle = b""
         self._flying.clear()
 
@@ -146,7 +187,44 @@ class SftpBody:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self.close()
+
+
+class Expected(threading.local):
+    """Files that the calling thread is about to read, asked for together: the server is waited for
+    twice for all of them, and not twice for each.
+    """
+
+    def __init__(self) -> None:
+        self._bodies: dict[bytes, SftpBody] = {}
+
+    def ask(self, wire: SftpWire, files: Sequence[tuple[bytes, Entry]], real: bool) -> None:
+        """Asks for all of these, each with its path, in place of what was asked for before.
+
+        What goes wrong is not told: who reads that file asks for it again, by itself.
+        """
+        self.drop()
+        with contextlib.suppress(TransientError):
+            bodies = [SftpBody(wire, path, one, 0, one.size, real) for path, one in files]
+            wire.settle(*(request for body in bodies for request in body.opening))
+            for body in bodies:
+                with contextlib.suppress(ObjectError, SourceChanged):
+                    self._bodies[body.entry.key] = body.ask()
+
+    def take(self, wire: SftpWire, entry: Entry) -> SftpBody | None:
+        """The file, if it was asked for, as who opens it by itself has it after the second step."""
+        body = self._bodies.pop(entry.key, None)
+        if body is None or (body.wire is wire and body.entry == entry and not wire.lost):
+            return body
+        body.close()
+        return None
+
+    def drop(self) -> None:
+        """Lets go of those that were not taken."""
+        for body in self._bodies.values():
+            with contextlib.suppress(AdsmigError):
+                body.close()
+        self._bodies.clear()
 
 
 def unreadable(exc: OSError) -> Exception:

@@ -55,8 +55,9 @@ MOST_SPAN = 255 * 1024
 takes a little less than 256 KiB."""
 LONGEST = 1 << 20
 """Bytes of an answer; a longer one is none of SFTP."""
-READDIRS = 8
-"""Requests for more names in flight."""
+FIRST_READDIRS, READDIRS = 3, 8
+"""Requests for more names in flight; at first as many as a small directory takes: OpenSSH's server
+answers each with a hundred names, and the last with the end."""
 
 _U32 = struct.Struct(">I")
 _HEAD = struct.Struct(">IBI")
@@ -149,8 +150,6 @@ class SftpWire:
                 self._answers[request] = self._await(request)
 
     def _await(self, request: int) -> bytes:
-        if request not in self._answers:
-            self._flush()
         while request not in self._answers:
             packet = self._packet()
             if len(packet) < 5:
@@ -209,8 +208,8 @@ class SftpWire:
         """All that is in a directory, in no order."""
         handle = self.opendir(path)
         found: list[Named] = []
-        flying = [self.send(READDIR, text(handle))]
-        ahead = 1
+        ahead = FIRST_READDIRS
+        flying = [self.send(READDIR, text(handle)) for _ in range(ahead)]
         try:
             while flying:
                 page = names_of(self.wait(flying.pop(0)))
@@ -293,6 +292,9 @@ class SftpWire:
         return packet
 
     def _fill(self) -> None:
+        """Takes what comes next, which may be the answer to what was not sent yet."""
+        if self._out:
+            self._flush()
         try:
             data = self._channel.recv(1 << 20)
             if not data:

@@ -8,12 +8,19 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from adsmig import worker
+from adsmig.job import Job
+from adsmig.limits import Lease
+from adsmig.location import parse
+from adsmig.model import EVERYTHING, Budget, Entry
+from adsmig.storage.base import Body
+from adsmig.storage.sftp import SftpStorage
 from tests.e2e.conftest import Adsmig, digest, make_tree, write
 from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
 from tests.e2e.inside import here as here
@@ -414,3 +421,58 @@ def test_a_destination_that_may_not_be_made(adsmig: Adsmig, trusted: Sshd, tmp_p
     tree = put(tmp_path / "tree", {"a": b"1"})
     said = adsmig("cp", f"{tree}/", trusted.address(tree / "a" / "b"), code=3).stderr
     assert "cannot write to" in said
+
+
+# Small files, which are asked for several at once
+
+
+def mixed_tree(root: Path) -> Path:
+    """Small files, and between them some that are not."""
+    make_tree(root, 300, most=3000)
+    for at in range(0, 300, 17):
+        write(root / f"d{at % 23}" / f"between{at}", os.urandom((200 << 10) + at))
+        write(root / f"d{at % 23}" / f"larger{at}", os.urandom((1 << 20) + at))
+    return root
+
+
+@pytest.mark.parametrize("to", ["directory", "server"])
+def test_small_files_among_others_are_read_several_at_once(
+    trusted: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    tree, copy = mixed_tree(tmp_path / "tree"), tmp_path / "copy"
+    together, alone = list[int](), list[Entry]()
+    expect, read = SftpStorage.expect, SftpStorage.read
+
+    def expecting(storage: SftpStorage, entries: Sequence[Entry]) -> None:
+        together.append(len(entries))
+        expect(storage, entries)
+
+    def reading(storage: SftpStorage, entry: Entry, *span: int) -> Body:
+        if entry.key not in storage._expected._bodies:
+            alone.append(entry)
+        return read(storage, entry, *span)
+
+    monkeypatch.setattr(SftpStorage, "expect", expecting)
+    monkeypatch.setattr(SftpStorage, "read", reading)
+    there = f"{copy}/" if to == "directory" else trusted.address(copy)
+    job = Job("cp", parse(f"{trusted.address(tree)}/"), parse(there), workers=1)
+    dst = worker.storages(job)[1]
+    dst.prepare()
+    result = worker.run_slice(job, EVERYTHING, Budget(600, 10**6), Lease("", 0))
+    dst.tidy()
+    worker.forget()
+    assert result.done
+    assert (result.counts.copied, result.counts.failed) == (336, 0)
+    assert digest(copy) == digest(tree)
+    assert sum(together) > 250
+    assert max(together) <= 32
+    small = [one for one in alone if one.size <= 3000]
+    assert len(small) < 50  # one that comes between two others which are not small
+
+
+def test_small_files_among_others_go_to_a_bucket(
+    adsmig: Adsmig, trusted: Sshd, store: Bucket, tmp_path: Path
+) -> None:
+    tree = mixed_tree(tmp_path / "tree")
+    assert "copied 336 objects" in adsmig("cp", trusted.address(tree), store.url).stdout
+    assert store.content() == tree_of(tree)

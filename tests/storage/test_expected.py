@@ -1,0 +1,224 @@
+"""Small files read at once over SFTP: each as if it were read alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adsmig.errors import ObjectError, SourceChanged
+from adsmig.model import Entry, Meta
+from adsmig.storage import open_storage
+from adsmig.storage.base import Expecting, Storage
+from adsmig.storage.sftppacket import CLOSE, FSTAT, OPEN, READ, handle_of
+from adsmig.storage.sftpwire import SftpWire
+from tests.servers import Sshd
+from tests.storage.conftest import Place, Places
+from tests.storage.support import Options, drain, entries_of, get, put
+from tests.storage.test_conformance import nasty_keys
+
+MINUTE_NS = 60 * 10**9
+
+
+@pytest.fixture
+def place(places: Places) -> Iterator[Place]:
+    with contextlib.closing(places.make("sshd")) as place:
+        yield place
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """How many requests of each kind were made."""
+    kinds = Counter[int]()
+    send = SftpWire.send
+
+    def counted(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        kinds[kind] += 1
+        return send(wire, kind, *parts)
+
+    monkeypatch.setattr(SftpWire, "send", counted)
+    return kinds
+
+
+def filled(place: Place, contents: dict[bytes, bytes], links: str = "follow") -> Storage:
+    storage = open_storage(place.location, Options(links=links), True)
+    place.opened.append(storage)
+    storage.prepare()
+    at = time.time_ns() - MINUTE_NS
+    for key, content in contents.items():
+        put(storage, key, content, Meta(mtime_ns=at))
+    return storage
+
+
+def expected(storage: Storage) -> list[Entry]:
+    """All that is there, asked for at once."""
+    assert isinstance(storage, Expecting)
+    entries = [one for one in entries_of(storage) if not one.key.endswith(b"/")]
+    storage.expect(entries)
+    return entries
+
+
+def top_of(place: Place) -> Path:
+    return Path(os.fsdecode(place.location.path))
+
+
+def test_each_is_what_it_is_when_read_alone(place: Place, sent: Counter[int]) -> None:
+    contents = {key: key * (at % 50) for at, key in enumerate(sorted(nasty_keys()))}
+    contents[b"empty"], contents[b"long"] = b"", os.urandom(600_000)
+    storage = filled(place, contents)
+    entries = expected(storage)
+    opened = sent[OPEN]
+    for entry in entries:
+        with storage.read(entry) as body:
+            assert body.meta.mtime_ns == entry.mtime_ns
+            assert drain(body) == contents[entry.key]
+    assert {one.key for one in entries} == contents.keys()
+    assert sent[OPEN] == opened
+
+
+def test_all_is_asked_before_any_of_it_is_waited_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = filled(place, {b"%02d" % at: b"content" for at in range(16)})
+    entries = entries_of(storage)
+    asked, waited = list[int](), list[int]()
+    send, fill = SftpWire.send, SftpWire._fill
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        asked.append(kind)
+        return send(wire, kind, *parts)
+
+    def filling(wire: SftpWire) -> None:
+        waited.append(len(asked))
+        fill(wire)
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    monkeypatch.setattr(SftpWire, "_fill", filling)
+    storage.expect(entries)  # type: ignore[attr-defined]
+    assert asked == [OPEN] * 16 + [FSTAT, READ, FSTAT] * 16
+    assert set(waited) == {16}
+    assert [get(storage, entry) for entry in entries] == [b"content"] * 16
+    assert asked[64:] == [CLOSE] * 16
+
+
+@pytest.mark.parametrize("links", ["follow", "copy"])
+def test_what_is_wrong_with_one_is_told_by_reading_that_one(
+    place: Place, tmp_path: Path, links: str
+) -> None:
+    names = [b"a", b"changed", b"gone", b"link", b"pipe", b"z"]
+    storage, top = filled(place, dict.fromkeys(names, b"content"), links), top_of(place)
+    entries = {one.key: one for one in entries_of(storage)}
+    (tmp_path / "other").write_bytes(b"another")
+    for name in ("changed", "gone", "link", "pipe"):
+        (top / name).unlink()
+    (top / "changed").write_bytes(b"changed")
+    (top / "link").symlink_to(tmp_path / "other")
+    (top / "pipe").mkdir()
+    storage.expect(list(entries.values()))  # type: ignore[attr-defined]
+    for name in (b"changed", b"gone", b"link"):
+        with pytest.raises(SourceChanged):
+            get(storage, entries[name])
+    with pytest.raises((ObjectError, SourceChanged)):
+        get(storage, entries[b"pipe"])
+    assert get(storage, entries[b"a"]) == get(storage, entries[b"z"]) == b"content"
+
+
+def test_one_that_changes_before_it_is_read_has_changed(place: Place) -> None:
+    storage = filled(place, {b"a": b"content", b"b": b"content"})
+    first, second = expected(storage)
+    (top_of(place) / "b").write_bytes(b"another")
+    assert get(storage, first) == b"content"
+    with pytest.raises(SourceChanged):
+        get(storage, second)
+
+
+def test_those_that_are_not_read_are_let_go_of(place: Place, sent: Counter[int]) -> None:
+    storage = filled(place, {b"%02d" % at: b"content" for at in range(10)})
+    entries = entries_of(storage)
+    sent.clear()
+    for _ in range(3):
+        storage.expect(entries)  # type: ignore[attr-defined]
+        get(storage, entries[4])
+    storage.release()
+    assert sent[OPEN] == sent[CLOSE] == 30
+
+
+def test_a_link_that_took_the_place_leaves_nothing_open(
+    place: Place, tmp_path: Path, sent: Counter[int]
+) -> None:
+    storage = filled(place, {b"a": b"content"}, "copy")
+    (entry,) = entries_of(storage)
+    (tmp_path / "other").write_bytes(b"another")
+    (top_of(place) / "a").unlink()
+    (top_of(place) / "a").symlink_to(tmp_path / "other")
+    sent.clear()
+    with pytest.raises(SourceChanged):
+        get(storage, entry)
+    assert sent[OPEN] == sent[CLOSE] == 1
+
+
+def test_a_server_that_holds_few_files_open_is_asked_for_the_others_one_by_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = filled(place, {b"%02d" % at: b"content" for at in range(10)})
+    entries = entries_of(storage)
+    handles = set[bytes]()
+    wait, close = SftpWire.wait, SftpWire.close
+
+    def limited(wire: SftpWire, request: int) -> bytes:
+        packet = wait(wire, request)
+        if packet[:1] == b"f":  # SSH_FXP_HANDLE
+            if len(handles) == 4:
+                close(wire, handle_of(packet))
+                raise OSError(4, "too many open files")
+            handles.add(handle_of(packet))
+        return packet
+
+    def closed(wire: SftpWire, handle: bytes) -> None:
+        handles.discard(handle)
+        close(wire, handle)
+
+    monkeypatch.setattr(SftpWire, "wait", limited)
+    monkeypatch.setattr(SftpWire, "close", closed)
+    storage.expect(entries)  # type: ignore[attr-defined]
+    assert len(handles) == 4
+    assert [get(storage, entry) for entry in entries] == [b"content"] * 10
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_connection_that_is_lost_is_made_anew_by_who_reads(place: Place, after: bool) -> None:
+    storage = filled(place, {b"%02d" % at: b"content" for at in range(10)})
+    entries = entries_of(storage)
+    wire = storage._wire()  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        if not after:
+            lose = lambda wire, *_: (_ for _ in ()).throw(wire._lose("cut, for a test"))  # noqa: E731
+            patch.setattr(SftpWire, "settle", lose)
+        storage.expect(entries)  # type: ignore[attr-defined]
+    if after:
+        wire._lose("cut, for a test")
+    assert wire.lost
+    assert [get(storage, entry) for entry in entries] == [b"content"] * 10
+    assert storage._wire() is not wire  # type: ignore[attr-defined]
+
+
+def test_what_one_thread_expects_is_no_other_threads(place: Place, sshd: Sshd) -> None:
+    storage = filled(place, {b"%02d" % at: b"%02d" % at for at in range(20)})
+    entries = expected(storage)
+    found = list[bytes]()
+
+    def read() -> None:
+        storage.expect(entries[10:])  # type: ignore[attr-defined]
+        found.extend(get(storage, entry) for entry in entries)
+        storage.close()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    assert found == [get(storage, entry) for entry in entries] == [one.key for one in entries]
