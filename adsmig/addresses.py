@@ -83,9 +83,9 @@ def _ready(location: Location, settings: Settings) -> Location:
     """Logged in, where that takes a password, and with a path that is absolute."""
     if location.scheme != "sftp":
         return location
-    from adsmig.storage import sftp
+    from adsmig.storage import sftpplace
 
-    return sftp.ready(location, settings)
+    return sftpplace.ready(location, settings)
 
 
 def _kind(location: Location, settings: Settings) -> str:
@@ -93,11 +93,11 @@ def _kind(location: Location, settings: Settings) -> str:
     if location.scheme == "file":
         there, leads = os.path.lexists(location.path), os.path.isdir(location.path)
     elif location.scheme == "sftp":
-        from adsmig.storage import sftp
+        from adsmig.storage import sftpplace
 
-        status = sftp.status_at(location, settings)
+        status = sftpplace.status_at(location, settings)
         leads = status is not None and stat.S_ISDIR(status.st_mode)
-        there = leads or sftp.status_at(location, settings, follow=False) is not None
+        there = leads or sftpplace.status_at(location, settings, follow=False) is not None
     else:
         return ""
     return "directory" if leads else "file" if there else ""

@@ -136,9 +136,9 @@ def logged_in(job: Job) -> Job:
     def ready(at: Location | None) -> Location | None:
         if at is None or at.scheme != "sftp":
             return at
-        from adsmig.storage import sftp
+        from adsmig.storage import sftpplace
 
-        return sftp.ready(at, job)
+        return sftpplace.ready(at, job)
 
     src = job.src if job.against else ready(job.src)
     assert src

@@ -49,10 +49,10 @@ def try_side(job: NewJob, name: str, console: Console) -> str:
     if name == "dst" and at.scheme == "file":
         return _try_directory(at)
     if at.scheme == "sftp":
-        from adsmig.storage import sftp
+        from adsmig.storage import sftpplace
 
-        at = sftp.ready(at, settings)
-        if name == "dst" and sftp.status_at(at, settings) is None:
+        at = sftpplace.ready(at, settings)
+        if name == "dst" and sftpplace.status_at(at, settings) is None:
             return _("The server lets you in; the directory will be made.")
     storage = open_storage(at, settings)
     try:
