@@ -65,11 +65,28 @@ class Files(Protocol):
         """Whether two paths lead to the same directory."""
         ...
 
+    ahead: int
+    """How many directories are better read at once; 0 where there is no round trip to save."""
+
+    def expect(self, paths: Sequence[bytes], follow: bool) -> None:
+        """These directories, no more than ``ahead``, are about to be read by who lists this tree:
+        those that are small may be by now.  What is wrong with one is told by reading it.
+        """
+        ...
+
+    def taken(self, path: bytes) -> tuple[Status, Scan] | None:
+        """A directory that was read ahead, a moment ago, and what there was in it; once.
+
+        Its status is that of what the path led to, or, without ``follow``, of what was there.
+        """
+        ...
+
 
 class LocalFiles:
     """This machine's.  What each call does is what ``os`` says at the time."""
 
     settled_ns = 2_000_000_000
+    ahead = 0
 
     def stat(self, path: bytes) -> os.stat_result:
         """See Files.stat."""
@@ -102,3 +119,9 @@ class LocalFiles:
         assert isinstance(status, os.stat_result)
         assert isinstance(there, os.stat_result)
         return os.path.samestat(status, there)
+
+    def expect(self, paths: Sequence[bytes], follow: bool) -> None:
+        """See Files.expect."""
+
+    def taken(self, path: bytes) -> None:
+        """See Files.taken."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import struct
+import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TypeVar, overload
 
+from adsmig.errors import TransientError
 from adsmig.retry import retry
 from adsmig.storage import files
 from adsmig.storage.files import Scan
-from adsmig.storage.sftppacket import FAILURE, Status
+from adsmig.storage.sftppacket import FAILURE, Named, Status
 from adsmig.storage.sftpwire import SftpWire
 
 T = TypeVar("T")
 
 BATCH = 256
 """Files that are asked about at once."""
+FRESH_S = 10.0
+"""For so long, what was read ahead is taken for what is there."""
 _NOBODY = 0xFFFFFFFF
 _PACKED = struct.Struct(">IQIII")
 
@@ -27,9 +32,12 @@ class SftpFiles:
 
     settled_ns = 3600 * 1_000_000_000
     """The server's clock may be another."""
+    ahead = 8
 
     def __init__(self, wire: Callable[[], SftpWire]) -> None:
         self._wire = wire
+        self._ahead: dict[bytes, tuple[float, Status, Scan]] = {}
+        """Directories that were read before they were asked for, and when."""
 
     def retried(self, unit: Callable[[SftpWire], T], what: str) -> T:
         """What ``unit`` returns, called again while the connection fails it; it can be."""
@@ -57,13 +65,31 @@ class SftpFiles:
 
     def scan(self, path: bytes, follow: bool) -> Scan:
         """See Files.scan."""
-        return self.retried(lambda wire: _scan(wire, path, follow), "listing a directory")
+        return self.retried(
+            lambda wire: _scan(wire, path, wire.names(path), follow), "listing a directory"
+        )
+
+    def expect(self, paths: Sequence[bytes], follow: bool) -> None:
+        """See Files.expect.  Two round trips for all, and one more for each that has links."""
+        self._ahead.clear()
+        with contextlib.suppress(OSError, TransientError):
+            wire = self._wire()
+            for path, status, names in wire.small_directories(paths, follow):
+                scan = _scan(wire, path, names, follow)
+                self._ahead[path] = time.monotonic(), status, scan
+
+    def taken(self, path: bytes) -> tuple[Status, Scan] | None:
+        """See Files.taken."""
+        read_at, status, scan = self._ahead.pop(path, (-FRESH_S, None, None))
+        if status is None or scan is None or time.monotonic() - read_at > FRESH_S:
+            return None
+        return status, scan
 
 
-def _scan(wire: SftpWire, path: bytes, follow: bool) -> Scan:
+def _scan(wire: SftpWire, path: bytes, listed: Sequence[Named], follow: bool) -> Scan:
     known: dict[bytes, Status] = {}
     unknown: list[bytes] = []
-    for name, status in wire.names(path):
+    for name, status in listed:
         if b"/" in name or not name:
             raise OSError(FAILURE, "the server lists a name that is none")
         if status is None:

@@ -7,6 +7,7 @@ tells of its extensions.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
 import struct
@@ -223,6 +224,46 @@ class SftpWire:
                 self.forget(*flying)
                 self.close(handle)
         return found
+
+    def small_directories(
+        self, paths: Sequence[bytes], follow: bool
+    ) -> list[tuple[bytes, Status, list[Named]]]:
+        """Those directories of which a few answers tell all names, each with its status before
+        that; ``follow``: links lead to directories as well.
+        """
+        kind = STAT if follow else LSTAT
+        looks = [self.send(kind, text(path.removesuffix(b"/") or b"/")) for path in paths]
+        openings = [self.send(OPENDIR, text(path)) for path in paths]
+        self.settle(*looks, *openings)
+        asked = []
+        for path, look, opening in zip(paths, looks, openings, strict=True):
+            status = self._status_or_error(look)
+            with contextlib.suppress(OSError):
+                handle = handle_of(self.wait(opening))
+                pages = [self.send(READDIR, text(handle)) for _ in range(FIRST_READDIRS)]
+                self.close(handle)
+                asked.append((path, status, pages))
+        self.settle(*(page for _, _, pages in asked for page in pages))
+        found = []
+        for path, status, pages in asked:
+            names = self._all_names(pages)
+            if names is not None and isinstance(status, Status) and stat.S_ISDIR(status.st_mode):
+                found.append((path, status, names))
+        return found
+
+    def _all_names(self, pages: Sequence[int]) -> list[Named] | None:
+        """Those of answered requests; None if the last of them was not told that it is the end."""
+        names, ended = list[Named](), False
+        for page in pages:
+            try:
+                some = names_of(self.wait(page))
+                names += (one for one in some if one.name not in (b".", b".."))
+            except EOFError:
+                ended = True
+            except OSError:
+                ended = False
+                break
+        return names if ended else None
 
     def rename(self, old: bytes, new: bytes) -> None:
         """Renames, in place of what is there; OSError.

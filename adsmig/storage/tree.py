@@ -34,8 +34,17 @@ class _Directory(NamedTuple):
     """An unchanged mtime means unchanged names."""
 
 
-_Level = tuple[bytes, _Directory, Iterator[int]]
-"""A directory that is being listed: its key, itself, and which of its names are to come."""
+class _Level:
+    """A directory that is being listed."""
+
+    __slots__ = "directory", "entered", "places", "prefix"
+
+    def __init__(self, prefix: bytes, directory: _Directory, keys: KeyRange) -> None:
+        self.prefix, self.directory = prefix, directory
+        self.places = iter(_select(directory.names, prefix, keys))
+        """Which of its names are to come."""
+        self.entered = 0
+        """How many directories in it were."""
 
 
 class Tree:
@@ -80,10 +89,11 @@ class Tree:
         except OSError as exc:
             raise AdsmigError(f"cannot list {_shown(self.root)}: {exc.strerror}") from exc
         self._check()
-        levels = [(b"", top, iter(_select(top.names, b"", keys)))]
+        levels = [_Level(b"", top, keys)]
         while levels:
-            prefix, above, places = levels[-1]
-            for place in places:
+            level = levels[-1]
+            prefix, above = level.prefix, level.directory
+            for place in level.places:
                 name = above.names[place]
                 key = prefix + name
                 status = above.statuses[place] if above.statuses else None
@@ -95,6 +105,7 @@ class Tree:
                     continue
                 if prune and prune(key):
                     continue
+                self._expect(level, place, keys, prune)
                 try:
                     directory = self._read_directory(os.path.join(self.root, key), guess)
                     real = status is not None and stat.S_ISDIR(status.st_mode)
@@ -122,14 +133,34 @@ class Tree:
                         directory.status.st_ctime_ns,
                         implied=bool(directory.names),
                     )
-                levels.append((key, directory, iter(_select(directory.names, key, keys))))
+                levels.append(_Level(key, directory, keys))
                 break
             else:
                 levels.pop()
         # In an unmounted tree all that was listed before is missing, which is no end of a listing.
         self._check()
 
+    def _expect(self, level: _Level, place: int, keys: KeyRange, prune: Prune | None) -> None:
+        """Has those be read at once that come after one another, from the second of them on: who
+        wants a single key has no use for others.
+        """
+        most = self._files.ahead
+        if most and level.entered % most == 1:
+            names = level.directory.names[place : place + 4 * most]
+            found = [level.prefix + name for name in names if name.endswith(b"/")]
+            wanted = [
+                os.path.join(self.root, key)
+                for key in found[:most]
+                if (keys.upto is None or key <= keys.upto) and not (prune and prune(key))
+            ]
+            if len(wanted) > 1:
+                self._files.expect(wanted, self._links == "follow")
+        level.entered += 1
+
     def _read_directory(self, path: bytes, guess: bool) -> _Directory:
+        if read := self._files.taken(path):
+            status, (names, statuses) = read
+            return _Directory(path, names, statuses, status, proven=False)
         status = self._status(path)
         kept = self._kept
         if kept and kept.path == path:
@@ -157,7 +188,8 @@ class Tree:
         """Whether a directory is one of those that lead to it."""
         path, status = directory.path, directory.status
         return any(
-            self._files.is_same(path, status, above.path, above.status) for _, above, _ in levels
+            self._files.is_same(path, status, level.directory.path, level.directory.status)
+            for level in levels
         )
 
     def _file_entry(self, key: bytes, status: Status | None) -> Entry | None:

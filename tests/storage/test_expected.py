@@ -1,22 +1,24 @@
-"""Small files read at once over SFTP: each as if it were read alone."""
+"""Small files, and directories, read at once over SFTP: each as if it were read alone."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adsmig.errors import ObjectError, SourceChanged
-from adsmig.model import Entry, Meta
-from adsmig.storage import open_storage
+from adsmig.model import EVERYTHING, Entry, KeyRange, Meta
+from adsmig.storage import open_storage, sftpfiles
 from adsmig.storage.base import Expecting, Storage
-from adsmig.storage.sftppacket import CLOSE, FSTAT, OPEN, READ, handle_of
+from adsmig.storage.sftppacket import CLOSE, FSTAT, OPEN, OPENDIR, READ, handle_of
 from adsmig.storage.sftpwire import SftpWire
 from tests.servers import Sshd
 from tests.storage.conftest import Place, Places
@@ -222,3 +224,101 @@ def test_what_one_thread_expects_is_no_other_threads(place: Place, sshd: Sshd) -
     thread.start()
     thread.join()
     assert found == [get(storage, entry) for entry in entries] == [one.key for one in entries]
+
+
+# Directories
+
+
+def test_small_directories_next_to_one_another_are_read_together(
+    place: Place, sent: Counter[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {b"%02d/%03d" % (at, n): b"1" for at in range(20) for n in range(3)}
+    keys |= {b"07/d/e/%d" % n: b"2" for n in range(3)} | {b"file": b"3", b"04-": b"4"}
+    storage = filled(place, keys)
+    sent.clear()
+    assert [one.key for one in entries_of(storage)] == sorted(keys)
+    assert sent[OPENDIR] == 23  # each once
+    read = list[Sequence[bytes]]()
+    together = SftpWire.small_directories
+
+    def reading(wire: SftpWire, paths: Sequence[bytes], follow: bool) -> Any:
+        read.append(paths)
+        return together(wire, paths, follow)
+
+    monkeypatch.setattr(SftpWire, "small_directories", reading)
+    assert [one.key for one in entries_of(storage)] == sorted(keys)
+    assert [len(paths) for paths in read] == [8, 8, 3]
+    del read[:]
+    within = KeyRange(b"03/001", b"06/001")
+    assert [one.key for one in entries_of(storage, within)] == [
+        key for key in sorted(keys) if key in within
+    ]
+    assert [[path.rsplit(b"/", 2)[1] for path in paths] for paths in read] == [
+        [b"04", b"05", b"06"]
+    ]
+    del read[:]
+    assert storage.probe(b"03/001") == b"03/002"
+    assert not read
+
+
+def test_what_a_directory_holds_beyond_a_few_answers_is_not_left_out(place: Place) -> None:
+    keys = {b"%02d/%03d" % (at, n): b"" for at in (0, 1, 3) for n in range(2)}
+    top = top_of(place)
+    storage = filled(place, keys)
+    for name, count in (("2", 350), ("4", 200), ("5", 201), ("6", 98)):
+        (top / f"0{name}").mkdir()
+        for n in range(count):
+            (top / f"0{name}" / f"{n:03}").touch()
+            keys[b"0%s/%03d" % (name.encode(), n)] = b""
+    assert [one.key for one in entries_of(storage)] == sorted(keys)
+
+
+@pytest.mark.parametrize("links", ["follow", "copy", "record"])
+def test_links_in_and_to_directories_that_are_read_together(
+    place: Place, tmp_path: Path, links: str
+) -> None:
+    storage, top = filled(place, {b"%02d/x" % at: b"1" for at in range(8)}, links), top_of(place)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "y").touch()
+    (top / "03" / "link").symlink_to(tmp_path / "outside")
+    (top / "03" / "broken").symlink_to("nowhere")
+    (top / "04-link").symlink_to(tmp_path / "outside")
+    alone = open_storage(place.location, Options(links=links))
+    place.opened += [alone, storage := open_storage(place.location, Options(links=links))]
+    alone._files.ahead = 0  # type: ignore[attr-defined]
+    assert entries_of(storage) == entries_of(alone)
+
+
+def test_what_changed_since_it_was_read_ahead(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, top = filled(place, {b"%02d/x" % at: b"1" for at in range(8)}, "copy"), top_of(place)
+    monkeypatch.setattr(sftpfiles, "FRESH_S", 0.0)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "y").touch()
+    found = list[bytes]()
+    for entry in storage.list(EVERYTHING):
+        found.append(entry.key)
+        if entry.key == b"01/x":  # the others were read along with it
+            shutil.rmtree(top / "03")
+            shutil.rmtree(top / "04")
+            (top / "04").symlink_to(tmp_path / "outside")
+            (top / "05" / "new").touch()
+    files = [key for key in found if not key.endswith(b"/")]
+    assert files == [b"00/x", b"01/x", b"02/x", b"05/new", b"05/x", b"06/x", b"07/x"]
+
+
+def test_a_connection_that_is_lost_while_directories_are_read_together(place: Place) -> None:
+    storage = filled(place, keys := {b"%02d/x" % at: b"1" for at in range(20)})
+    settle, lost = SftpWire.settle, list[SftpWire]()
+
+    def lose(wire: SftpWire, *requests: int | None) -> None:
+        if not lost:
+            lost.append(wire)
+            raise wire._lose("cut, for a test")
+        settle(wire, *requests)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SftpWire, "settle", lose)
+        assert [one.key for one in entries_of(storage)] == sorted(keys)
+    assert lost
