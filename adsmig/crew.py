@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Protocol
+from itertools import islice
+from typing import Protocol, TypeVar
 
 from adsmig import retry
 from adsmig.spare import Idleness
@@ -23,6 +24,7 @@ class Stay(Protocol):
         ...
 
 
+T = TypeVar("T")
 Work = Callable[[Stay], None]
 """Takes one piece of work after the other, until there are no more or it is not to stay."""
 
@@ -170,6 +172,24 @@ class Crew:
         if error:
             raise error
         return True
+
+    def each(self, items: Iterable[T], do: Callable[[T], object]) -> None:
+        """Has ``do`` called once with each of the items, in any order; raises what one call did, when
+        the other threads have seen to what was left.
+        """
+        lock, waiting = threading.Lock(), iter(items)
+
+        def work(stay: Stay) -> None:
+            while True:
+                with lock:
+                    taken = list(islice(waiting, 1))
+                if not taken:
+                    return
+                do(taken[0])
+                if not stay(0):
+                    return
+
+        self.run(work)
 
     def _enlist(self, most: int = MOST) -> None:
         """Starts as many as are lacking, up to ``most`` in all."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from adsmig import failpoint
-from adsmig.crew import Crew, Stay
+from adsmig.crew import Crew
 from adsmig.errors import NotFound, ObjectError
 from adsmig.model import Deletion
 from adsmig.plan import time_of
@@ -49,7 +49,7 @@ def _check(
     problems: dict[bytes, str],
     crew: Crew,
 ) -> None:
-    lock, waiting = threading.Lock(), iter([one for one in deletions if one.checked])
+    lock = threading.Lock()
 
     def look_at(deletion: Deletion) -> None:
         try:
@@ -64,17 +64,7 @@ def _check(
             elif deletion.at_source:
                 problems[deletion.key] = "it changed after it had been copied"
 
-    def work(stay: Stay) -> None:
-        while True:
-            with lock:
-                deletion = next(waiting, None)
-            if deletion is None:
-                return
-            look_at(deletion)
-            if not stay(0):
-                return
-
-    crew.run(work)
+    crew.each((one for one in deletions if one.checked), look_at)
 
 
 def _unchanged(src: Storage, deletion: Deletion) -> bool:

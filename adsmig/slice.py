@@ -50,8 +50,10 @@ log = logging.getLogger(__name__)
 CLOSE_S = 1.0
 """How long to wait for threads to let go of what they share; all but a listing takes far less."""
 
-EXPECTED = 16
-"""Small objects that a source is asked for at once."""
+EXPECTED, EXPECTED_BY_OVERLAP = 32, 16
+"""Small objects that a source is asked for at once; of those of which a thread copies several at a
+time, half as many as that, so that there are always some in the destination's hands.
+"""
 
 _WORK = (What.COPY, What.CHECK)
 """What threads carry out; all else is settled as it is listed."""
@@ -278,7 +280,9 @@ class Slice:
             return 1
         if _writes_batches(self._dst):
             return self._dst.batch_size()
-        return EXPECTED if isinstance(self._src, Expecting) else 1
+        if isinstance(self._src, Expecting):
+            return EXPECTED_BY_OVERLAP if self._overlapping else EXPECTED
+        return 1
 
     def _advance(self) -> Action | None:
         """The next object to work on."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import groupby
 
 from adsmig import failpoint, scan
 from adsmig.crew import Crew
@@ -201,19 +203,31 @@ def delete_objects(job: Job, deletions: list[Deletion], lease: Lease) -> Deletio
 
 
 def finish_directories(job: Job, keys: list[bytes], lease: Lease) -> list[Outcome]:
-    """Gives directories of the destination the permissions and times of the source's; failures."""
+    """Gives directories of the destination the permissions and times of the source's, those that
+    are inside others first; failures.
+    """
     src, dst = storages(job)
     failures = []
-    for key in keys:
+
+    def finish(key: bytes) -> None:
         try:
             entry = src.stat(key)
             failpoint.reach("directory.before")
             dst.set_directory_meta(key, meta_for(dst, entry, src.meta(entry), job.perms))
             failpoint.reach("directory.after")
         except (NotFound, SourceChanged):
-            continue  # removed since it was listed
+            pass  # removed since it was listed
         except ObjectError as exc:
             failures.append(Outcome(key, 0, 0, None, None, str(exc), exc.kind))
+
+    def depth(key: bytes) -> int:
+        return key.count(b"/")
+
+    for _, level in groupby(sorted(keys, key=depth, reverse=True), depth):
+        if job.is_local:
+            deque(map(finish, level), maxlen=0)
+        else:
+            _crew_for(job).each(level, finish)
     dst.sync()
     return failures
 

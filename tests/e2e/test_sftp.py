@@ -476,3 +476,26 @@ def test_small_files_among_others_go_to_a_bucket(
     tree = mixed_tree(tmp_path / "tree")
     assert "copied 336 objects" in adsmig("cp", trusted.address(tree), store.url).stdout
     assert store.content() == tree_of(tree)
+
+
+def test_many_directories_get_their_permissions_from_the_inside_out(
+    adsmig: Adsmig, trusted: Sshd, tmp_path: Path
+) -> None:
+    tree, made = tmp_path / "tree", list[Path]()
+    for at in range(40):
+        path = tree / f"d{at % 7}" / f"e{at % 3}" / f"f{at}" / "g"
+        path.mkdir(parents=True, exist_ok=True)
+        write(path / "file", b"content")
+    made = sorted(path for path in tree.rglob("*") if path.is_dir())
+    for at, path in enumerate(reversed(made)):
+        path.chmod((0o500, 0o555, 0o750)[at % 3])
+        os.utime(path, (1_500_000_000 + at, 1_500_000_000 + at))
+
+    def told(root: Path) -> dict[str, tuple[int, float]]:
+        found = (root / path.relative_to(tree) for path in made)
+        return {str(p.relative_to(root)): (p.stat().st_mode, p.stat().st_mtime) for p in found}
+
+    adsmig("cp", trusted.address(tree), tmp_path / "here")
+    assert told(tmp_path / "here") == told(tree)
+    adsmig("cp", tree, trusted.address(tmp_path / "there"))
+    assert told(tmp_path / "there") == told(tree)

@@ -41,6 +41,27 @@ def test_each_piece_is_done_once(count: int | None) -> None:
     assert sorted(done) == list(range(9000))
 
 
+@pytest.mark.parametrize("count", [None, 1, 7])
+def test_each_item_is_given_to_one_thread_and_an_error_is_told_at_the_end(
+    count: int | None,
+) -> None:
+    crew, done = Crew(count), list[int]()
+    crew.each(range(1000), done.append)
+    assert sorted(done) == list(range(1000))
+
+    def fail_at_third(item: int) -> None:
+        if item == 3:
+            raise ValueError("the third")
+        done.append(item)
+
+    del done[:]
+    with pytest.raises(ValueError, match="the third"):
+        crew.each(range(100), fail_at_third)
+    assert 3 not in done
+    crew.each([1000], done.append)
+    assert done[-1] == 1000
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_a_given_number_is_kept_to(count: int) -> None:
     most, now, lock = 0, 0, threading.Lock()
