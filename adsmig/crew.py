@@ -174,8 +174,8 @@ class Crew:
         return True
 
     def each(self, items: Iterable[T], do: Callable[[T], object]) -> None:
-        """Has ``do`` called once with each of the items, in any order; raises what one call did, when
-        the other threads have seen to what was left.
+        """Has ``do`` called once with each of the items, in any order; raises what one call did,
+        when the other threads have seen to what was left.
         """
         lock, waiting = threading.Lock(), iter(items)
 

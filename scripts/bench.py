@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,6 +108,8 @@ WORKLOADS = [
     Workload("sftp-small-down", "few", "sftp", "local"),
     Workload("sftp-large-up", "gigabyte", "local", "sftp"),
     Workload("sftp-large-down", "gigabyte", "sftp", "local"),
+    Workload("latency-sftp-up", "few", "local", "sftp", slow=True),
+    Workload("latency-sftp-down", "few", "sftp", "local", slow=True),
     Workload("start", "one", "local", "seaweedfs"),
     Workload("mount", "mounted", "seaweedfs", how="mount"),
 ]
@@ -232,7 +234,7 @@ class Bench:
         """The same, at a distance; a directory here stays where it is."""
         if at.local:
             return at
-        return Place(at.path, stack.enter_context(SlowProxy(at.host, DELAY_S)).host)
+        return replace(at, host=stack.enter_context(SlowProxy(at.host, DELAY_S)).host)
 
     def _through_sftp(self, path: Path) -> Place:
         sshd = self.server("sftp")
