@@ -307,13 +307,13 @@ class SftpStorage:
             handle = self._opened(wire, staged)
             try:
                 written = write_spans(wire, handle, chunks, offset)
-                self._staging.flush_at_times(wire, handle, written)
+                self._staging.flushes.at_times(wire, handle, written)
             finally:
                 if not wire.lost:
                     wire.close(handle)
             if written != size:
                 raise TransientError(f"{written} bytes came instead of {size}")
-        self._staging.note(staged)
+        self._staging.flushes.note(staged)
         return Stored()
 
     def _opened(self, wire: SftpWire, staged: bytes) -> bytes:
@@ -388,7 +388,7 @@ class SftpStorage:
         to stable storage, if it knows how to.
         """
         with self._translated(self._wire()):
-            self._files.retried(self._staging.sync, "flushing")
+            self._files.retried(self._staging.flushes.sync, "flushing")
 
     def tidy(self) -> None:
         """Removes the staging directory."""

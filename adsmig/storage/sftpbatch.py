@@ -61,14 +61,15 @@ def write_batch(wire: SftpWire, staging: SftpStaging, files: list[BatchFile]) ->
         _, file.writing = send_spans(wire, file.handle, chunks)
         file.finishing = staging.begin_finish(wire, file.handle, file.meta)
     whole = [file for file in opened if _finish(wire, staging, file)]
-    if not staging.wary:  # else directories are looked at once more, one file after the other
+    if staging.wary:  # so directories are looked at once more, one file after the other
         for file in whole:
-            names = text(POSIX_RENAME), text(file.staged), text(file.path)
-            file.renaming = wire.send(EXTENDED, *names)
-    for file in whole:
-        file.written = _publish(wire, staging, file)
+            _publish_alone(wire, staging, file)
+    else:
+        _publish_all(wire, staging, whole)
     for file in opened:
-        if not file.written:
+        if file.written:
+            staging.flushes.note(os.path.dirname(file.path))
+        else:
             wire.forget(wire.send(REMOVE, text(file.staged)))
 
 
@@ -79,9 +80,15 @@ def _open(wire: SftpWire, staging: SftpStaging, files: list[BatchFile]) -> list[
         file.looking = wire.send(LSTAT, text(file.path))
     ways = [staging.way(file.path) for file in files]
     links = staging.links(wire, {directory for way in ways for directory in way})
+    missing = [file for file in files if not _take_handle(wire, file)]
+    if missing:
+        _make(wire, staging, {os.path.dirname(file.staged) for file in missing})
+        for file in missing:
+            file.opening = staging.begin_create(wire, file.staged, file.meta)
+        for file in missing:
+            _take_handle(wire, file)
     opened = []
     for file, way in zip(files, ways, strict=True):
-        file.handle = _handle(wire, staging, file)
         clear = _is_clear(wire, file) and not links.intersection(way)
         if file.handle and clear:
             opened.append(file)
@@ -91,18 +98,26 @@ def _open(wire: SftpWire, staging: SftpStaging, files: list[BatchFile]) -> list[
     return opened
 
 
-def _handle(wire: SftpWire, staging: SftpStaging, file: BatchFile) -> bytes:
-    """Empty if there is none."""
+def _take_handle(wire: SftpWire, file: BatchFile) -> bool:
+    """False if there is no directory for it; if anything else is wrong, there is no handle."""
     try:
-        try:
-            return handle_of(wire.wait(file.opening))
-        except FileNotFoundError:
-            staging.make(wire, os.path.dirname(file.staged))
-            return handle_of(wire.wait(staging.begin_create(wire, file.staged, file.meta)))
+        file.handle = handle_of(wire.wait(file.opening))
+    except FileNotFoundError:
+        return False
     except _UNFIT:
         if wire.lost:
             raise
-        return b""
+    return True
+
+
+def _make(wire: SftpWire, staging: SftpStaging, directories: set[bytes]) -> None:
+    """Makes those that can be made."""
+    for directory in sorted(directories):
+        try:
+            staging.make(wire, directory)
+        except _UNFIT:
+            if wire.lost:
+                raise
 
 
 def _is_clear(wire: SftpWire, file: BatchFile) -> bool:
@@ -128,17 +143,40 @@ def _finish(wire: SftpWire, staging: SftpStaging, file: BatchFile) -> bool:
     return True
 
 
-def _publish(wire: SftpWire, staging: SftpStaging, file: BatchFile) -> bool:
+def _publish_all(wire: SftpWire, staging: SftpStaging, files: list[BatchFile]) -> None:
+    """Renames files to their places, and makes the directories that this takes."""
+    for file in files:
+        _rename(wire, file)
+    missing = [file for file in files if not _publish(wire, file)]
+    if missing:
+        _make(wire, staging, {os.path.dirname(file.path) for file in missing})
+        for file in missing:
+            _rename(wire, file)
+        for file in missing:
+            _publish(wire, file)
+
+
+def _rename(wire: SftpWire, file: BatchFile) -> None:
+    file.renaming = wire.send(EXTENDED, text(POSIX_RENAME), text(file.staged), text(file.path))
+
+
+def _publish(wire: SftpWire, file: BatchFile) -> bool:
+    """False if there is no directory for it; if anything else is wrong, it is not written."""
     try:
-        try:
-            if staging.wary:
-                raise FileNotFoundError
-            wire.wait(file.renaming)
-        except FileNotFoundError:
-            staging.publish(wire, file.staged, file.path)
+        wire.wait(file.renaming)
+        file.written = True
+    except FileNotFoundError:
+        return False
     except _UNFIT:
         if wire.lost:
             raise
-        return False
-    staging.note(os.path.dirname(file.path))
     return True
+
+
+def _publish_alone(wire: SftpWire, staging: SftpStaging, file: BatchFile) -> None:
+    try:
+        staging.publish(wire, file.staged, file.path)
+        file.written = True
+    except _UNFIT:
+        if wire.lost:
+            raise

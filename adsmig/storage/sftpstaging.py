@@ -1,5 +1,5 @@
-"""Remote files that are not whole yet, in a directory of the job's own; how they get to their
-places, and how what was written gets to stable storage.
+"""Remote files that are not whole yet, in a directory of the job's own, and how they get to their
+places.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import errno
 import itertools
 import os
 import stat
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,12 +18,12 @@ from adsmig.errors import AdsmigError, ObjectError, StorageFull, TransientError
 from adsmig.model import Meta
 from adsmig.storage.descent import MISSING, BehindLink
 from adsmig.storage.localfile import from_os_error
+from adsmig.storage.sftpflushes import Flushes
 from adsmig.storage.sftppacket import (
     CLOSE,
     CREATE,
     EXTENDED,
     FAILURE,
-    FOR_READING,
     FOR_WRITING,
     FSETSTAT,
     FSTAT,
@@ -47,9 +46,6 @@ from adsmig.storage.sftppacket import (
 )
 from adsmig.storage.sftpwire import SftpWire
 from adsmig.storage.staging import Own
-
-FLUSH = 256 << 20
-"""Bytes in parts of large files, after which the server is asked to flush what it has."""
 
 
 class Finishing(NamedTuple):
@@ -77,10 +73,7 @@ class SftpStaging:
         self._tries = itertools.count()
         self._mine = Own()
         self._gives_owners = True
-        self._unsynced = set[bytes]()
-        self._unflushed = 0
-        self._flush_error: OSError | None = None
-        self._lock = threading.Lock()
+        self.flushes = Flushes()
 
     def prepare(self, wire: SftpWire) -> None:
         """Makes it, and what is above it."""
@@ -243,7 +236,7 @@ class SftpStaging:
             else:
                 self.check_target(wire, path)
                 raise
-        self.note(directory)
+        self.flushes.note(directory)
 
     def remove_strays(self, wire: SftpWire, staged: bytes) -> None:
         """Removes what others have left for the same key."""
@@ -295,7 +288,7 @@ class SftpStaging:
             else:
                 self._expect_directory(wire, directory, exc)
                 return
-        self.note(os.path.dirname(directory))
+        self.flushes.note(os.path.dirname(directory))
 
     def _expect_directory(self, wire: SftpWire, directory: bytes, exc: OSError) -> None:
         """Whatever was wrong, if it is there all is well."""
@@ -359,58 +352,6 @@ class SftpStaging:
             time_ns = None
         if (mode, time_ns) != (None, None):
             wire.ask(SETSTAT, text(path), attributes(mode, time_ns))
-
-    # Stable storage
-
-    def flush_at_times(self, wire: SftpWire, handle: bytes, size: int) -> None:
-        """Has the server flush a file that is written in parts, once a good deal was written since
-        the last time, so that the disk is at work while others send.
-
-        What could not be kept then, nobody is told of later (fsync(2)): :meth:`sync` fails as well.
-        """
-        with self._lock:
-            self._unflushed += size
-            if self._unflushed < FLUSH or FSYNC not in wire.extensions:
-                return
-            self._unflushed = 0
-        try:
-            wire.ask(EXTENDED, text(FSYNC), text(handle))
-        except OSError as exc:
-            self._flush_error = exc
-            raise
-
-    def note(self, path: bytes) -> None:
-        """Remembers a directory, or a file, that is not on stable storage yet."""
-        with self._lock:
-            self._unsynced.add(path)
-
-    def sync(self, wire: SftpWire) -> None:
-        """Has the server flush what was noted, where it can.
-
-        Files were flushed before they were renamed.  On Linux a directory can be opened like a
-        file, and flushing it makes the renames durable; other servers refuse to open it.
-        """
-        with self._lock:
-            paths, self._unflushed = list(self._unsynced), 0
-            error, self._flush_error = self._flush_error, None
-        if error:
-            raise error
-        if FSYNC in wire.extensions:
-            for path in paths:
-                try:
-                    handle = wire.open(path, FOR_READING)
-                except OSError:
-                    continue  # or it was removed meanwhile
-                try:
-                    wire.ask(EXTENDED, text(FSYNC), text(handle))
-                except OSError as exc:
-                    if exc.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                        raise
-                finally:
-                    if not wire.lost:
-                        wire.close(handle)
-        with self._lock:
-            self._unsynced.difference_update(paths)
 
 
 def expect_file(mode: int) -> None:

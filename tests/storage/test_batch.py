@@ -16,9 +16,9 @@ import pytest
 from adsmig.errors import AdsmigError, TransientError, Unreachable
 from adsmig.model import Entry, Meta
 from adsmig.small import copy_batch
-from adsmig.storage import sftpbatch, sftplogin, sftpstaging
+from adsmig.storage import sftpbatch, sftpflushes, sftplogin
 from adsmig.storage.base import Batching, Body, Storage, Whole
-from adsmig.storage.sftppacket import EXTENDED, FAILURE, FSYNC, text
+from adsmig.storage.sftppacket import EXTENDED, FAILURE, FSYNC, MKDIR, text
 from adsmig.storage.sftpwire import SftpWire
 from tests.servers import Sshd
 from tests.storage.conftest import Place, Places
@@ -150,6 +150,66 @@ def test_a_directory_that_became_a_link_is_noticed_by_who_makes_links(
     assert not staged(place)
 
 
+def test_directories_are_made_once_each(
+    storage: Storage, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.prepare()
+    asked = list[int]()
+    send = SftpWire.send
+
+    def counted(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        asked.append(kind)
+        return send(wire, kind, *parts)
+
+    monkeypatch.setattr(SftpWire, "send", counted)
+    put(storage, b"file", b"in the way")
+    contents = {b"d%d/e/%02d" % (at % 3, at): b"%d" % at for at in range(30)}
+    bad = {b"file/x": b"1", b"file/y": b"2"}
+    del asked[:]
+    assert batch(storage, contents | bad) == list(contents)
+    # Each is tried before what is above it is made; and one that cannot be, for what is in its way.
+    assert asked.count(MKDIR) <= 3 * 3 + 2
+    assert {key: content_of(storage, key) for key in contents} == contents
+    assert content_of(storage, b"file") == b"in the way"
+    assert not staged(place)
+
+
+def test_a_directory_that_cannot_be_flushed_is_told_and_flushed_the_next_time(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.prepare()
+    monkeypatch.setattr(sftpflushes, "FLUSHED", 4)
+    batch(storage, {b"%02d/x" % at: b"content" for at in range(10)})
+    flushing, refused = list[int](), list[int]()
+    send, wait = SftpWire.send, SftpWire.wait
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        request = send(wire, kind, *parts)
+        if kind == EXTENDED and parts[0] == text(FSYNC):
+            flushing.append(request)
+        return request
+
+    def waiting(wire: SftpWire, request: int) -> bytes:
+        packet = wait(wire, request)
+        if request in flushing and len(flushing) == 4 and not refused:
+            refused.append(request)
+            raise OSError(FAILURE, "no")
+        return packet
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    monkeypatch.setattr(SftpWire, "wait", waiting)
+    with pytest.raises(AdsmigError):
+        storage.sync()
+    assert refused
+    assert len(flushing) == 4
+    del flushing[:]
+    storage.sync()
+    assert len(flushing) > 10  # and the top, in which they were made
+    del flushing[:]
+    storage.sync()
+    assert not flushing
+
+
 def test_a_connection_that_is_lost_leaves_the_rest_to_be_written_anew(
     storage: Storage, place: Place
 ) -> None:
@@ -185,7 +245,7 @@ def test_a_flush_that_fails_in_between_is_told_of_by_the_next(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.prepare()
-    monkeypatch.setattr(sftpstaging, "FLUSH", 1000)
+    monkeypatch.setattr(sftpflushes, "FLUSH", 1000)
     asked, answers = list[bytes](), [OSError(FAILURE, "no"), None]
     ask = SftpWire.ask
 
