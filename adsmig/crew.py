@@ -173,9 +173,14 @@ class Crew:
             raise error
         return True
 
-    def each(self, items: Iterable[T], do: Callable[[T], object]) -> None:
+    def each(
+        self,
+        items: Iterable[T],
+        do: Callable[[T], object],
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
         """Has ``do`` called once with each of the items, in any order; raises what one call did,
-        when the other threads have seen to what was left.
+        when the other threads have seen to what was left.  ``release``: as of :meth:`run`.
         """
         lock, waiting = threading.Lock(), iter(items)
 
@@ -189,7 +194,7 @@ class Crew:
                 if not stay(0):
                     return
 
-        self.run(work)
+        self.run(work, release=release)
 
     def _enlist(self, most: int = MOST) -> None:
         """Starts as many as are lacking, up to ``most`` in all."""

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TypeGuard
 
 from adsmig import failpoint
 from adsmig.content import same_content, same_time
@@ -42,8 +41,8 @@ from adsmig.small import (
     may_overlap,
 )
 from adsmig.span import Span
-from adsmig.storage.base import Batching, Expecting, Storage
-from adsmig.transfer import Manner, copy, failure, holds, settled
+from adsmig.storage.base import Batching, Expecting
+from adsmig.transfer import Manner, copy, failure, holds, settled, unsettled_s
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +74,7 @@ class Slice:
         self._overlapping = not job.threads and may_overlap(self._src, self._dst)
         self._actions: Iterator[Action | Run] | None = None
         self._batch: int | None = None
+        self._writes_batches = False
         self._cursor: bytes | None = None
         self._dispatched = 0
         self._ended = self._done = self._closed = False
@@ -178,10 +178,16 @@ class Slice:
             copies.drop()
 
     def _expect(self, actions: list[Action]) -> None:
-        """Lets the source know which small objects are about to be read, if it wants to."""
+        """Lets the source know which small objects are about to be read, if it wants to.
+
+        One that may yet change within the same second is read when it cannot any more, not before.
+        """
+        if len(actions) < 2 or not isinstance(self._src, Expecting):
+            return
         small = [action.src for action in actions if is_batched(action)]
-        if len(small) > 1 and isinstance(self._src, Expecting):
-            self._src.expect(small)
+        settled = [one for one in small if not unsettled_s(self._src, self._dst, one)]
+        if len(settled) > 1:
+            self._src.expect(settled)
 
     def _end(self, exc: Exception) -> None:
         """Notes what went wrong with more than an object; nothing more is begun."""
@@ -212,7 +218,7 @@ class Slice:
     def _carry_out(self, actions: list[Action]) -> Iterator[tuple[Action, bool, Outcome | None]]:
         """Works on objects: each with whether it was found equal, and what became of it."""
         small = [action for action in actions if is_batched(action)]
-        if len(small) > 1 and _writes_batches(self._dst):
+        if len(small) > 1 and self._writes_batches and isinstance(self._dst, Batching):
             objects = [(action.src, self._job.dst_key(action.src.key)) for action in small]
             outcomes = copy_batch(self._src, self._dst, objects, self._limits, self._manner)
             for action, outcome in zip(small, outcomes, strict=True):
@@ -278,8 +284,9 @@ class Slice:
         """How many objects are to be read or written at once."""
         if self._job.dryrun:
             return 1
-        if _writes_batches(self._dst):
-            return self._dst.batch_size()
+        if isinstance(self._dst, Batching) and (size := self._dst.batch_size()) > 1:
+            self._writes_batches = True
+            return size
         if isinstance(self._src, Expecting):
             return EXPECTED_BY_OVERLAP if self._overlapping else EXPECTED
         return 1
@@ -363,10 +370,6 @@ class Slice:
 
     def _full(self) -> bool:
         return self._dispatched >= (self._budget.objects or 1) or self._findings.full
-
-
-def _writes_batches(dst: Storage) -> TypeGuard[Batching]:
-    return isinstance(dst, Batching) and dst.batch_size() > 1
 
 
 def stop_of(exc: AdsmigError) -> Stop:

@@ -220,6 +220,10 @@ def finish_directories(job: Job, keys: list[bytes], lease: Lease) -> list[Outcom
         except ObjectError as exc:
             failures.append(Outcome(key, 0, 0, None, None, str(exc), exc.kind))
 
+    def release() -> None:
+        src.release()
+        dst.release()
+
     def depth(key: bytes) -> int:
         return key.count(b"/")
 
@@ -227,7 +231,7 @@ def finish_directories(job: Job, keys: list[bytes], lease: Lease) -> list[Outcom
         if job.is_local:
             deque(map(finish, level), maxlen=0)
         else:
-            _crew_for(job).each(level, finish)
+            _crew_for(job).each(level, finish, release)
     dst.sync()
     return failures
 

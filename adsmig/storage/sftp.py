@@ -122,6 +122,15 @@ class SftpStorage:
         if start == 0 and size is None and (body := self._expected.take(wire, entry)):
             return body.look()
         size = entry.size - start if size is None else size
+        try:
+            return self._opened_body(wire, entry, start, size)
+        except ObjectError:
+            # Perhaps it holds no more files open than those that are about to be read.
+            if not self._expected.drop():
+                raise
+            return self._opened_body(wire, entry, start, size)
+
+    def _opened_body(self, wire: SftpWire, entry: Entry, start: int, size: int) -> SftpBody:
         path = self._path(entry.key)
         return SftpBody(wire, path, entry, start, size, self._copies_links).ask().look()
 

@@ -204,6 +204,8 @@ class Expected(threading.local):
         What goes wrong is not told: who reads that file asks for it again, by itself.
         """
         self.drop()
+        if wire.handles:
+            files = files[: wire.handles // 2]
         with contextlib.suppress(TransientError):
             bodies = [SftpBody(wire, path, one, 0, one.size, real) for path, one in files]
             wire.settle(*(request for body in bodies for request in body.opening))
@@ -219,12 +221,13 @@ class Expected(threading.local):
         body.close()
         return None
 
-    def drop(self) -> None:
-        """Lets go of those that were not taken."""
-        for body in self._bodies.values():
+    def drop(self) -> bool:
+        """Lets go of those that were not taken; whether there were any."""
+        bodies, self._bodies = self._bodies, {}
+        for body in bodies.values():
             with contextlib.suppress(AdsmigError):
                 body.close()
-        self._bodies.clear()
+        return bool(bodies)
 
 
 def unreadable(exc: OSError) -> Exception:

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 BATCH = 256
 """Files that are asked about at once."""
+MOST_AHEAD = 64
+"""Directories that are kept so; those above one that is being listed wait for their turn."""
 FRESH_S = 10.0
 """For so long, what was read ahead is taken for what is there."""
 _NOBODY = 0xFFFFFFFF
@@ -71,7 +73,8 @@ class SftpFiles:
 
     def expect(self, paths: Sequence[bytes], follow: bool) -> None:
         """See Files.expect.  Two round trips for all, and one more for each that has links."""
-        self._ahead.clear()
+        if len(self._ahead) > MOST_AHEAD:
+            self._ahead.clear()
         with contextlib.suppress(OSError, TransientError):
             wire = self._wire()
             for path, status, names in wire.small_directories(paths, follow):

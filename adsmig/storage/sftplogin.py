@@ -116,9 +116,14 @@ def _taken_over(key: object) -> Connection | None:
 
 
 def release(location: Location) -> None:
-    """Leaves the calling thread's connection to the next who asks for one."""
+    """Leaves the calling thread's connection to the next who asks for one, with nothing left to be
+    sent: that may be a while, and servers hold open what is not closed.
+    """
     key = _key_of(location)
     if kept := _kept.connections.pop(key, None):
+        if kept.fit:
+            with contextlib.suppress(TransientError):
+                kept.wire.flush()
         with _releasing:
             _released.setdefault(key, []).append(kept)
 

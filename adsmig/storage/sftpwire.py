@@ -87,15 +87,19 @@ class SftpWire:
         self._answers: dict[int, bytes] = {}
         self._unwanted = set[int]()
         self._out += struct.pack(">IBI", 5, INIT, VERSION)
-        self._flush()
+        self.flush()
         hello = self._packet()
         if not hello or hello[0] != HELLO:
             raise AdsmigError(f"{where} does not speak SFTP; check the address")
         self.extensions = dict(pairs_of(hello, 5))
-        self.span = SPAN
+        self.span, self.handles = SPAN, 0
+        """Bytes that are read or written at one request; and how many files the server says it
+        holds open, 0 if it does not say.
+        """
         if LIMITS in self.extensions:
             # packet, read, write, handles; OpenSSH's PROTOCOL, 4.8
-            _, reads, writes, _ = struct.unpack_from(">QQQQ", self.ask(EXTENDED, text(LIMITS)), 5)
+            answer = self.ask(EXTENDED, text(LIMITS))
+            _, reads, writes, self.handles = struct.unpack_from(">QQQQ", answer, 5)
             self.span = max(min(reads or SPAN, writes or SPAN, MOST_SPAN), 1024)
 
     def __repr__(self) -> str:
@@ -112,7 +116,7 @@ class SftpWire:
         for part in parts:
             self._out += part
         if len(self._out) >= PACKET:
-            self._flush(whole=True)
+            self.flush(whole=True)
         return self._number
 
     def wait(self, request: int) -> bytes:
@@ -218,7 +222,8 @@ class SftpWire:
                 ahead = min(2 * ahead, READDIRS)
                 flying += [self.send(READDIR, text(handle)) for _ in range(ahead - len(flying))]
         except EOFError:
-            pass
+            # Some servers may work on several requests at once, in whatever order.
+            found += self._names_of_all(flying)[0]
         finally:
             if not self.lost:
                 self.forget(*flying)
@@ -246,24 +251,24 @@ class SftpWire:
         self.settle(*(page for _, _, pages in asked for page in pages))
         found = []
         for path, status, pages in asked:
-            names = self._all_names(pages)
-            if names is not None and isinstance(status, Status) and stat.S_ISDIR(status.st_mode):
+            names, whole = self._names_of_all(pages)
+            if whole and isinstance(status, Status) and stat.S_ISDIR(status.st_mode):
                 found.append((path, status, names))
         return found
 
-    def _all_names(self, pages: Sequence[int]) -> list[Named] | None:
-        """Those of answered requests; None if the last of them was not told that it is the end."""
-        names, ended = list[Named](), False
+    def _names_of_all(self, pages: Sequence[int]) -> tuple[list[Named], bool]:
+        """The names that these requests are answered with; and whether those are all, as one was
+        told that there are no more, and none was refused.
+        """
+        names, ended, refused = list[Named](), False, False
         for page in pages:
             try:
-                some = names_of(self.wait(page))
-                names += (one for one in some if one.name not in (b".", b".."))
+                names += names_of(self.wait(page))
             except EOFError:
                 ended = True
             except OSError:
-                ended = False
-                break
-        return names if ended else None
+                refused = True
+        return [one for one in names if one.name not in (b".", b"..")], ended and not refused
 
     def rename(self, old: bytes, new: bytes) -> None:
         """Renames, in place of what is there; OSError.
@@ -304,7 +309,7 @@ class SftpWire:
 
     # Bytes
 
-    def _flush(self, whole: bool = False) -> None:
+    def flush(self, whole: bool = False) -> None:
         """Sends what waits to be sent, or of that, what makes ``whole`` packets."""
         out, self._out = self._out, bytearray()
         end = len(out) // PACKET * PACKET if whole else len(out)
@@ -335,7 +340,7 @@ class SftpWire:
     def _fill(self) -> None:
         """Takes what comes next, which may be the answer to what was not sent yet."""
         if self._out:
-            self._flush()
+            self.flush()
         try:
             data = self._channel.recv(1 << 20)
             if not data:

@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 
+from adsmig import location, retry, transfer, worker
 from adsmig.errors import ObjectError, SourceChanged
-from adsmig.model import EVERYTHING, Entry, KeyRange, Meta
+from adsmig.job import Job
+from adsmig.limits import Lease
+from adsmig.model import EVERYTHING, Budget, Entry, KeyRange, Meta
 from adsmig.storage import open_storage, sftpfiles
 from adsmig.storage.base import Expecting, Storage
-from adsmig.storage.sftppacket import CLOSE, FSTAT, OPEN, OPENDIR, READ, handle_of
+from adsmig.storage.sftppacket import CLOSE, FSTAT, OPEN, OPENDIR, READ, READDIR, handle_of
 from adsmig.storage.sftpwire import SftpWire
 from tests.servers import Sshd
 from tests.storage.conftest import Place, Places
@@ -151,6 +154,48 @@ def test_those_that_are_not_read_are_let_go_of(place: Place, sent: Counter[int])
     assert sent[OPEN] == sent[CLOSE] == 30
 
 
+def test_who_leaves_a_connection_to_others_leaves_nothing_to_be_sent(place: Place) -> None:
+    storage = filled(place, {b"%02d" % at: b"content" for at in range(10)})
+    for entry in expected(storage):
+        assert get(storage, entry) == b"content"
+    wire = storage._wire()  # type: ignore[attr-defined]
+    assert wire._out
+    storage.release()
+    assert not wire._out
+
+
+@pytest.mark.parametrize("delete_src", [False, True])
+def test_one_that_changed_a_moment_ago_is_read_when_it_cannot_change_again(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delete_src: bool
+) -> None:
+    """Times are whole seconds: what is read before the second is over, may be another version of
+    the same time and size.
+    """
+    filled(place, {b"%02d" % at: b"content" for at in range(4)}).tidy()
+    changed, now = top_of(place) / "02", time.time_ns() // 10**9 * 10**9
+    changed.write_bytes(b"earlier")
+    os.utime(changed, ns=(now, now))
+    monkeypatch.setattr(transfer, "SETTLED_S", 60.0)
+    waited = list[float]()
+
+    def waiting(seconds: float, *_: object) -> None:
+        if seconds > 50:
+            waited.append(seconds)
+            changed.write_bytes(b"another")
+            os.utime(changed, ns=(now, now))
+
+    monkeypatch.setattr(retry, "wait", waiting)
+    monkeypatch.setattr(transfer, "wait", waiting)
+    dst = location.parse(f"{tmp_path}/copy/")
+    job = Job("cp", place.location, dst, workers=1, threads=2, delete_src=delete_src)
+    worker.storages(job)[1].prepare()
+    result = worker.run_slice(job, EVERYTHING, Budget(600, 100), Lease("", 0))
+    worker.forget()
+    assert (result.counts.copied, result.counts.failed) == (4, 0)
+    assert len(waited) == 1
+    assert (tmp_path / "copy" / "02").read_bytes() == b"another"
+
+
 def test_a_link_that_took_the_place_leaves_nothing_open(
     place: Place, tmp_path: Path, sent: Counter[int]
 ) -> None:
@@ -165,8 +210,9 @@ def test_a_link_that_took_the_place_leaves_nothing_open(
     assert sent[OPEN] == sent[CLOSE] == 1
 
 
+@pytest.mark.parametrize("backwards", [False, True])
 def test_a_server_that_holds_few_files_open_is_asked_for_the_others_one_by_one(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch, backwards: bool
 ) -> None:
     storage = filled(place, {b"%02d" % at: b"content" for at in range(10)})
     entries = entries_of(storage)
@@ -190,7 +236,20 @@ def test_a_server_that_holds_few_files_open_is_asked_for_the_others_one_by_one(
     monkeypatch.setattr(SftpWire, "close", closed)
     storage.expect(entries)  # type: ignore[attr-defined]
     assert len(handles) == 4
+    if backwards:  # so that those that are open are not read before another is to be opened
+        entries.reverse()
     assert [get(storage, entry) for entry in entries] == [b"content"] * 10
+
+
+def test_no_more_are_held_open_than_the_server_says_it_can(
+    place: Place, sent: Counter[int]
+) -> None:
+    storage = filled(place, {b"%02d" % at: b"content" for at in range(10)})
+    entries = entries_of(storage)
+    storage._wire().handles = 8  # type: ignore[attr-defined]
+    sent.clear()
+    storage.expect(entries)  # type: ignore[attr-defined]
+    assert sent[OPEN] == 4
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -322,3 +381,60 @@ def test_a_connection_that_is_lost_while_directories_are_read_together(place: Pl
         patch.setattr(SftpWire, "settle", lose)
         assert [one.key for one in entries_of(storage)] == sorted(keys)
     assert lost
+
+
+def test_a_server_that_answers_in_another_order_hides_no_names(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {b"%03d" % at: b"" for at in range(50)}
+    storage = filled(place, {})
+    for key in keys:
+        (top_of(place) / os.fsdecode(key)).touch()
+    pages = list[int]()
+    send, wait = SftpWire.send, SftpWire.wait
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        request = send(wire, kind, *parts)
+        if kind == READDIR:
+            pages.append(request)
+        return request
+
+    def waiting(wire: SftpWire, request: int) -> bytes:
+        if request in pages[:3]:  # the first is told that there are no more, the third has them
+            request = pages[2 - pages.index(request)]
+        return wait(wire, request)
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    monkeypatch.setattr(SftpWire, "wait", waiting)
+    wire = storage._wire()  # type: ignore[attr-defined]
+    names = {one.name for one in wire.names(place.location.path)}
+    assert names >= keys.keys()
+    assert not wire._answers
+
+
+def test_a_directory_that_cannot_be_read_leaves_no_answers_behind(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = filled(place, {b"%02d/x" % at: b"1" for at in range(4)})
+    wire = storage._wire()  # type: ignore[attr-defined]
+    paths = [os.path.join(place.location.path, b"%02d" % at) for at in range(4)]
+    pages = list[int]()
+    send, wait = SftpWire.send, SftpWire.wait
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        request = send(wire, kind, *parts)
+        if kind == READDIR:
+            pages.append(request)
+        return request
+
+    def waiting(wire: SftpWire, request: int) -> bytes:
+        packet = wait(wire, request)
+        if request in pages[3:4]:  # the first of the second directory
+            raise OSError(4, "failure")
+        return packet
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    monkeypatch.setattr(SftpWire, "wait", waiting)
+    found = wire.small_directories(paths, True)
+    assert [path for path, _, _ in found] == [paths[0], *paths[2:]]
+    assert not wire._answers
