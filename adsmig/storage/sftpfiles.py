@@ -83,10 +83,10 @@ class SftpFiles:
 
     def taken(self, path: bytes) -> tuple[Status, Scan] | None:
         """See Files.taken."""
-        read_at, status, scan = self._ahead.pop(path, (-FRESH_S, None, None))
-        if status is None or scan is None or time.monotonic() - read_at > FRESH_S:
+        read = self._ahead.pop(path, None)
+        if read is None or time.monotonic() - read[0] > FRESH_S:
             return None
-        return status, scan
+        return read[1:]
 
 
 def _scan(wire: SftpWire, path: bytes, listed: Sequence[Named], follow: bool) -> Scan:
