@@ -279,7 +279,8 @@ class Bench:
         return (page.get("Contents", []) for page in pages)
 
     def _client(self, bucket: str) -> Any:
-        return next(one.client() for one in self._servers.values() if bucket in self._buckets(one))
+        stores = (one for one in self._servers.values() if not isinstance(one, Sshd))
+        return next(one.client() for one in stores if bucket in self._buckets(one))
 
     def _buckets(self, server: Server) -> set[str]:
         return {one["Name"] for one in server.client().list_buckets()["Buckets"]}
