@@ -24,9 +24,6 @@ class Terms(NamedTuple):
 
 
 USUAL = Terms(0.5, 0.03, 0.06)
-TO_DISK = Terms(0.12, 0.03, 0.06)
-"""Where a disk of this machine is written to.  A store takes more time for what it is sent than for
-what it is asked for, and if it is on this machine, has none for more who send."""
 LOGINS = Terms(0.7, 0.5, 0.0)
 """Where each process has to log in anew, for each of its threads.  Who waits for an answer is
 helped by more threads."""

@@ -11,7 +11,7 @@ from typing import Any
 from adsmig.job import Job
 from adsmig.model import Counts
 from adsmig.pool import close, kill, processes
-from adsmig.spare import LISTING, LOGINS, TO_DISK, USUAL, SpareTime, Terms
+from adsmig.spare import LISTING, LOGINS, USUAL, SpareTime, Terms
 
 STARTS = 3
 """How often to start processes that die at once."""
@@ -109,6 +109,4 @@ def _terms_of(job: Job) -> Terms:
     """On which more processes than one are worth it."""
     if job.dryrun:
         return LISTING
-    if job.over_sftp:
-        return LOGINS
-    return TO_DISK if job.dst and job.dst.scheme == "file" else USUAL
+    return LOGINS if job.over_sftp else USUAL

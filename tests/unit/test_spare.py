@@ -85,7 +85,7 @@ def test_what_was_left_a_while_ago_is_no_longer(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("terms", "idle"), [(spare.USUAL, 0.45), (spare.LOGINS, 0.65), (spare.TO_DISK, 0.1)]
+    ("terms", "idle"), [(spare.USUAL, 0.45), (spare.LOGINS, 0.65), (spare.LISTING, 0.65)]
 )
 def test_processors_that_are_busy_are_left_alone(
     machine: Machine, terms: spare.Terms, idle: float
@@ -138,13 +138,3 @@ def test_where_nobody_tells_a_processor_is_taken_to_idle(
     first = spare._idle_s()
     assert first > 0
     assert spare._idle_s() >= first
-
-
-def test_where_a_disk_here_is_written_to_little_need_be_left(machine: Machine) -> None:
-    here, there = spare.SpareTime(spare.TO_DISK), spare.SpareTime()
-    for _ in range(10):
-        machine.work(0.03, idle=0.009)
-        assert not there.enough()
-        if here.enough():
-            return
-    pytest.fail("a third of a processor is left unused")
