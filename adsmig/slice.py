@@ -268,13 +268,13 @@ class Slice:
         with self._lock:
             if self._batch is None:
                 self._batch = self._batch_size()  # by the first thread, which needs to connect
+            most = min(self._batch, most or self._batch)
             actions, size = list[Action](), 0
             try:
                 while action := self._advance():
                     actions.append(action)
                     size += action.src.size
-                    full = len(actions) == min(self._batch, most or self._batch)
-                    if full or size > MOST_BATCHED or not is_batched(action):
+                    if len(actions) == most or size > MOST_BATCHED or not is_batched(action):
                         break
             except Exception as exc:
                 self._end(exc)

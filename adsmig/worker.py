@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -229,7 +228,8 @@ def finish_directories(job: Job, keys: list[bytes], lease: Lease) -> list[Outcom
 
     for _, level in groupby(sorted(keys, key=depth, reverse=True), depth):
         if job.is_local:
-            deque(map(finish, level), maxlen=0)
+            for key in level:
+                finish(key)
         else:
             _crew_for(job).each(level, finish, release)
     dst.sync()

@@ -44,6 +44,8 @@ class Files(Protocol):
     settled_ns: int
     """A directory changed less than this before it was read can change again within the same tick
     of its mtime, so an equal mtime proves nothing."""
+    ahead: int
+    """How many directories are better read at once; 0 where there is no round trip to save."""
 
     def stat(self, path: bytes) -> Status:
         """Of what a path leads to."""
@@ -64,9 +66,6 @@ class Files(Protocol):
     def is_same(self, path: bytes, status: Status, other: bytes, there: Status) -> bool:
         """Whether two paths lead to the same directory."""
         ...
-
-    ahead: int
-    """How many directories are better read at once; 0 where there is no round trip to save."""
 
     def expect(self, paths: Sequence[bytes], follow: bool) -> None:
         """These directories, no more than ``ahead``, are about to be read by who lists this tree:

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from adsmig.errors import AdsmigError, ObjectError, SourceChanged, TransientError
+from adsmig.errors import AdsmigError, ObjectError, SourceChanged
 from adsmig.model import Entry, Meta
 from adsmig.storage.localfile import meta_of
 from adsmig.storage.sftppacket import (
@@ -201,17 +201,17 @@ class Expected(threading.local):
     def ask(self, wire: SftpWire, files: Sequence[tuple[bytes, Entry]], real: bool) -> None:
         """Asks for all of these, each with its path, in place of what was asked for before.
 
-        What goes wrong is not told: who reads that file asks for it again, by itself.
+        What is wrong with one is not told: who reads it asks for it again, by itself.  Raises
+        TransientError if the connection is lost.
         """
         self.drop()
         if wire.handles:
             files = files[: wire.handles // 2]
-        with contextlib.suppress(TransientError):
-            bodies = [SftpBody(wire, path, one, 0, one.size, real) for path, one in files]
-            wire.settle(*(request for body in bodies for request in body.opening))
-            for body in bodies:
-                with contextlib.suppress(ObjectError, SourceChanged):
-                    self._bodies[body.entry.key] = body.ask()
+        bodies = [SftpBody(wire, path, one, 0, one.size, real) for path, one in files]
+        wire.settle(*(request for body in bodies for request in body.opening))
+        for body in bodies:
+            with contextlib.suppress(ObjectError, SourceChanged):
+                self._bodies[body.entry.key] = body.ask()
 
     def take(self, wire: SftpWire, entry: Entry) -> SftpBody | None:
         """The file, if it was asked for, as who opens it by itself has it after the second step."""

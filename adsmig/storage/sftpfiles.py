@@ -22,7 +22,7 @@ T = TypeVar("T")
 BATCH = 256
 """Files that are asked about at once."""
 MOST_AHEAD = 64
-"""Directories that are kept so; those above one that is being listed wait for their turn."""
+"""Directories read ahead that are kept: those beside one that is being listed wait meanwhile."""
 FRESH_S = 10.0
 """For so long, what was read ahead is taken for what is there."""
 _NOBODY = 0xFFFFFFFF

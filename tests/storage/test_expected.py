@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,13 @@ from adsmig.storage.base import Expecting, Storage
 from adsmig.storage.sftppacket import CLOSE, FSTAT, OPEN, OPENDIR, READ, READDIR, handle_of
 from adsmig.storage.sftpwire import SftpWire
 from tests.servers import Sshd
-from tests.storage.conftest import Place, Places
+from tests.storage.conftest import Place
 from tests.storage.support import Options, drain, entries_of, get, put
+from tests.storage.test_batch import place as place
+from tests.storage.test_batch import top_of
 from tests.storage.test_conformance import nasty_keys
 
 MINUTE_NS = 60 * 10**9
-
-
-@pytest.fixture
-def place(places: Places) -> Iterator[Place]:
-    with contextlib.closing(places.make("sshd")) as place:
-        yield place
 
 
 @pytest.fixture
@@ -49,6 +44,22 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
 
     monkeypatch.setattr(SftpWire, "send", counted)
     return kinds
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The requests for names of directories, in order."""
+    requests = list[int]()
+    send = SftpWire.send
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        request = send(wire, kind, *parts)
+        if kind == READDIR:
+            requests.append(request)
+        return request
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    return requests
 
 
 def filled(place: Place, contents: dict[bytes, bytes], links: str = "follow") -> Storage:
@@ -67,10 +78,6 @@ def expected(storage: Storage) -> list[Entry]:
     entries = [one for one in entries_of(storage) if not one.key.endswith(b"/")]
     storage.expect(entries)
     return entries
-
-
-def top_of(place: Place) -> Path:
-    return Path(os.fsdecode(place.location.path))
 
 
 def test_each_is_what_it_is_when_read_alone(place: Place, sent: Counter[int]) -> None:
@@ -384,27 +391,20 @@ def test_a_connection_that_is_lost_while_directories_are_read_together(place: Pl
 
 
 def test_a_server_that_answers_in_another_order_hides_no_names(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, pages: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = {b"%03d" % at: b"" for at in range(50)}
     storage = filled(place, {})
     for key in keys:
         (top_of(place) / os.fsdecode(key)).touch()
-    pages = list[int]()
-    send, wait = SftpWire.send, SftpWire.wait
-
-    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
-        request = send(wire, kind, *parts)
-        if kind == READDIR:
-            pages.append(request)
-        return request
+    del pages[:]
+    wait = SftpWire.wait
 
     def waiting(wire: SftpWire, request: int) -> bytes:
         if request in pages[:3]:  # the first is told that there are no more, the third has them
             request = pages[2 - pages.index(request)]
         return wait(wire, request)
 
-    monkeypatch.setattr(SftpWire, "send", sending)
     monkeypatch.setattr(SftpWire, "wait", waiting)
     wire = storage._wire()  # type: ignore[attr-defined]
     names = {one.name for one in wire.names(place.location.path)}
@@ -413,19 +413,13 @@ def test_a_server_that_answers_in_another_order_hides_no_names(
 
 
 def test_a_directory_that_cannot_be_read_leaves_no_answers_behind(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, pages: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = filled(place, {b"%02d/x" % at: b"1" for at in range(4)})
     wire = storage._wire()  # type: ignore[attr-defined]
     paths = [os.path.join(place.location.path, b"%02d" % at) for at in range(4)]
-    pages = list[int]()
-    send, wait = SftpWire.send, SftpWire.wait
-
-    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
-        request = send(wire, kind, *parts)
-        if kind == READDIR:
-            pages.append(request)
-        return request
+    del pages[:]
+    wait = SftpWire.wait
 
     def waiting(wire: SftpWire, request: int) -> bytes:
         packet = wait(wire, request)
@@ -433,7 +427,6 @@ def test_a_directory_that_cannot_be_read_leaves_no_answers_behind(
             raise OSError(4, "failure")
         return packet
 
-    monkeypatch.setattr(SftpWire, "send", sending)
     monkeypatch.setattr(SftpWire, "wait", waiting)
     found = wire.small_directories(paths, True)
     assert [path for path, _, _ in found] == [paths[0], *paths[2:]]
