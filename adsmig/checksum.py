@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import re
 from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
@@ -17,6 +19,8 @@ from typing import NamedTuple
 _POLYNOMIAL = 0xEDB88320
 """Of ISO 3309 and zlib; as everywhere below, the lowest power has the highest bit."""
 _ONE, _X = 1 << 31, 1 << 30
+_MD5 = re.compile(r"[0-9A-Fa-f]{32}\Z")
+_PARTS = re.compile(r"[0-9A-Fa-f]{32}-([0-9]{1,5})\Z")
 
 
 class Sums(NamedTuple):
@@ -34,6 +38,28 @@ class Wanted(NamedTuple):
 
     md5: bool = False
     crc32: bool = False
+
+
+def md5_in(etag: str | None) -> str | None:
+    """The MD5 that an ETag looks like, in lower case; some stores write it in capitals."""
+    return etag.lower() if etag and _MD5.match(etag) else None
+
+
+def parts_in(etag: str | None) -> int:
+    """How many parts an ETag says that the object was put in; 0 if it says nothing of that."""
+    match = _PARTS.match(etag or "")
+    return int(match[1]) if match else 0
+
+
+def combined_etag(md5s: Iterable[str | None]) -> str | None:
+    """The ETag that AWS gives to an object put in parts of these MD5s; None if one is not known."""
+    digests = []
+    for md5 in md5s:
+        if md5 is None:
+            return None
+        digests.append(bytes.fromhex(md5))
+    whole = hashlib.md5(b"".join(digests), usedforsecurity=False)
+    return f"{whole.hexdigest()}-{len(digests)}"
 
 
 def crc32_text(crc: int) -> str:

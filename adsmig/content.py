@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import xxhash
 
-from adsmig.checksum import Sums, Wanted, crc32_text
+from adsmig.checksum import Sums, Wanted, combined_etag, crc32_text, md5_in
 from adsmig.errors import SourceChanged, TransientError
 from adsmig.limits import Limits
-from adsmig.model import Entry, combined_etag, md5_in
+from adsmig.model import Entry
 from adsmig.retry import never, retry
 from adsmig.storage.base import Body, Storage
 

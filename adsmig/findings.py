@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from adsmig.comparison import Verdict, by_content, by_record, time_of
 from adsmig.errors import NotFound, ObjectError, SourceChanged
 from adsmig.job import Job
 from adsmig.model import (
@@ -20,7 +21,7 @@ from adsmig.model import (
     Stop,
     What,
 )
-from adsmig.plan import Run, Verdict, by_content, by_record, rules_of, time_of
+from adsmig.plan import Run, rules_of
 from adsmig.record import Lookup, known_rows
 from adsmig.storage.base import Storage
 from adsmig.survey import Survey

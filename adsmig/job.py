@@ -55,8 +55,8 @@ class Job:
     """Of that hash."""
     compare: str = ""
     """When an object at the destination counts as equal: by ``size``, by ``checksum``, by what the
-    ``manifest`` says was copied; by default as :func:`adsmig.plan.changed` says, or for ``cp``
-    never."""
+    ``manifest`` says was copied; by default as :func:`adsmig.comparison.changed` says, or never,
+    for ``cp``."""
     existing: bool = False
     """Only what is at the destination already, in whatever version."""
     ignore_existing: bool = False

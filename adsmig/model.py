@@ -8,8 +8,6 @@ an object, so they are named tuples, which cost a third of a frozen dataclass to
 from __future__ import annotations
 
 import enum
-import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -19,31 +17,6 @@ from adsmig.inventory import Inventory
 
 LAST = b"\xf4\x8f\xbf\xbf"
 """U+10FFFF: ``prefix + LAST`` is at or after every key of text that begins with ``prefix``."""
-
-_MD5 = re.compile(r"[0-9A-Fa-f]{32}\Z")
-_PARTS = re.compile(r"[0-9A-Fa-f]{32}-([0-9]{1,5})\Z")
-
-
-def md5_in(etag: str | None) -> str | None:
-    """The MD5 that an ETag looks like, in lower case; some stores write it in capitals."""
-    return etag.lower() if etag and _MD5.match(etag) else None
-
-
-def parts_in(etag: str | None) -> int:
-    """How many parts an ETag says that the object was put in; 0 if it says nothing of that."""
-    match = _PARTS.match(etag or "")
-    return int(match[1]) if match else 0
-
-
-def combined_etag(md5s: Iterable[str | None]) -> str | None:
-    """The ETag that AWS gives to an object put in parts of these MD5s; None if one is not known."""
-    digests = []
-    for md5 in md5s:
-        if md5 is None:
-            return None
-        digests.append(bytes.fromhex(md5))
-    whole = hashlib.md5(b"".join(digests), usedforsecurity=False)
-    return f"{whole.hexdigest()}-{len(digests)}"
 
 
 class Entry(NamedTuple):

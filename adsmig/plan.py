@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import enum
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from adsmig.comparison import (
+    Compare,
+    Verdict,
+    alike,
+    by_checksum,
+    by_content,
+    by_default,
+    by_record,
+    by_seconds,
+    by_size,
+    never,
+    time_of,
+    without_etags,
+)
 from adsmig.job import Job
 from adsmig.model import Action, Entry, What
-
-_MD5 = re.compile(r"[0-9a-f]{32}\Z")
-_MD5S = re.compile(r"(?:[0-9a-f]{32}\n)*[0-9a-f]{32}")
-
-
-class Verdict(enum.Enum):
-    """What two entries of one key tell about their content."""
-
-    SAME = "same"
-    CHANGED = "changed"
-    UNSURE = "unsure"
-    """To be told from the content."""
-
-
-Compare = Callable[[Entry, Entry], Verdict]
-Columns = tuple[tuple[Any, ...], ...]
-"""What some entries have in each of their fields."""
-
 
 FIRST_BLOCK, MOST_BLOCK = 1, 1024
 """Entries that are read at once, at first and at last."""
@@ -197,7 +191,7 @@ def _equal(ours: _Listing, theirs: _Listing, rules: Rules) -> int:
     here_on, there_on = ours.block[ours.at :], theirs.block[theirs.at :]
     both = min(len(here_on), len(there_on))
     if anything and both > 1 and not (ours.mixed or theirs.mixed):
-        if _alike(here_on[:both], there_on[:both], compare):
+        if alike(here_on[:both], there_on[:both], compare):
             return both
         ours.mixed = theirs.mixed = True
     for here, there in zip(here_on, there_on, strict=False):
@@ -213,41 +207,6 @@ def _equal(ours: _Listing, theirs: _Listing, rules: Rules) -> int:
             break
         count += 1
     return count
-
-
-def _alike(ours: Sequence[Entry], theirs: Sequence[Entry], compare: Compare) -> bool:
-    """Whether as many of both are equal, two by two, as far as that can be told of one field of all
-    of them after the other, which takes less than half the time.
-    """
-    tells = _IN_COLUMNS.get(compare)
-    if not tells or compare(ours[0], theirs[0]) is not Verdict.SAME:
-        return False
-    if tells is _same_md5s and not ours[0].etag:
-        return False
-    here: Columns
-    here, there = (tuple(zip(*entries, strict=True)) for entries in (ours, theirs))
-    for *_, implied, problems, links in (here, there):
-        if any(implied) or any(problems) or links.count(None) < len(links):
-            return False
-    return here[0] == there[0] and here[1] == there[1] and tells(here, there)
-
-
-def _same_md5s(ours: Columns, theirs: Columns) -> bool:
-    etags = ours[4]
-    return (
-        etags == theirs[4]
-        and None not in etags
-        and ours[2].count(None) + theirs[2].count(None) == 2 * len(etags)  # nor are these files
-        and _MD5S.fullmatch("\n".join(etags)) is not None
-    )
-
-
-def _as_recorded(ours: Columns, theirs: Columns) -> bool:
-    without = ours[2].count(None)
-    if without not in (0, len(ours[2])):
-        return False
-    times = ours[3] if without else ours[2]
-    return times == theirs[2] and ours[4] == theirs[4]
 
 
 def counted(src: Iterator[Entry], rules: Rules, large_size: int) -> Iterator[Action | Run]:
@@ -290,125 +249,3 @@ def _decide(here: Entry, same: Entry | None, rules: Rules, large_size: int) -> W
         if verdict == Verdict.UNSURE:
             return What.CHECK
     return What.LARGE if here.size > large_size else What.COPY
-
-
-def never(src: Entry, dst: Entry) -> Verdict:
-    """For ``cp``, to which nothing at the destination is equal."""
-    return Verdict.CHANGED
-
-
-def by_default(src: Entry, dst: Entry) -> Verdict:
-    """As :func:`changed`."""
-    return Verdict.CHANGED if changed(src, dst) else Verdict.SAME
-
-
-def without_etags(compare: Compare) -> Compare:
-    """The same, where ETags of a side may look like an MD5 and be none (UCloud's are not).
-
-    What is on record of a file's source is the source's own, and tells all the same.
-    """
-
-    def without(src: Entry, dst: Entry) -> Verdict:
-        return compare(src, dst if dst.mtime_ns is not None else dst._replace(etag=None))
-
-    return without
-
-
-def by_seconds(src: Entry, dst: Entry) -> Verdict:
-    """As :func:`changed`, where a file system of one side tells its owner's times in whole seconds,
-    and none of when a file was stored.
-
-    A copy of an object has the time of the object there, or that of the file which the object is a
-    copy of, which only the object itself can tell.
-    """
-    src = src if src.mtime_ns is None else src._replace(mtime_ns=_floor(src.mtime_ns))
-    dst = dst if dst.mtime_ns is None else dst._replace(mtime_ns=_floor(dst.mtime_ns))
-    if src.mtime_ns is not None or dst.mtime_ns is None:
-        return by_default(src, dst)
-    if changed(src._replace(mtime_ns=_floor(src.stored_ns)), dst):
-        return Verdict.UNSURE if src.size == dst.size and src.link == dst.link else Verdict.CHANGED
-    return Verdict.SAME
-
-
-def _floor(time_ns: int) -> int:
-    return time_ns - time_ns % 1_000_000_000
-
-
-def by_size(src: Entry, dst: Entry) -> Verdict:
-    """For ``--size-only``."""
-    differ = src.link != dst.link or src.size != dst.size
-    return Verdict.CHANGED if differ else Verdict.SAME
-
-
-def by_content(src: Entry, dst: Entry) -> Verdict:
-    """For ``--checksum``: by the MD5 where both sides carry one, else the content has to tell.
-
-    An ETag of that form is none where objects are encrypted with keys of KMS
-    (docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html), so only equal ones tell something.
-    """
-    if src.size != dst.size or src.link != dst.link:
-        return Verdict.CHANGED
-    if src.link is not None or (src.key.endswith(b"/") and not src.size):
-        return Verdict.SAME
-    if src.etag and src.etag == dst.etag and _MD5.match(src.etag):
-        return Verdict.SAME
-    return Verdict.UNSURE
-
-
-def by_record(src: Entry, dst: Entry) -> Verdict:
-    """For ``--compare manifest``: whether the source is what it was when it was copied."""
-    differ = (
-        src.size != dst.size
-        or time_of(src) != time_of(dst)
-        or bool(src.etag and dst.etag and src.etag != dst.etag)
-    )
-    return Verdict.CHANGED if differ else Verdict.SAME
-
-
-def by_checksum(src: Entry, dst: Entry) -> Verdict:
-    """For ``verify JOB``: what is on record, with a checksum for an ETag, and what is there."""
-    if src.size != dst.size:
-        return Verdict.CHANGED
-    directory = src.key.endswith(b"/") and not src.size
-    return Verdict.SAME if directory or not src.etag else Verdict.UNSURE
-
-
-def changed(src: Entry, dst: Entry) -> bool:
-    """Whether ``src`` has to be copied over ``dst``, by size, then content, then time.
-
-    A file whose object is on record as having had another ETag is an old copy, whatever its ctime,
-    which is when it was stored: that moves with every chmod.  Content decides where both sides
-    carry an MD5.  Between file systems, which both keep the owner's mtime, the newer one
-    is compared; otherwise when the destination's copy was stored.
-    """
-    if src.size != dst.size or src.link != dst.link:
-        return True
-    if src.link is not None or (src.key.endswith(b"/") and not src.size):
-        return False  # a link to the same place; a directory: being there is all there is to it
-    if src.etag and dst.etag:
-        if dst.mtime_ns is not None:
-            if src.etag != dst.etag:
-                return True
-        elif _MD5.match(src.etag):
-            if src.etag == dst.etag:
-                return False
-            if _MD5.match(dst.etag):
-                return True
-    if src.mtime_ns is None:
-        # Stores tell times in whole seconds, rounded down; see transfer.await_settled.
-        return src.stored_ns + 1_000_000_000 > dst.stored_ns
-    return src.mtime_ns > (dst.stored_ns if dst.mtime_ns is None else dst.mtime_ns)
-
-
-_IN_COLUMNS: dict[Compare, Callable[[Columns, Columns], bool]] = {
-    by_default: _same_md5s,
-    by_seconds: _same_md5s,
-    by_content: _same_md5s,
-    by_record: _as_recorded,
-}
-"""What tells that many entries are SAME, of those by which it can be told."""
-
-
-def time_of(entry: Entry) -> int:
-    """When the content was last changed, as far as the storage knows; Unix nanoseconds."""
-    return entry.stored_ns if entry.mtime_ns is None else entry.mtime_ns

@@ -8,9 +8,9 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
+from adsmig.comparison import time_of
 from adsmig.ledger import Ledger
 from adsmig.model import Entry, KeyRange, Known, Outcome, entries_of
-from adsmig.plan import time_of
 from adsmig.schema import LEAST, MOST, number_to_db, to_db
 
 R = TypeVar("R", bound="tuple[Any, ...]")
@@ -86,7 +86,7 @@ def known_rows(listed: list[Entry], read: list[Outcome]) -> list[Known]:
     if listed:
         keys, sizes, times, stored, etags, *_ = zip(*listed, strict=True)
         if times.count(None) == len(times):
-            times = stored  # as plan.time_of has it, of those of a store
+            times = stored  # as time_of has it, of those of a store
         elif None in times:
             times = tuple(map(time_of, listed))
         if min(times) < LEAST or max(times) > MOST:

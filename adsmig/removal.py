@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Sequence
 
 from adsmig import failpoint
+from adsmig.comparison import time_of
 from adsmig.crew import Crew
 from adsmig.errors import NotFound, ObjectError
 from adsmig.model import Deletion
-from adsmig.plan import time_of
 from adsmig.storage.base import Storage
 
 

@@ -17,11 +17,12 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from adsmig import failpoint
+from adsmig.checksum import parts_in
+from adsmig.comparison import time_of
 from adsmig.content import Reader
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.limits import Limits
-from adsmig.model import Action, Entry, Outcome, What, parts_in
-from adsmig.plan import time_of
+from adsmig.model import Action, Entry, Outcome, What
 from adsmig.retry import Pause, never, wait
 from adsmig.storage.base import Batching, Storage, Stored, Whole, overlaps
 from adsmig.transfer import (

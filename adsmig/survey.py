@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from adsmig.comparison import time_of
 from adsmig.errors import AdsmigError
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.model import Action, Entry, What
-from adsmig.plan import time_of
 from adsmig.storage.base import Storage
 
 _VERDICTS = {

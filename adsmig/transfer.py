@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeVar
 import xxhash
 
 from adsmig import failpoint
-from adsmig.checksum import NO_SUMS, Sums, Wanted, joined_crc32
+from adsmig.checksum import NO_SUMS, Sums, Wanted, combined_etag, joined_crc32, md5_in, parts_in
+from adsmig.comparison import time_of
 from adsmig.content import PartsMd5, Reader, digest
 from adsmig.errors import (
     BLAMELESS,
@@ -23,8 +24,7 @@ from adsmig.errors import (
     TransientError,
 )
 from adsmig.limits import Limits
-from adsmig.model import Entry, Meta, Outcome, Part, Upload, combined_etag, md5_in, parts_in
-from adsmig.plan import time_of
+from adsmig.model import Entry, Meta, Outcome, Part, Upload
 from adsmig.retry import Pause, at_once, attempts, never, retry, wait
 from adsmig.storage.base import Sent, Storage, Stored, overlaps
 

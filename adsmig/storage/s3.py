@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from typing import NoReturn
 
-from adsmig.checksum import NO_SUMS, Sums
+from adsmig.checksum import NO_SUMS, Sums, combined_etag, md5_in
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
-from adsmig.model import Entry, Meta, Part, Upload, combined_etag, md5_in
+from adsmig.model import Entry, Meta, Part, Upload
 from adsmig.providers import AWS, MANY, OPAQUE
 from adsmig.retry import retry
 from adsmig.storage.base import Sent, Settings, Storage, Stored, part_size_for

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-from adsmig.checksum import crc32_in
+from adsmig.checksum import crc32_in, md5_in
 from adsmig.errors import SourceChanged, TransientError
-from adsmig.model import Entry, Meta, md5_in
+from adsmig.model import Entry, Meta
 from adsmig.storage.base import Settings, Stored
 from adsmig.storage.http import Headers
 from adsmig.storage.s3sums import CRC32

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
-from adsmig.checksum import Wanted, crc32_in
+from adsmig.checksum import Wanted, crc32_in, parts_in
 from adsmig.errors import NotFound, ObjectError, SourceChanged
 from adsmig.location import Location
-from adsmig.model import EVERYTHING, Entry, KeyRange, Meta, parts_in
+from adsmig.model import EVERYTHING, Entry, KeyRange, Meta
 from adsmig.providers import AWS, OPAQUE, VIRTUAL
 from adsmig.retry import retry
 from adsmig.storage import listing

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from adsmig.comparison import time_of
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, Entry, KeyRange, Outcome, SliceResult
-from adsmig.plan import time_of
 from adsmig.rebuild import salvage
 from adsmig.record import known_objects, known_rows
 from adsmig.schema import SCHEMA, to_db

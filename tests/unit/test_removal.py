@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from adsmig import retry
+from adsmig.comparison import time_of
 from adsmig.crew import Crew, Work
 from adsmig.errors import AdsmigError, ObjectError, TransientError
 from adsmig.location import Location, parse
 from adsmig.model import EVERYTHING, Deletion, Entry, Meta
-from adsmig.plan import time_of
 from adsmig.removal import remove
 from adsmig.storage.local import LocalStorage
 from adsmig.storage.memory import MemoryStorage
