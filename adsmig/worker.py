@@ -16,6 +16,7 @@ from functools import lru_cache, partial
 from itertools import groupby
 
 from adsmig import failpoint, scan
+from adsmig.checksum import parts_in
 from adsmig.crew import Crew
 from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.job import Job
@@ -32,7 +33,6 @@ from adsmig.model import (
     SliceResult,
     Upload,
     UploadResult,
-    parts_in,
 )
 from adsmig.parts import CHANGED, Parts, verdict
 from adsmig.removal import remove

@@ -16,13 +16,13 @@ from adsmig.providers import AWS, MANY, OPAQUE
 from adsmig.retry import retry
 from adsmig.storage.base import Sent, Settings, Storage, Stored, part_size_for
 from adsmig.storage.oddkeys import OddKeys, holds
+from adsmig.storage.response import Response
 from adsmig.storage.s3delete import is_gateway, remove
 from adsmig.storage.s3object import SSE, chosen_headers, headers_for, md5_of, stored_of, user_size
 from adsmig.storage.s3source import S3Source
 from adsmig.storage.s3sums import CRC32, UPLOAD
 from adsmig.storage.s3upload import completed, opened, unfinished
 from adsmig.storage.signing import encode_path
-from adsmig.storage.wire import Response
 
 
 class S3Storage(S3Source):

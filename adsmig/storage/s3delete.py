@@ -16,7 +16,8 @@ from xml.etree import ElementTree
 
 from adsmig.errors import BLAMELESS, AdsmigError, NotFound, ObjectError, TransientError
 from adsmig.retry import retry
-from adsmig.storage.wire import Response, Wire
+from adsmig.storage.response import Response
+from adsmig.storage.wire import Wire
 
 MOST = 1000
 """Keys in one request."""

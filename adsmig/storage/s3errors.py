@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from adsmig.errors import (
@@ -19,9 +18,7 @@ from adsmig.errors import (
     TransientError,
 )
 from adsmig.location import one_line
-
-if TYPE_CHECKING:
-    from adsmig.storage.wire import Response
+from adsmig.storage.response import Response
 
 _THROTTLED = {"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling",
               "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "Busy"}  # fmt: skip

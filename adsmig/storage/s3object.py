@@ -12,8 +12,9 @@ from adsmig.errors import SourceChanged, TransientError
 from adsmig.model import Entry, Meta
 from adsmig.storage.base import Settings, Stored
 from adsmig.storage.http import Headers
+from adsmig.storage.response import Response
 from adsmig.storage.s3sums import CRC32
-from adsmig.storage.wire import Response, Stream
+from adsmig.storage.wire import Stream
 
 _KEPT_HEADERS = ("content-type", "content-encoding", "content-disposition", "content-language",
                  "cache-control", "expires")  # fmt: skip

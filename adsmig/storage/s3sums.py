@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from adsmig.checksum import Sums, Wanted, crc32_in
 from adsmig.errors import AdsmigError, ObjectError
 from adsmig.storage.base import Stored
-from adsmig.storage.wire import Response
+from adsmig.storage.response import Response
 
 CRC32 = "x-amz-checksum-crc32"
 KIND, ALGORITHM = "x-amz-checksum-type", "x-amz-checksum-algorithm"

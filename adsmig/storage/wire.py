@@ -13,7 +13,6 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 from xml.etree import ElementTree
 
@@ -24,10 +23,10 @@ from adsmig.errors import (
 )
 from adsmig.location import Credentials
 from adsmig.routes import Route, target
-from adsmig.storage.http import Answer, BadAnswer, Connection, Headers
+from adsmig.storage.http import Answer, BadAnswer, Connection
+from adsmig.storage.response import Response
 from adsmig.storage.s3errors import error_code, error_of
 from adsmig.storage.signing import encode_path, encode_query, sign
-from adsmig.storage.xmltree import root_of
 
 log = logging.getLogger(__name__)
 
@@ -40,31 +39,6 @@ MOST_IDLE = 32
 PATIENCE = 15
 """Times the time-out that a server may keep us waiting within one answer: at the end of a large
 upload, AWS sends a blank now and then for minutes (API_CompleteMultipartUpload.html)."""
-
-
-@dataclass(slots=True)
-class Response:
-    """A read answer: status, lower-case headers, the whole body."""
-
-    status: int
-    headers: Headers
-    body: bytes = b""
-
-    def header(self, name: str, default: str = "") -> str:
-        """A header's value, by its name in lower case."""
-        return self.headers.get(name, default)
-
-    @property
-    def etag(self) -> str:
-        """The ETag without quotes or weakness mark; '' if there is none."""
-        return self.header("etag").removeprefix("W/").strip('"')
-
-    def xml(self) -> ElementTree.Element:
-        """The body's root element, namespaces dropped; errors as of xmltree.root_of."""
-        root = root_of(self.body)
-        for element in root.iter():
-            element.tag = element.tag.rpartition("}")[2]
-        return root
 
 
 class _Connections(threading.local):

@@ -28,8 +28,9 @@ from adsmig.location import Credentials
 from adsmig.routes import Route
 from adsmig.storage import wire as module
 from adsmig.storage.http import BadAnswer, Connection
+from adsmig.storage.response import Response
 from adsmig.storage.s3errors import error_code, error_of
-from adsmig.storage.wire import Response, Wire
+from adsmig.storage.wire import Wire
 
 KEYS = Credentials("AKIDSECRETID", "secret/secret+secret", "tokensecret")
 
