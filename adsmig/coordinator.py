@@ -10,10 +10,8 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future
-from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
-from typing import Any
+from concurrent.futures import Executor
+from dataclasses import replace
 
 from adsmig import failpoint, worker
 from adsmig.deletions import Deletions
@@ -38,6 +36,7 @@ from adsmig.ranges import LONG_S, SHORT_S, Ranges
 from adsmig.room import patiently
 from adsmig.scan import holds_objects
 from adsmig.storage.base import Identity
+from adsmig.tasks import Tasks
 from adsmig.workforce import Workforce
 
 log = logging.getLogger(__name__)
@@ -52,15 +51,6 @@ SHOW_S = 0.1
 
 Watch = Callable[[Counts, bool], None]
 """Told every so often what is done so far, and whether this is the last time."""
-
-
-@dataclass(slots=True)
-class _Lent:
-    """Something that a worker has in hand."""
-
-    settle: Callable[[Any], None]
-    give_back: Callable[[], object]
-    slot: int
 
 
 class Coordinator:
@@ -86,17 +76,12 @@ class Coordinator:
         self._workforce = Workforce(job, executor)
         # Whatever ended a resumed run, may have been in this process.
         self._tried = self._resumed = run.resumed > 0
-        self._in_hand: dict[Future[Any], _Lent] = {}
-        # Filled by whatever thread completes them; to wait for all in hand takes longer, the more
-        # there are.
-        self._done: SimpleQueue[Future[Any]] = SimpleQueue()
         self._shown_at = 0.0
-        self._begin_parts()
         self._seconds = SHORT_S
         self._recalled_at = 0.0
         self._slots = max(SLOTS, job.processes + 1)  # the last is this process's own
-        self._free = list(range(self._slots))
         self._limits = self._new_limits(f"{manifest.path}.shared" if manifest.path else None)
+        self._begin_parts()
 
     def run(self) -> None:
         """Returns when the run is finished, stopped or interrupted, all of it committed.
@@ -235,29 +220,16 @@ class Coordinator:
         self._large.load()
         while True:
             self._lend_all()
-            if not (self._in_hand or self._ranges.uncommitted):
+            if not (self._tasks or self._ranges.uncommitted):
                 if not self._release_deletions():
                     return
                 continue
-            done = self._wait(0 if self._ranges.uncommitted else TICK_S)
-            for future in done:
-                if future in self._in_hand:  # a broken pool takes all of them at once
-                    self._settle(future)
-            if not done:
+            if not self._tasks.settle(0 if self._ranges.uncommitted else TICK_S):
                 if self._ranges.uncommitted:
                     self._ranges.commit()
                 else:
                     self._look_for_help()
             self._show()
-
-    def _wait(self, seconds: float) -> list[Future[Any]]:
-        """What was completed since the last call; waits for that long if that is nothing."""
-        done = []
-        with contextlib.suppress(Empty):
-            done.append(self._done.get(timeout=seconds))
-            while True:
-                done.append(self._done.get_nowait())
-        return done
 
     def _show(self) -> None:
         """Tells the watch how far the run is, if it was not told a moment ago."""
@@ -266,8 +238,10 @@ class Coordinator:
             self._watch(self.counts + self._large.progress() + self._limits.live(), False)
 
     def _begin_parts(self) -> None:
-        """Those who know what else than ranges there is to lend."""
-        args = self.job, self.manifest, self.run_id, self._submit, self._committed
+        """What is in hand, and those who know what there is to lend."""
+        slots = range(self._slots - 1)
+        self._tasks = Tasks(self.job, self._workforce, self._limits, slots, self._halt)
+        args = self.job, self.manifest, self.run_id, self._tasks.submit, self._committed
         self._large, self._deletions = LargeObjects(*args), Deletions(*args)
         self._directories = Directories(*args)
         self._ranges = Ranges(*args[:4], self._received, self._slice_committed, self._run_here)
@@ -288,42 +262,6 @@ class Coordinator:
             self.manifest.drop_deletions()
         self._deletions.released = not self.refused
         return self._deletions.released
-
-    def _settle(self, future: Future[Any]) -> None:
-        lent = self._in_hand.pop(future)
-        try:
-            result = future.result()
-        except BrokenExecutor:
-            self._replace_workers(lent)
-            return
-        except Exception as exc:
-            self._release(lent.slot)
-            lent.give_back()
-            log.info("a task failed", exc_info=exc)
-            known = isinstance(exc, AdsmigError)
-            told = str(exc) if known else f"internal error: {type(exc).__name__}: {exc}"
-            self._committed(Counts(), Stop(told, kind=type(exc).__name__))
-            return
-        self._release(lent.slot)
-        lent.settle(result)
-
-    def _release(self, slot: int) -> None:
-        self._limits.report(slot, Counts())
-        self._free.append(slot)
-
-    def _replace_workers(self, first: _Lent) -> None:
-        """A worker died, and its pool with it: all that was in hand is lent again."""
-        log.warning("a worker process died; starting anew")
-        for lent in (first, *self._in_hand.values()):
-            self._release(lent.slot)
-            lent.give_back()
-        self._in_hand.clear()
-        if self._workforce.replace():
-            return
-        message = (
-            "worker processes die as soon as they begin; see the system's log for who ends them"
-        )
-        self._committed(Counts(), Stop(message))
 
     def _committed(self, counts: Counts, stop: Stop | None) -> None:
         """Work was committed: what it came to, and why no more can be done, if so."""
@@ -354,20 +292,20 @@ class Coordinator:
         if self.interrupted or self.stop:
             return
         if self._ranges.suspects:
-            if not (self._in_hand or self._ranges.uncommitted):
+            if not (self._tasks or self._ranges.uncommitted):
                 self._ranges.lend_suspect()
             return
         most = self._most_at_once()
         # They fill memory; and what works in this process is in the way of who commits.
         if self._ranges.uncommitted > (self._workforce.size if self._workforce.pooled else 0):
             return
-        while len(self._in_hand) < most and not self.stop:
-            if not self._lend_one(most - len(self._in_hand)):
+        while len(self._tasks) < most and not self.stop:
+            if not self._lend_one(most - len(self._tasks)):
                 return
 
     def _most_at_once(self) -> int:
         """How many tasks to have out: one a worker process, or one in this process."""
-        if self._workforce.may_grow and not self._in_hand:
+        if self._workforce.may_grow and not self._tasks:
             # A job of a moment needs no processes: one range is tried here first, once, and what
             # it found to remove is removed here.
             if self._tried and not (self._resumed or self._ranges.waiting or self._large):
@@ -379,7 +317,7 @@ class Coordinator:
 
     def _lend_one(self, idle: int) -> bool:
         """Lends the next piece of work to one of ``idle`` workers; False if there is none."""
-        last = not (self.listing or self._large or self._in_hand)
+        last = not (self.listing or self._large or self._tasks)
         if self._large.lend(self._seconds, self._workforce.size) or self._deletions.lend(
             not self.listing, last and (not self._deletions.at_source or self._directories.done)
         ):
@@ -395,24 +333,6 @@ class Coordinator:
             return True
         return self._deletions.at_source and self._deletions.lend(True, True)
 
-    def _submit(
-        self,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        settle: Callable[[Any], None],
-        give_back: Callable[[], object],
-        leased: bool = True,
-    ) -> None:
-        slot = self._free.pop()
-        lease = (Lease(self._limits.path, slot),) if leased else ()
-        try:
-            future = self._workforce.submit(function, self.job, *arguments, *lease)
-        except BrokenExecutor:
-            self._replace_workers(_Lent(settle, give_back, slot))
-            return
-        self._in_hand[future] = _Lent(settle, give_back, slot)
-        future.add_done_callback(self._done.put)
-
     def _run_here(self, keys: KeyRange, budget: Budget) -> SliceResult:
         """A slice that is done at once, in this process."""
         lease = Lease(self._limits.path, self._slots - 1)
@@ -426,7 +346,7 @@ class Coordinator:
     def _look_for_help(self) -> None:
         """Recalls what is in hand, if others who could do some of it wait, or could be had."""
         if self._workforce.pooled:
-            wanted = len(self._in_hand) < self._workforce.size and self._ranges.divisible
+            wanted = len(self._tasks) < self._workforce.size and self._ranges.divisible
         else:
             more = self.listing or self._large.waiting
             wanted = self._workforce.may_grow and self._has_room() and more
@@ -447,4 +367,4 @@ class Coordinator:
         return self._workforce.has_room(self.counts + self._limits.live())
 
     def _dismiss(self) -> None:
-        self._workforce.close(self.interrupted or self.stop is not None, bool(self._in_hand))
+        self._workforce.close(self.interrupted or self.stop is not None, bool(self._tasks))

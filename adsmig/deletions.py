@@ -12,9 +12,9 @@ from typing import Any
 
 from adsmig import worker
 from adsmig.job import Job
-from adsmig.large import Committed, Submit
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, Deletion, DeletionResult, Outcome, Stop
+from adsmig.tasks import Committed, Submit
 
 BATCH = 1000
 """Objects that a worker removes at once; what a store takes in one request

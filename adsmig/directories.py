@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from adsmig import worker
 from adsmig.job import Job
-from adsmig.large import Committed, Submit
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, Outcome
+from adsmig.tasks import Committed, Submit
 
 BATCH = 1000
 

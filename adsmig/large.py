@@ -22,11 +22,11 @@ from adsmig.model import (
     Outcome,
     Part,
     PartsResult,
-    Stop,
     Upload,
     UploadResult,
 )
 from adsmig.scan import selection_of
+from adsmig.tasks import Committed, Submit
 from adsmig.transfer import combined_checksum, failure
 
 log = logging.getLogger(__name__)
@@ -39,14 +39,6 @@ TRIES = 4
 """Of an object that changes whenever it is copied."""
 STRIKES = 5
 """Workers that may die over one object."""
-
-Submit = Callable[
-    [Callable[..., Any], "tuple[Any, ...]", Callable[[Any], None], Callable[[], object]], None
-]
-"""``submit(function, arguments, settle, give_back)`` has a worker call the function with the job,
-the arguments and a lease, then calls ``settle`` with its result, or ``give_back`` if it died."""
-Committed = Callable[[Counts, "Stop | None"], None]
-"""Told what was committed to the manifest, and why no more can be done, if so."""
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from adsmig.model import Budget, Counts, KeyRange, SliceResult, What
 from adsmig.plan import each
 from adsmig.scan import plan_of
 from adsmig.slice import stop_of
+from adsmig.tasks import Submit
 from adsmig.transfer import failure
 
 SHORT_S, LONG_S = 0.5, 5.0
@@ -48,9 +49,8 @@ class _Range:
 class Ranges:
     """Those of one run.
 
-    ``submit`` is as large.Submit; it is told of what needs no lease.  ``received`` is told of each
-    slice as soon as it is done, ``committed`` once it is in the manifest.  ``run_here`` does one in
-    this process.
+    ``received`` is told of each slice as soon as it is done, ``committed`` once it is in the
+    manifest.  ``run_here`` does one in this process.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Ranges:
         job: Job,
         manifest: Manifest,
         run: int,
-        submit: Callable[..., None],
+        submit: Submit,
         received: Callable[[SliceResult], None],
         committed: Callable[[SliceResult], None],
         run_here: Callable[[KeyRange, Budget], SliceResult],
