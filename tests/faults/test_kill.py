@@ -53,6 +53,20 @@ def settled(manifest: Path) -> int:
     return 0
 
 
+def await_begun(manifest: Path, resumed: int) -> None:
+    """Returns when the run is at work, resumed for that many times: a loaded machine may take
+    longer to begin than another to copy for a while.
+    """
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(sqlite3.Error):
+            database = sqlite3.connect(f"file:{manifest}?mode=ro", uri=True)
+            if database.execute("SELECT resumed FROM runs").fetchall() == [(resumed,)]:
+                return
+        time.sleep(0.02)
+    raise AssertionError("the run did not begin")
+
+
 def finish(*arguments: object) -> str:
     process = start(*arguments)
     out, err = process.communicate(timeout=500)
@@ -81,8 +95,9 @@ def test_an_upload_killed_ten_times_ends_complete(
         while kills < KILLS:
             before, had = len(recorder.data()), settled(manifest)
             process = start(*command)
+            await_begun(manifest, kills)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(chance.uniform(0.7, 2.5))
+                process.wait(chance.uniform(0.3, 2))
             assert process.poll() is None, "it came to its end before it was killed often enough"
             kill_all(process)
             kills += 1
