@@ -317,19 +317,20 @@ def mount_command(
     """
     output = begin(options)
     from adsmig.mount import daemon
+    from adsmig.mount.mountpoint import check_directory, place_of
 
     job = place_to_mount(uri, options)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     plan = daemon.Plan(
         job,
-        daemon.place_of(directory),
+        place_of(directory),
         read_only,
         allow_other,
         Path(os.path.abspath(cache_dir or os.path.join(base, "adsmig"))),
         cache_size or daemon.CACHE_SIZE,
         use_server_modtime,
     )
-    daemon.check_directory(plan.directory)
+    check_directory(plan.directory)
     for line in daemon.mount(plan, foreground, logging.getLogger().level):
         output.note(f"adsmig: {line}")
     return 0
@@ -343,9 +344,9 @@ def umount_command(directory: str, **options: Any) -> int:
     Names what could not be stored, which the next mount of the same address tries again.
     """
     output = begin(options)
-    from adsmig.mount import daemon
+    from adsmig.mount.mountpoint import place_of, umount
 
-    unsaved = daemon.umount(daemon.place_of(directory))
+    unsaved = umount(place_of(directory))
     for line in unsaved:
         output.warn("unsaved", f"not stored: {line}")
     return 1 if unsaved else 0

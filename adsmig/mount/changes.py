@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from adsmig.model import Entry, Meta
 from adsmig.mount.files import Files
+from adsmig.mount.links import LINK, link_meta
 from adsmig.mount.names import LONGEST, MARK, part_of
 from adsmig.mount.nodes import Directory, Node, forget_listing, note_listing
 from adsmig.mount.protocol import NOREPLACE, Change
-from adsmig.mount.store import LINK, Store, link_meta
+from adsmig.mount.store import Store
 from adsmig.mount.tree import Tree
 
 log = logging.getLogger(__name__)

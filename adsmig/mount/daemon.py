@@ -13,28 +13,28 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.job import Job
-from adsmig.ledger import state_directory
 from adsmig.limits import Limits
 from adsmig.log import begin_log
 from adsmig.mount import channel
 from adsmig.mount.blocks import BLOCK, Blocks
 from adsmig.mount.changes import Changes
 from adsmig.mount.channel import Channel
-from adsmig.mount.draft import left
 from adsmig.mount.files import Files
 from adsmig.mount.filesystem import Filesystem
+from adsmig.mount.mountpoint import read_far_ahead
 from adsmig.mount.nodes import FRESH_S, Defaults, Nodes
 from adsmig.mount.reader import Reader
 from adsmig.mount.recovery import recover
 from adsmig.mount.store import Store
 from adsmig.mount.tree import Tree
+from adsmig.mount.word import ENDED, MOUNTED, STARTING, Word
 from adsmig.storage.s3 import S3Storage
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 CACHE_SIZE = 10 << 30
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """malloc.h."""
-STARTING, MOUNTED, ENDED = "starting", "mounted", "ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,55 +58,6 @@ class Plan:
     cache_size: int
     server_times: bool = False
     """Nobody asks for the times, modes and owners that are kept with objects."""
-
-
-class Word:
-    """What a mount leaves word of in the state directory: its process, and how it ended."""
-
-    def __init__(self, directory: str) -> None:
-        name = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
-        base = state_directory().parent / "mounts"
-        self.path, self.log = base / f"{name}.json", base / f"{name}.log"
-        self._lock = base / f"{name}.lock"
-
-    def hold(self) -> int | None:
-        """A file that says, while it is open, that the mount lives; None if another does."""
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            return None
-        return fd
-
-    def is_of_the_dead(self) -> bool:
-        """Whether there was a mount that was killed."""
-        held = self.hold()
-        if held is None:
-            return False
-        os.close(held)
-        return self.read().get("state") in (STARTING, MOUNTED)
-
-    def wait(self) -> None:
-        """Returns when no mount lives."""
-        with contextlib.suppress(FileNotFoundError), open(self._lock, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-
-    def leave(self, **facts: Any) -> None:
-        """Writes it."""
-        name = self.path.with_suffix(".new")
-        with open(name, "w", encoding="utf-8", opener=_private) as file:
-            json.dump(facts, file)
-        os.replace(name, self.path)
-
-    def read(self) -> dict[str, Any]:
-        """What was left; nothing, if nothing was."""
-        try:
-            facts: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return facts
 
 
 def mount(plan: Plan, foreground: bool, level: int) -> list[str]:
@@ -255,7 +205,7 @@ async def _run(
         loop.add_signal_handler(number, stop.set)
     served.begin()
     await loop.run_in_executor(None, os.stat, plan.directory)
-    _read_far_ahead(plan.directory)
+    read_far_ahead(plan.directory)
     word.leave(
         pid=os.getpid(), directory=plan.directory, uri=str(plan.job.src), drafts=str(drafts),
         state=MOUNTED, unsaved=[],
@@ -333,85 +283,3 @@ async def _sweep(tree: Tree) -> None:
     while True:
         await asyncio.sleep(FRESH_S)
         tree.sweep()
-
-
-def _read_far_ahead(directory: str) -> None:
-    """Has the kernel read ahead by more than 128 KiB, if it lets us, as it does root."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split(" ")
-        if _unescaped(fields[4]) == directory:
-            with contextlib.suppress(OSError):
-                Path(f"/sys/class/bdi/{fields[2]}/read_ahead_kb").write_text("2048")
-
-
-def is_mounted(directory: str) -> bool:
-    """Whether something is mounted right there; asks the kernel's table, not what is mounted."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return any(_unescaped(line.split(" ")[4]) == directory for line in lines)
-
-
-def _unescaped(text: str) -> str:
-    for code in ("\\040", "\\011", "\\012", "\\134"):
-        text = text.replace(code, chr(int(code[1:], 8)))
-    return text
-
-
-def place_of(directory: str) -> str:
-    """The absolute path of a mount point, without asking it."""
-    above, name = os.path.split(os.path.abspath(directory))
-    return os.path.join(os.path.realpath(above), name)
-
-
-def check_directory(directory: str) -> None:
-    """Raises UsageError for what cannot be mounted on; takes a mount away that was killed."""
-    if is_mounted(directory) and Word(directory).is_of_the_dead():
-        channel.unmount(directory, lazily=True)
-    if is_mounted(directory):
-        raise UsageError(f"{directory} is mounted already: adsmig umount {directory}")
-    try:
-        if os.listdir(directory):
-            raise UsageError(f"{directory} is not empty: mount on an empty directory")
-    except FileNotFoundError as exc:
-        raise UsageError(f"{directory} is not there: mkdir {directory}") from exc
-    except NotADirectoryError as exc:
-        raise UsageError(f"{directory} is not a directory") from exc
-    except OSError as exc:
-        raise UsageError(f"cannot mount on {directory}: {exc.strerror}") from exc
-
-
-def umount(directory: str) -> Sequence[str]:
-    """Unmounts, and returns when all is stored and the process has ended; a line for each file that
-    could not be stored.  Raises AdsmigError.
-    """
-    word = Word(directory)
-    facts = word.read()
-    held = word.hold()
-    lives = held is None
-    if held is not None:
-        os.close(held)
-    if is_mounted(directory):
-        if not facts:
-            raise UsageError(f"{directory} was not mounted by adsmig, or by another user")
-        if why := channel.unmount(directory, lazily=not lives):
-            if "busy" in why:
-                why = f"it is in use; see who uses it: fuser -vm {directory}"
-            raise AdsmigError(f"cannot unmount {directory}: {why}")
-    elif not lives:
-        raise UsageError(f"nothing is mounted on {directory}")
-    elif facts.get("state") == STARTING:
-        raise AdsmigError(f"{directory} is only just being mounted; wait for that, or end it")
-    if not lives:
-        drafts = Path(facts["drafts"]) if "drafts" in facts else None
-        keys = [one.key for one in left(drafts)] if drafts else []
-        return [
-            f"{key.decode('utf-8', 'backslashreplace')}: the mount was killed before it was"
-            " stored; the next mount of the same address stores it"
-            for key in keys
-        ]
-    word.wait()
-    unsaved: list[str] = word.read().get("unsaved", [])
-    return unsaved
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

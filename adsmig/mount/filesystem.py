@@ -19,9 +19,9 @@ from adsmig.mount import protocol as p
 from adsmig.mount.changes import Changes
 from adsmig.mount.channel import Handler, Reply, Request
 from adsmig.mount.files import Files
+from adsmig.mount.links import may_be_link
 from adsmig.mount.names import LONGEST
 from adsmig.mount.nodes import MOST_LISTED, Directory, Node, Nodes
-from adsmig.mount.store import may_be_link
 from adsmig.mount.tree import Listed, Tree, named
 
 log = logging.getLogger(__name__)

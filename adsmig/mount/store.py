@@ -14,8 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from typing import BinaryIO, NamedTuple, TypeVar, cast
 
 from adsmig.checksum import Sums, crc32_text
 from adsmig.errors import (
@@ -41,11 +40,6 @@ CHUNK = 256 << 10
 PART = 32 << 20
 SINGLE = 32 << 20
 """Bytes of what is sent with one request; more goes in parts."""
-LINK = b"symbolic link\n"
-"""The content of a symbolic link, which itself is in the metadata: so a listing tells what may be
-one."""
-LINK_MD5 = hashlib.md5(LINK, usedforsecurity=False).hexdigest()
-_TARGET = "symlink"
 _OWN = frozenset(("mtime", "mode", "uid", "gid"))
 
 
@@ -267,7 +261,8 @@ class Store:
         if there := self._retry(unit, "copying an object"):
             return there
         known = own_meta(self.look(entry.key).meta) if meta is None else meta
-        with _scratch() as fd:
+        with _scratch() as file:
+            fd = file.fileno()
             for start in range(0, entry.size, PART):
                 data, _ = self.read(entry, start, min(PART, entry.size - start))
                 os.pwrite(fd, data, start)
@@ -299,9 +294,9 @@ class Store:
 
     def write_bytes(self, key: bytes, data: bytes, meta: Meta) -> Entry:
         """Stores a few bytes as ``key``."""
-        with _scratch() as fd:
-            os.pwrite(fd, data, 0)
-            return self.write(key, fd, len(data), meta)
+        with _scratch() as file:
+            os.pwrite(file.fileno(), data, 0)
+            return self.write(key, file.fileno(), len(data), meta)
 
     def _moved(self, count: int) -> None:
         self.progress = time.monotonic()
@@ -355,33 +350,11 @@ class _Span:
             yield buffer[:count]
 
 
-def _scratch() -> _Scratch:
-    return _Scratch()
-
-
-class _Scratch:
+def _scratch() -> BinaryIO:
     """A file without a name."""
+    import tempfile
 
-    def __enter__(self) -> int:
-        import tempfile
-
-        self._file = tempfile.TemporaryFile()
-        return self._file.fileno()
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def may_be_link(entry: Entry) -> bool:
-    """Whether a listing cannot tell an object from a symbolic link."""
-    etag = (entry.etag or "").lower()
-    return entry.size == len(LINK) and (len(etag) != len(LINK_MD5) or etag == LINK_MD5)
-
-
-def target_of(meta: Meta) -> bytes | None:
-    """Where the symbolic link with this metadata points; None if it is none."""
-    text = meta.user.get(_TARGET)
-    return None if text is None else unquote_to_bytes(text)
+    return cast(BinaryIO, tempfile.TemporaryFile())
 
 
 def own_meta(meta: Meta) -> Meta:
@@ -390,11 +363,6 @@ def own_meta(meta: Meta) -> Meta:
         return meta
     user = {name: value for name, value in meta.user.items() if name not in _OWN}
     return replace(meta, user=user)
-
-
-def link_meta(target: bytes, meta: Meta) -> Meta:
-    """The metadata of a symbolic link."""
-    return replace(meta, user={**meta.user, _TARGET: quote_from_bytes(target)})
 
 
 def os_error(exc: AdsmigError) -> OSError:

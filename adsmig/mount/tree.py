@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from adsmig.errors import NotFound
 from adsmig.model import Entry, Meta
+from adsmig.mount.links import may_be_link, target_of
 from adsmig.mount.names import CONTENT, LONGEST, part_of, spelled
 from adsmig.mount.nodes import FRESH_S, Directory, Node, Nodes
-from adsmig.mount.store import Found, Store, may_be_link, target_of
+from adsmig.mount.store import Found, Store
 
 log = logging.getLogger(__name__)
 
