@@ -243,6 +243,14 @@ class Job:
         return self.compare == "manifest" and not self.rebuild
 
     @property
+    def by_content(self) -> bool:
+        """Whether what the listings leave open is told from the content; else from the time that is
+        kept with it.
+        """
+        told = self.command == "verify" or self.delete_src
+        return told or self.compare not in ("", "manifest")
+
+    @property
     def over_sftp(self) -> bool:
         """Whether the bytes pass through an SFTP server, to which each connection is dear."""
         return any(at.scheme == "sftp" for at in (self.src, self.dst) if at)

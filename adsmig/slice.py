@@ -37,6 +37,7 @@ from adsmig.small import (
     Copies,
     copy_batch,
     is_batched,
+    is_brief,
     is_small,
     may_overlap,
 )
@@ -72,6 +73,8 @@ class Slice:
         self._started, self._span = time.time(), Span(budget.seconds)
         # Who says how many threads, says how much is in a store's hands.
         self._overlapping = not job.threads and may_overlap(self._src, self._dst)
+        reads = [self._src, self._dst] if job.by_content else [self._src]
+        self._expecting = any(isinstance(side, Expecting) for side in reads)
         self._actions: Iterator[Action | Run] | None = None
         self._batch: int | None = None
         self._writes_batches = False
@@ -155,9 +158,7 @@ class Slice:
                     more = bool(actions)
                     self._expect(actions)
                     if self._overlapping:
-                        while actions and is_small(actions[0]):
-                            begun = actions.pop(0)
-                            copies.begin(begun, self._job.dst_key(begun.src.key))
+                        actions = self._begin_small(actions, copies)
                         if not actions:
                             continue
                     results = self._carry_out(actions)
@@ -177,17 +178,32 @@ class Slice:
         finally:
             copies.drop()
 
+    def _begin_small(self, actions: list[Action], copies: Copies) -> list[Action]:
+        """Has the small ones among them copied along with others; the rest."""
+        rest = []
+        for action in actions:
+            if is_small(action):
+                copies.begin(action, self._job.dst_key(action.src.key))
+            else:
+                rest.append(action)
+        return rest
+
     def _expect(self, actions: list[Action]) -> None:
-        """Lets the source know which small objects are about to be read, if it wants to.
+        """Lets each side know which small objects are about to be read there, if it wants to.
 
         One that may yet change within the same second is read when it cannot any more, not before.
         """
-        if len(actions) < 2 or not isinstance(self._src, Expecting):
+        if len(actions) < 2 or not self._expecting:
             return
-        small = [action.src for action in actions if is_batched(action)]
-        settled = [one for one in small if not unsettled_s(self._src, self._dst, one)]
-        if len(settled) > 1:
-            self._src.expect(settled)
+        brief = [one for one in actions if is_brief(one)]
+        checked = [one for one in brief if one.what == What.CHECK and self._job.by_content]
+        read = [one.src for one in brief if one.what == What.COPY]
+        if not self._job.against:
+            read += [one.src for one in checked]
+        for side, entries in ((self._src, read), (self._dst, list(map(self._there, checked)))):
+            settled = [one for one in entries if not unsettled_s(self._src, self._dst, one)]
+            if len(settled) > 1 and isinstance(side, Expecting):
+                side.expect(settled)
 
     def _end(self, exc: Exception) -> None:
         """Notes what went wrong with more than an object; nothing more is begun."""
@@ -235,8 +251,7 @@ class Slice:
         entry, job = action.src, self._job
         key = job.dst_key(entry.key)
         if action.what == What.CHECK:
-            assert action.dst
-            there = action.dst._replace(key=key)
+            there = self._there(action)
 
             def compare() -> Outcome:
                 return done(entry, "" if self._same(entry, there) else "differs")
@@ -251,12 +266,16 @@ class Slice:
                 return False, None
         return False, copy(self._src, self._dst, entry, key, self._limits, self._manner)
 
+    def _there(self, action: Action) -> Entry:
+        """What an object is to be compared with."""
+        assert action.dst
+        return action.dst._replace(key=self._job.dst_key(action.src.key))
+
     def _same(self, entry: Entry, there: Entry) -> bool:
         """Whether what could not be told from the listings is equal."""
-        job = self._job
-        if job.against:
+        if self._job.against:
             return holds(self._dst, there, entry.etag or "", self._limits)
-        if job.command != "verify" and job.compare in ("", "manifest") and not job.delete_src:
+        if not self._job.by_content:
             return same_time(self._src, entry, there)
         return same_content(self._src, entry, self._dst, there, self._limits)
 
@@ -274,7 +293,7 @@ class Slice:
                 while action := self._advance():
                     actions.append(action)
                     size += action.src.size
-                    if len(actions) == most or size > MOST_BATCHED or not is_batched(action):
+                    if len(actions) == most or size > MOST_BATCHED or not is_brief(action):
                         break
             except Exception as exc:
                 self._end(exc)
@@ -287,7 +306,7 @@ class Slice:
         if isinstance(self._dst, Batching) and (size := self._dst.batch_size()) > 1:
             self._writes_batches = True
             return size
-        if isinstance(self._src, Expecting):
+        if self._expecting:
             return EXPECTED_BY_OVERLAP if self._overlapping else EXPECTED
         return 1
 

@@ -67,10 +67,15 @@ def is_batched(action: Action) -> bool:
     return _is_plain(action, MOST_SMALL)
 
 
-def _is_plain(action: Action, most: int) -> bool:
+def is_brief(action: Action) -> bool:
+    """Whether an object may be asked for along with others, to be copied or compared."""
+    return _is_plain(action, MOST_SMALL, (What.COPY, What.CHECK))
+
+
+def _is_plain(action: Action, most: int, whats: tuple[What, ...] = (What.COPY,)) -> bool:
     entry = action.src
     plain = entry.link is None and not entry.key.endswith(b"/")
-    return plain and action.what == What.COPY and entry.size <= most
+    return plain and action.what in whats and entry.size <= most
 
 
 class _Copy(NamedTuple):

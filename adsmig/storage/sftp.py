@@ -119,9 +119,9 @@ class SftpStorage:
         if entry.key.endswith(b"/"):
             return DirectoryBody(self.meta(entry))
         wire = self._wire()
-        if start == 0 and size is None and (body := self._expected.take(wire, entry)):
-            return body.look()
         size = entry.size - start if size is None else size
+        if size == entry.size and (body := self._expected.take(wire, entry)):
+            return body.look()
         try:
             return self._opened_body(wire, entry, start, size)
         except ObjectError:

@@ -203,6 +203,52 @@ def test_one_that_changed_a_moment_ago_is_read_when_it_cannot_change_again(
     assert (tmp_path / "copy" / "02").read_bytes() == b"another"
 
 
+@pytest.mark.parametrize("sftp", ["source", "destination"])
+@pytest.mark.parametrize("command", ["verify", "sync"])
+def test_what_is_compared_is_asked_for_together(
+    place: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    sftp: str,
+) -> None:
+    contents = {b"%02d" % at: b"content %02d" % at for at in range(20)}
+    filled(place, contents).tidy()
+    here = tmp_path / "here"
+    shutil.copytree(top_of(place), here)
+    kept = (here / "07").stat()
+    (here / "07").write_bytes(b"CONTENT 07")  # same size, same time
+    os.utime(here / "07", ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    opened, send, fill = [0], SftpWire.send, SftpWire._fill
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        opened[-1] += kind == OPEN
+        return send(wire, kind, *parts)
+
+    def filling(wire: SftpWire) -> None:
+        opened.append(0)
+        fill(wire)
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    monkeypatch.setattr(SftpWire, "_fill", filling)
+    sides = [place.location, location.parse(f"{here}/")]
+    if sftp == "destination":
+        sides.reverse()
+    job = Job(command, *sides, workers=1, threads=1, compare="checksum")
+    if command == "sync":
+        worker.storages(job)[1].prepare()
+    result = worker.run_slice(job, EVERYTHING, Budget(600, 100), Lease("", 0))
+    worker.forget()
+    assert max(opened) >= 20
+    told = result.counts
+    if command == "verify":
+        assert (told.unchanged, told.failed) == (19, 1)
+        assert [(one.key, one.kind) for one in result.outcomes if one.error] == [(b"07", "differs")]
+    else:
+        assert (told.unchanged, told.copied, told.failed) == (19, 1, 0)
+        assert (here / "07").read_bytes() == (top_of(place) / "07").read_bytes()
+
+
 def test_a_link_that_took_the_place_leaves_nothing_open(
     place: Place, tmp_path: Path, sent: Counter[int]
 ) -> None:
