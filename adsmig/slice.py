@@ -42,7 +42,7 @@ from adsmig.small import (
     may_overlap,
 )
 from adsmig.span import Span
-from adsmig.storage.base import Batching, Expecting
+from adsmig.storage.several import Batching, Expecting
 from adsmig.transfer import Manner, copy, failure, holds, settled, unsettled_s
 
 log = logging.getLogger(__name__)

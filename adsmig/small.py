@@ -24,7 +24,8 @@ from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, Tra
 from adsmig.limits import Limits
 from adsmig.model import Action, Entry, Outcome, What
 from adsmig.retry import Pause, never, wait
-from adsmig.storage.base import Batching, Storage, Stored, Whole, overlaps
+from adsmig.storage.base import Storage, Stored
+from adsmig.storage.several import Batching, Whole, overlaps
 from adsmig.transfer import (
     PLAIN,
     Manner,

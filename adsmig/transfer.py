@@ -26,7 +26,8 @@ from adsmig.errors import (
 from adsmig.limits import Limits
 from adsmig.model import Entry, Meta, Outcome, Part, Upload
 from adsmig.retry import Pause, at_once, attempts, never, retry, wait
-from adsmig.storage.base import Sent, Storage, Stored, overlaps
+from adsmig.storage.base import Storage, Stored
+from adsmig.storage.several import Sent, overlaps
 
 MAX_CHANGES = 3
 """An object that changed under our hands this often will go on doing so."""

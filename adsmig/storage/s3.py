@@ -14,7 +14,7 @@ from adsmig.location import Location
 from adsmig.model import Entry, Meta, Part, Upload
 from adsmig.providers import AWS, MANY, OPAQUE
 from adsmig.retry import retry
-from adsmig.storage.base import Sent, Settings, Storage, Stored, part_size_for
+from adsmig.storage.base import Settings, Storage, Stored, part_size_for
 from adsmig.storage.oddkeys import OddKeys, holds
 from adsmig.storage.response import Response
 from adsmig.storage.s3delete import is_gateway, remove
@@ -22,6 +22,7 @@ from adsmig.storage.s3object import SSE, chosen_headers, headers_for, md5_of, st
 from adsmig.storage.s3source import S3Source
 from adsmig.storage.s3sums import CRC32, UPLOAD
 from adsmig.storage.s3upload import completed, opened, unfinished
+from adsmig.storage.several import Sent
 from adsmig.storage.signing import encode_path
 
 

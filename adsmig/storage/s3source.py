@@ -15,13 +15,14 @@ from adsmig.providers import AWS, OPAQUE, VIRTUAL
 from adsmig.retry import retry
 from adsmig.storage import listing
 from adsmig.storage.aws import credentials_for, default_region
-from adsmig.storage.base import Body, Identity, Prune, Sent, Settings
+from adsmig.storage.base import Body, Identity, Prune, Settings
 from adsmig.storage.http import Headers
 from adsmig.storage.listpage import STANDARD
 from adsmig.storage.s3object import S3Body, etag_tells, http_time, meta_of
 from adsmig.storage.s3pages import Pages
 from adsmig.storage.s3sums import CRC32, TELL, Vouching
 from adsmig.storage.s3tags import Tags
+from adsmig.storage.several import Sent
 from adsmig.storage.tls import context_for
 from adsmig.storage.wire import Asked, Stream, Wire
 

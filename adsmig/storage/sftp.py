@@ -20,12 +20,12 @@ from adsmig.storage.base import (
     Settings,
     Storage,
     Stored,
-    Whole,
     part_size_for,
 )
 from adsmig.storage.descent import MISSING, BehindLink, not_removed
 from adsmig.storage.localfile import DirectoryBody, meta_of
 from adsmig.storage.paths import names_of, problem_of
+from adsmig.storage.several import Whole
 from adsmig.storage.sftpbatch import BatchFile, can_batch, write_batch
 from adsmig.storage.sftpfile import Expected, SftpBody, send_spans, write_spans
 from adsmig.storage.sftpfiles import SftpFiles

@@ -17,7 +17,8 @@ from adsmig.errors import AdsmigError, TransientError, Unreachable
 from adsmig.model import Entry, Meta
 from adsmig.small import copy_batch
 from adsmig.storage import sftpbatch, sftpflushes, sftplogin
-from adsmig.storage.base import Batching, Body, Storage, Whole
+from adsmig.storage.base import Body, Storage
+from adsmig.storage.several import Batching, Whole
 from adsmig.storage.sftppacket import EXTENDED, FAILURE, FSYNC, MKDIR, text
 from adsmig.storage.sftpwire import SftpWire
 from tests.servers import Sshd

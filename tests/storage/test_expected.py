@@ -19,7 +19,8 @@ from adsmig.job import Job
 from adsmig.limits import Lease
 from adsmig.model import EVERYTHING, Budget, Entry, KeyRange, Meta
 from adsmig.storage import open_storage, sftpfiles
-from adsmig.storage.base import Expecting, Storage
+from adsmig.storage.base import Storage
+from adsmig.storage.several import Expecting
 from adsmig.storage.sftppacket import CLOSE, FSTAT, OPEN, OPENDIR, READ, READDIR, handle_of
 from adsmig.storage.sftpwire import SftpWire
 from tests.servers import Sshd
