@@ -30,10 +30,14 @@ class Source(NamedTuple):
     """The key, if it is a single object."""
 
 
-def resolve_source(src: Location, settings: Settings) -> Source:
-    """What SRC means where there is no DST; as :func:`resolve`."""
+def resolve_source(src: Location, settings: Settings, follow: bool = True) -> Source:
+    """What SRC means where there is no DST; as :func:`resolve`.
+
+    Without ``follow``, a symbolic link is what it is, unless a ``/`` ends it: to remove it is not
+    to remove what it leads to.
+    """
     src = _ready(src, settings)
-    name = _object_name(src, settings)
+    name = _object_name(src, settings, follow)
     return Source(_directory(src), None) if name is None else Source(_parent(src), name)
 
 
@@ -58,11 +62,11 @@ def resolve(src: Location, dst: Location, settings: Settings) -> Places:
     return Places(_parent(src), _parent(dst), (name, dst.path.rpartition(b"/")[2]))
 
 
-def _object_name(src: Location, settings: Settings) -> bytes | None:
+def _object_name(src: Location, settings: Settings, follow: bool = True) -> bytes | None:
     """The name, within its directory, of the single object that SRC is; None for a directory."""
     name = src.path.rpartition(b"/")[2]
     if src.is_path:
-        kind = _kind(src, settings)
+        kind = _kind(src, settings, follow or src.trailing_slash)
         if kind == "directory":
             return None
         if not kind:
@@ -88,16 +92,22 @@ def _ready(location: Location, settings: Settings) -> Location:
     return sftpplace.ready(location, settings)
 
 
-def _kind(location: Location, settings: Settings) -> str:
-    """``file`` or ``directory``, if that is there in a file system; else ''."""
+def _kind(location: Location, settings: Settings, follow: bool = True) -> str:
+    """``file`` or ``directory``, if that is there in a file system; else ''.  A link is what it
+    leads to, a ``file`` if that is nothing, or without ``follow``.
+    """
     if location.scheme == "file":
         there, leads = os.path.lexists(location.path), os.path.isdir(location.path)
+        if not follow and os.path.islink(location.path):
+            leads = False
     elif location.scheme == "sftp":
         from adsmig.storage import sftpplace
 
-        status = sftpplace.status_at(location, settings)
+        status = sftpplace.status_at(location, settings, follow)
         leads = status is not None and stat.S_ISDIR(status.st_mode)
-        there = leads or sftpplace.status_at(location, settings, follow=False) is not None
+        there = status is not None
+        if follow and not there:
+            there = sftpplace.status_at(location, settings, follow=False) is not None
     else:
         return ""
     return "directory" if leads else "file" if there else ""

@@ -30,7 +30,7 @@ def job_of(command: str, src: str, dst: str | None, options: dict[str, Any]) -> 
 
     asked = job_asked(command, src, dst, options)
     if asked.dst is None:
-        source = resolve_source(asked.src, asked)
+        source = resolve_source(asked.src, asked, follow=command != "rm")
         single = (source.single, source.single) if source.single is not None else None
         return replace(asked, src=source.at, single=single, check=True)
     found = resolve(asked.src, asked.dst, asked)

@@ -31,7 +31,7 @@ from adsmig.model import (
     SliceResult,
     Stop,
 )
-from adsmig.place import refuse_one_place, same_place
+from adsmig.place import refuse_overlap, same_place
 from adsmig.ranges import LONG_S, SHORT_S, Ranges
 from adsmig.room import patiently
 from adsmig.scan import holds_objects
@@ -141,7 +141,7 @@ class Coordinator:
             src.prepare()
             if self._writes:
                 dst.prepare()
-                refuse_one_place(self.job, src, dst)
+                refuse_overlap(self.job, src, dst)
             there = dst.identity() if self._writes else None
             self._check_places((src.identity(), there))
             self.job = replace(self.job, identities=(src.identity(), there))
@@ -251,7 +251,8 @@ class Coordinator:
         if self._deletions.released or self.interrupted or self.stop or self.job.dryrun:
             return False
         counts = self.counts
-        if not self._retries:  # which is about single keys, each looked up at the source
+        # A retry is about single keys, each looked up at the source.
+        if not (self._retries or self._deletions.at_source):
             try:
                 empty = not (counts.found_bytes or counts.dropped or holds_objects(self.job))
             except AdsmigError as exc:

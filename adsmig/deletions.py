@@ -1,8 +1,9 @@
 """What a run has to remove: lent to the workers in batches, files before the directories they are
 in.
 
-At the source it goes as soon as the manifest says that it was copied.  At the destination nothing
-goes before the source was listed to its end without an error.
+At the source it goes as soon as the manifest says that it was copied, unless links may lead to it:
+then once all was copied.  At the destination nothing goes before the source was listed to its end
+without an error.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Deletions:
         self._job, self._manifest, self._run = job, manifest, run
         self._submit, self._committed = submit, committed
         self.at_source = not job.delete_dst
-        self.released = self.at_source
+        self.released = self.at_source and not job.follows_links
         """What is noted may be removed now."""
         self._past = 0
         self._lent = 0

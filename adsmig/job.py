@@ -103,6 +103,8 @@ class Job:
     """An object store was found to list out of byte order."""
     identities: tuple[tuple[int, int, int] | None, tuple[int, int, int] | None] = (None, None)
     """See storage.base.Settings."""
+    own: tuple[bytes, ...] = ()
+    """See storage.base.Settings."""
     began_ns: int = 0
     """When the run began, which ages are measured from; Unix time."""
     known: str = ""
@@ -251,6 +253,11 @@ class Job:
         return told or self.compare not in ("", "manifest")
 
     @property
+    def follows_links(self) -> bool:
+        """Whether the source may have one file under several keys, of which only one is its own."""
+        return self.src.is_path and self.links != "copy"
+
+    @property
     def over_sftp(self) -> bool:
         """Whether the bytes pass through an SFTP server, to which each connection is dear."""
         return any(at.scheme == "sftp" for at in (self.src, self.dst) if at)
@@ -283,9 +290,11 @@ class Job:
     @property
     def keys(self) -> KeyRange:
         """The keys that the job selects."""
+        chosen = KeyRange(self.start or b"", self.end, closed=True)
         if self.single:
-            return KeyRange(self.single[0], self.single[0], closed=True)
-        return KeyRange(self.start or b"", self.end, closed=True)
+            key = self.single[0]
+            return KeyRange(key, key, closed=key in chosen)
+        return chosen
 
     @property
     def processes(self) -> int:
@@ -311,7 +320,7 @@ class Job:
 
     def to_json(self) -> str:
         """All but the secrets, for the manifest; :meth:`from_json` reads it."""
-        left_out = {"src", "dst", "check", "identities", "began_ns", "known", "doubts",
+        left_out = {"src", "dst", "check", "identities", "own", "began_ns", "known", "doubts",
                     "keys_file", "dryrun", "yes"}  # fmt: skip
         names = [one.name for one in fields(self) if one.name not in left_out]
         places = {"src": _plain(self.src), "dst": _plain(self.dst) if self.dst else None}

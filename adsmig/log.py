@@ -36,6 +36,11 @@ settings: tuple[int, str | None] = (logging.WARNING, None)
 """What :func:`begin_log` was called with, for the processes that this one starts."""
 
 
+def log_file() -> str:
+    """The file that takes the log; '' if there is none."""
+    return settings[1] or ""
+
+
 def begin_log(level: int, path: str | None = None) -> None:
     """Sends what is logged at ``level`` and above to stderr, or to the end of a file, with the
     process that logged it.  Raises UsageError for a file that cannot be written.

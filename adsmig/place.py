@@ -1,14 +1,18 @@
-"""Whether two names lead to one place, and whether a place is still the one that it was."""
+"""Whether two places are one, or lie within one another, and whether one is what it was."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
-from adsmig.errors import NotFound, UsageError
+from adsmig.errors import NotFound, ObjectError, UsageError
 from adsmig.job import Job
+from adsmig.location import Location
 from adsmig.model import Meta
+from adsmig.storage import open_storage
 from adsmig.storage.base import Storage
+from adsmig.storage.paths import above
 
 
 def same_place(before: Sequence[int], now: Sequence[int]) -> bool:
@@ -18,39 +22,75 @@ def same_place(before: Sequence[int], now: Sequence[int]) -> bool:
     return before[1] == now[1] and (before[0] == now[0] or before[2] == now[2])
 
 
-def refuse_one_place(job: Job, src: Storage, dst: Storage) -> None:
-    """Raises UsageError if what is written to ``dst`` can be seen at ``src``: one directory that is
-    mounted twice, one store under two names.  Both are prepared.
+def refuse_overlap(job: Job, src: Storage, dst: Storage) -> None:
+    """Raises UsageError if what is written to ``dst`` can be seen at ``src``, or the other way
+    round: one directory that is mounted twice, a link to what is around it, one store under two
+    names.  Both are prepared.
 
-    With ``--delete-src``, the only copy would be removed once it was found equal to itself.  So a
-    store is asked by way of an object of our own; a file system has the staging directory.
+    With ``--delete-src``, the only copy would be removed once it was found equal to itself; with
+    ``--delete-dst``, what was not selected at the source.  That the destination lies below the
+    source of a directory tree is only told by listing that: see storage.tree.
     """
-    inside = b""
-    if src.location.bucket and src.location.bucket == dst.location.bucket:
-        inside = dst.location.path
-        if not inside.startswith(src.location.path):
-            return
-        inside = inside[len(src.location.path) :]
-    if job.single and (inside, job.single[0]) != (b"", job.single[1]):
-        return
     if src.keeps_files != dst.keeps_files:
         return
-    mark = os.fsencode(job.staging)
     if dst.keeps_files:
-        found = _has(src, mark + b"/")
-    elif job.delete_src:
-        mark += b"-" + os.urandom(6).hex().encode()
-        dst.write(mark, iter(()), 0, Meta())
-        try:
-            found = _has(src, inside + mark)
-        finally:
-            dst.delete([mark])
+        one, around = _is_directory_of(job, src), not job.single and _is_below(job, src.location)
     else:
+        one, around = _is_prefix_of(job, src, dst)
+    if not (one or around):
         return
-    if found:
-        if dst.keeps_files:
-            dst.tidy()
-        raise UsageError(f"{job.src} and {job.dst} are one and the same place: choose another DST")
+    if dst.keeps_files:
+        dst.tidy()
+    what = "are one and the same place" if one else "lie within one another"
+    raise UsageError(f"{job.src} and {job.dst} {what}: choose another DST")
+
+
+def _is_directory_of(job: Job, src: Storage) -> bool:
+    """Whether the source has the staging directory that the destination has at its top."""
+    if job.single and job.single[0] != job.single[1]:
+        return False
+    return _has(src, os.fsencode(job.staging) + b"/")
+
+
+def _is_below(job: Job, src: Location) -> bool:
+    """Whether a directory above the source has it."""
+    mark = os.fsencode(job.staging)
+    if src.scheme == "file":
+        return any(
+            os.path.lexists(os.path.join(one, mark)) for one in above(os.path.realpath(src.path))
+        )
+    from adsmig.storage import sftpplace
+
+    return sftpplace.is_below(src, job, mark)
+
+
+def _is_prefix_of(job: Job, src: Storage, dst: Storage) -> tuple[bool, bool]:
+    """Whether two prefixes are one, and whether one lies within the other, in one bucket under two
+    names.  A store has to be asked that by way of an object of our own, so it is asked only where
+    something would be removed, or copies be copied again.
+    """
+    here, there = src.location, dst.location
+    inside = there.path.startswith(here.path)
+    deeper = inside and there.path != here.path and there.bucket == here.bucket
+    if not (job.delete_src or job.delete_dst or deeper):
+        return False, False
+    if not (inside or here.path.startswith(there.path)):
+        return False, False
+    if job.single and here.path + job.single[0] != there.path + job.single[1]:
+        return False, False
+    mark = os.fsencode(f"{job.staging}-{os.urandom(6).hex()}")
+    store, key = src, there.path[len(here.path) :] + mark
+    if not inside:
+        store = open_storage(replace(here, path=b"", trailing_slash=True), job)
+        key = there.path + mark
+    dst.write(mark, iter(()), 0, Meta())
+    try:
+        found = _has(store, key)
+    except ObjectError:  # what is above the source may be nobody's business here
+        found = False
+    finally:
+        dst.delete([mark])
+    return found and here.path == there.path, found
 
 
 def _has(storage: Storage, key: bytes) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from adsmig import failpoint, pool, report, scan
 from adsmig.coordinator import Coordinator
-from adsmig.errors import AdsmigError, DamagedManifest, ManifestError, ManifestInUse
+from adsmig.errors import AdsmigError, DamagedManifest, ManifestError, ManifestInUse, UsageError
 from adsmig.interruption import INTERRUPTED
 from adsmig.inventory import Inventory
 from adsmig.job import Job
@@ -26,7 +26,9 @@ from adsmig.keylist import sort_keys
 from adsmig.large import abandon_lost_uploads, abandon_uploads
 from adsmig.launch import tell
 from adsmig.ledger import Run, default_path
+from adsmig.location import one_line
 from adsmig.lock import holder
+from adsmig.log import log_file
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange, Outcome
 from adsmig.output import Output, write_file
@@ -34,10 +36,13 @@ from adsmig.progress import Progress, progress_event
 from adsmig.rebuild import salvage, set_aside
 from adsmig.room import Pause
 from adsmig.storage import driver_of
+from adsmig.storage.paths import below
 
 log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 20
+BESIDE = ("", "-wal", "-shm", "-journal", ".lock", ".shared", ".keys")
+"""What the names of a manifest's files end in."""
 ALL = 2**64
 """The sample that leaves out none."""
 SALVAGED = 10_000
@@ -191,6 +196,7 @@ def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Itera
         job,
         began_ns=int(run.started * 1e9),
         known=str(path) if path else job.known,
+        own=_own_files(str(path or job.known)),
         doubts=bool(path and manifest.failure_kinds()),
     )
     if not job.files_from:
@@ -207,6 +213,28 @@ def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Itera
     finally:
         with contextlib.suppress(OSError):
             os.unlink(keys_file)
+
+
+def _own_files(manifest: str) -> tuple[bytes, ...]:
+    """The real paths of what a run keeps beside its manifest, and of its log."""
+    names = [f"{manifest}{suffix}" for suffix in BESIDE] if manifest else []
+    names += filter(None, [log_file()])
+    return tuple(os.fsencode(os.path.realpath(name)) for name in names)
+
+
+def _tell_own(job: Job, output: Output) -> None:
+    """Says which of the run's own files lie among the data, and are none."""
+    for at in (job.src, job.dst):
+        told: list[bytes] = []
+        if at is None or at.scheme != "file":
+            continue
+        for key in sorted(below(at.path, job.own)):
+            # A manifest's own, and then what is beside it.
+            if not any(map(key.startswith, told)):
+                told.append(key)
+                output.note(
+                    f"{one_line(os.path.join(at.path, key))} is this run's, and is left out"
+                )
 
 
 @contextlib.contextmanager
@@ -278,6 +306,8 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: boo
                     coordinator.interrupt()
 
         with _readied(job, manifest, run, path) as ready:
+            if not output.quiet:
+                _tell_own(ready, output)
             coordinator = Coordinator(ready, manifest, run, watch)
             pause.stopping = lambda: coordinator.interrupted
             coordinator.run()
@@ -374,7 +404,7 @@ def _exit_code(
         raise AdsmigError(coordinator.refused)
     if coordinator.stop:
         stop = coordinator.stop
-        told = job.dryrun or stop.kind == DamagedManifest.__name__
+        told = job.dryrun or stop.kind in (DamagedManifest.__name__, UsageError.__name__)
         hint = "" if told else f"; then go on with: {program} resume {which}"
         raise AdsmigError(stop.message + hint)
     if run.state != "finished":

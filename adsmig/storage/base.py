@@ -298,6 +298,12 @@ class Settings(Protocol):
         """What the source's and the destination's ``identity()`` was when the run began."""
 
     @property
+    def own(self) -> Sequence[bytes]:
+        """Real paths of this machine's files that the run itself needs, which are none of the data:
+        file systems neither list nor write nor remove them.
+        """
+
+    @property
     def by_directory(self) -> bool:
         """Object stores are to be listed one directory at a time, whatever they seem to be."""
 

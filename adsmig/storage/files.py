@@ -67,6 +67,10 @@ class Files(Protocol):
         """Whether two paths lead to the same directory."""
         ...
 
+    def identity(self, status: Status) -> tuple[int, int] | None:
+        """Device and inode; None where they are not told."""
+        ...
+
     def expect(self, paths: Sequence[bytes], follow: bool) -> None:
         """These directories, no more than ``ahead``, are about to be read by who lists this tree:
         those that are small may be by now.  What is wrong with one is told by reading it.
@@ -118,6 +122,11 @@ class LocalFiles:
         assert isinstance(status, os.stat_result)
         assert isinstance(there, os.stat_result)
         return os.path.samestat(status, there)
+
+    def identity(self, status: Status) -> tuple[int, int]:
+        """See Files.identity."""
+        assert isinstance(status, os.stat_result)
+        return status.st_dev, status.st_ino
 
     def expect(self, paths: Sequence[bytes], follow: bool) -> None:
         """See Files.expect."""

@@ -37,7 +37,7 @@ from adsmig.storage.localfile import (
     set_meta,
     write_all,
 )
-from adsmig.storage.paths import names_of, problem_of
+from adsmig.storage.paths import below, names_of, problem_of
 from adsmig.storage.root import Root
 from adsmig.storage.staging import Staging
 from adsmig.storage.tree import Tree
@@ -67,7 +67,12 @@ class LocalStorage:
         # Only a source tells of the links that it does not follow.
         links = "follow" if destination and settings.links == "record" else settings.links
         self._copies_links = links == "copy"
-        self._tree = Tree(location.path, destination, STAGING, self._root.check, links)
+        self._own = below(location.path, settings.own)
+        other = settings.identities[not destination] if all(settings.identities) else None
+        self._tree = Tree(
+            location.path, destination, STAGING, settings.staging, self._root.check, links,
+            self._own, other[:2] if other else None,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"LocalStorage({self.location})"
@@ -377,6 +382,8 @@ class LocalStorage:
 
     def problem(self, key: bytes) -> str:
         """See Storage.problem."""
+        if key in self._own:
+            return "this is a file of this very job: its manifest, or its log"
         return problem_of(key, self._root.path, self.destination)
 
     def _path(self, key: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from adsmig.storage.base import STAGING
 
@@ -24,6 +25,18 @@ def problem_of(key: bytes, root: bytes, destination: bool) -> str:
     if len(os.path.join(root, key)) >= PATH_MAX:
         return "too long for a path of this file system"
     return ""
+
+
+def below(root: bytes, paths: Iterable[bytes]) -> frozenset[bytes]:
+    """The keys of those real paths that lie below ``root``, which may be a link."""
+    paths = tuple(paths)
+    top = os.path.join(os.path.realpath(root), b"") if paths else b""
+    return frozenset(path[len(top) :] for path in paths if path.startswith(top))
+
+
+def above(path: bytes) -> list[bytes]:
+    """The directories that lead to an absolute path, the first ``/``."""
+    return [path[:at] or b"/" for at, byte in enumerate(path[:-1]) if byte == ord("/")]
 
 
 def names_of(key: bytes) -> list[bytes]:

@@ -68,7 +68,10 @@ class SftpStorage:
         self._copies_links = links == "copy"
         self._files = SftpFiles(self._wire)
         self._expected = Expected()
-        self._tree = Tree(self._root, destination, STAGING, lambda: None, links, self._files)
+        self._tree = Tree(
+            self._root, destination, STAGING, settings.staging, lambda: None, links,
+            files=self._files,
+        )  # fmt: skip
         self._staging = SftpStaging(
             self._root, os.fsencode(settings.staging), self._copies_links, shown(location)
         )

@@ -65,6 +65,9 @@ class SftpFiles:
 
         return self.retried(unit, "looking up a directory")
 
+    def identity(self, status: files.Status) -> None:
+        """See Files.identity."""
+
     def scan(self, path: bytes, follow: bool) -> Scan:
         """See Files.scan."""
         return self.retried(

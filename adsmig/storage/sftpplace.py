@@ -9,9 +9,11 @@ from adsmig.errors import AdsmigError, NotFound
 from adsmig.location import Location
 from adsmig.storage.base import Settings
 from adsmig.storage.descent import MISSING
+from adsmig.storage.paths import above
 from adsmig.storage.sftpfiles import SftpFiles
 from adsmig.storage.sftplogin import wire_to, with_login
 from adsmig.storage.sftppacket import Status
+from adsmig.storage.sftpwire import SftpWire
 
 
 def ready(location: Location, settings: Settings) -> Location:
@@ -44,3 +46,19 @@ def status_at(location: Location, settings: Settings, follow: bool = True) -> St
         if exc.errno in MISSING:
             return None
         raise AdsmigError(f"cannot look at {location}: {exc.strerror}") from exc
+
+
+def is_below(location: Location, settings: Settings, name: bytes) -> bool:
+    """Whether a directory above ``location`` has an entry of this name.  Two round trips."""
+    files = SftpFiles(lambda: wire_to(location, settings))
+
+    def unit(wire: SftpWire) -> bool:
+        found = wire.lstats(
+            [os.path.join(one, name) for one in above(wire.realpath(location.path))]
+        )
+        return any(isinstance(status, Status) for status in found)
+
+    try:
+        return files.retried(unit, "looking above a directory")
+    except OSError as exc:
+        raise AdsmigError(f"cannot look above {location}: {exc.strerror}") from exc

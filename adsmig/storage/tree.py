@@ -8,10 +8,10 @@ import os
 import stat
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from adsmig.errors import AdsmigError, ListingError, NotFound
+from adsmig.errors import AdsmigError, ListingError, NotFound, UsageError
 from adsmig.model import Entry, KeyRange
 from adsmig.storage.base import Prune
 from adsmig.storage.files import Files, LocalFiles, Status
@@ -52,6 +52,9 @@ class Tree:
 
     ``links`` says which of the links below it are entries, not followed; see Settings.links.
     ``check`` is called before and after a listing; it raises if ``root`` is no longer what it was.
+    ``own`` are keys that are left out.  ``staging`` is what the destination of this run has at its
+    top, and ``other`` the identity of the directory at the other side: a listing that comes upon
+    one of them raises UsageError.
     ``written`` says that this run writes there: what begins with ``hidden`` at its top is left out,
     and kept names are trusted for as long as the process lives.  The run itself is what changes the
     directory then, each range once; a name that is missing from stale names only means that an
@@ -63,12 +66,16 @@ class Tree:
         root: bytes,
         written: bool,
         hidden: bytes,
+        staging: str,
         check: Callable[[], None],
         links: str = "follow",
+        own: Collection[bytes] = (),
+        other: tuple[int, int] | None = None,
         files: Files | None = None,
     ) -> None:
         self._files: Files = files or LocalFiles()
         self.root, self._written, self._hidden = root, written, hidden
+        self._staging, self._own, self._other = os.fsencode(staging) + b"/", own, other
         self._check, self._links = check, links
         self._kept: _Directory | None = None
 
@@ -100,11 +107,15 @@ class Tree:
                 if self._written and not prefix and name.startswith(self._hidden):
                     continue
                 if not name.endswith(b"/"):
+                    if self._own and key in self._own:
+                        continue
                     if entry := self._file_entry(key, status):
                         yield entry
                     continue
                 if prune and prune(key):
                     continue
+                if name == self._staging and not self._written:
+                    raise self._within(prefix)
                 self._expect(level, place, keys, prune)
                 try:
                     directory = self._read_directory(os.path.join(self.root, key), guess)
@@ -121,6 +132,8 @@ class Tree:
                         ) from exc
                     yield _trouble(key, f"the directory cannot be listed: {exc.strerror}")
                     continue
+                if self._other and self._files.identity(directory.status) == self._other:
+                    raise self._within(key)
                 if around:
                     if key in keys:
                         yield _trouble(key, "a symbolic link to a directory above it")
@@ -139,6 +152,16 @@ class Tree:
                 levels.pop()
         # In an unmounted tree all that was listed before is missing, which is no end of a listing.
         self._check()
+
+    def _within(self, key: bytes) -> UsageError:
+        inner, outer = "destination", "source"
+        if self._written:
+            inner, outer = outer, inner
+        return UsageError(
+            f"the {inner} lies within the {outer}, which has it as"
+            f" {_shown(os.path.join(self.root, key))}: choose separate places, or leave that out"
+            " with --exclude-dir"
+        )
 
     def _expect(self, level: _Level, place: int, keys: KeyRange, prune: Prune | None) -> None:
         """Has those be read at once that come after one another, from the second of them on: who

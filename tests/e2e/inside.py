@@ -42,7 +42,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 def put(root: Path, files: dict[str, bytes], age_s: float = 3600) -> Path:
     """Makes these files below ``root``; a key that ends in ``/`` is an empty directory."""
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     for key, content in files.items():
         if key.endswith("/"):
             (root / key).mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from adsmig import cli, coordinator, removal, worker
+from adsmig import cli, coordinator, deletions, removal, worker
 from adsmig.deletions import Deletions
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, digest, make_tree, write
@@ -249,6 +249,26 @@ def test_links_that_were_recorded_stay_and_what_they_lead_to(here: Here, tmp_pat
     assert os.listdir(src) == ["link"]
     assert tree_of(other) == {"f": b"f"}
     assert tree_of(tmp_path / "dst") == FILES
+
+
+@pytest.mark.parametrize("to_store", [False, True])
+def test_what_links_lead_to_goes_only_when_all_was_copied(
+    here: Here, store: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to_store: bool
+) -> None:
+    monkeypatch.setattr(coordinator, "SHORT_S", 0)  # slices of few keys
+    monkeypatch.setattr(deletions, "BATCH", 2)
+    files = {f"a/{at:02d}": b"%02d" % at for at in range(20)}
+    src = put(tmp_path / "src", files)
+    (src / "z").mkdir()
+    for at in range(20):
+        (src / f"z/{at:02d}").symlink_to(f"../a/{at:02d}")
+    (src / "linked").symlink_to("a")
+    dst = store.url if to_store else tmp_path / "dst"
+    here("cp", "--delete-src", "--threads", "1", src, dst, code=1)
+    assert (store.content() if to_store else tree_of(tmp_path / "dst")) == files | {
+        f"{top}/{at:02d}": b"%02d" % at for top in ("z", "linked") for at in range(20)
+    }
+    assert os.listdir(src) == ["linked"]  # named as what could not be removed
 
 
 def test_a_source_killed_while_it_is_emptied_loses_nothing(tmp_path: Path) -> None:
@@ -757,6 +777,71 @@ def test_rm_through_a_link_named_on_the_command_line_empties_what_it_names(
     here("rm", "--yes", f"{tmp_path}/link/")
     assert list(other.iterdir()) == []
     assert (tmp_path / "link").is_symlink()
+
+
+def test_rm_of_a_link_removes_the_link(here: Here, tmp_path: Path) -> None:
+    other = put(tmp_path / "other", FILES)
+    for name, target in {"link": other, "to file": other / "a", "broken": "nowhere"}.items():
+        (tmp_path / name).symlink_to(target)
+        here("rm", "--yes", tmp_path / name)
+        assert not (tmp_path / name).is_symlink()
+        assert tree_of(other) == FILES
+
+
+@pytest.mark.parametrize(
+    "span", [["--start", "b"], ["--end", "Z"], ["--start", "a0", "--end", "b"]]
+)
+def test_an_object_outside_of_start_and_end_is_not_selected(
+    here: Here, store: Bucket, tmp_path: Path, span: list[str]
+) -> None:
+    src = put(tmp_path / "src", {"a": b"1"})
+    assert "found no" in here("rm", "--yes", *span, src / "a")
+    here("cp", "--delete-src", *span, src / "a", tmp_path / "copy")
+    here("cp", "--delete-src", *span, src / "a", store.url)
+    assert tree_of(src) == {"a": b"1"}
+    assert not (tmp_path / "copy").exists()
+    assert store.names() == set()
+    here("rm", "--yes", "--start", "a", "--end", "a", src / "a")
+    assert tree_of(src) == {}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sync", "--delete-src", "TREE", "OTHER"],
+        ["sync", "--delete-dst", "OTHER", "TREE"],
+        ["cp", "--links", "LINK", "OTHER"],
+        ["rm", "--yes", "TREE"],
+    ],
+)
+def test_the_files_of_the_run_itself_are_no_data(
+    adsmig: Adsmig, tmp_path: Path, words: list[str]
+) -> None:
+    tree, other = put(tmp_path / "tree", FILES), put(tmp_path / "other", FILES)
+    (tmp_path / "link").symlink_to(tree)
+    named = {"TREE": tree, "OTHER": other, "LINK": tmp_path / "link"}
+    places = [str(named.get(word, word)) for word in words]
+    manifest, log = tree / "state" / "job.db", tree / "log"
+    manifest.parent.mkdir()
+    command = [*places, "--manifest", str(manifest), "--log-file", str(log)]
+    for _ in range(2):
+        said = adsmig(*command)
+        assert "is left out" in said.stderr
+        assert manifest.exists()
+        assert log.exists()
+        assert "finished" in adsmig("status", "--manifest", str(manifest)).stdout
+    own = {path.name for path in tree.rglob("*") if "job.db" in path.name} | {"log"}
+    assert not own & {path.name for path in other.rglob("*")}
+
+
+def test_nothing_is_written_over_the_runs_own_manifest(adsmig: Adsmig, tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", FILES | {"job.db": b"theirs"}), tmp_path / "dst"
+    dst.mkdir()
+    done = adsmig("cp", src, dst, "--manifest", dst / "job.db", code=1)
+    assert "this is a file of this very job" in done.stderr
+    assert done.stderr.count("is left out") == 1
+    assert "finished" in adsmig("status", "--manifest", dst / "job.db").stdout
+    assert tree_of(dst).keys() >= FILES.keys()
 
 
 def test_rm_of_all_keys_a_store_can_hold(

@@ -473,6 +473,8 @@ class Compared:
         dst = self.dst.url.replace(self.dst.server.host, self.right.host)
         self._here("sync", "--compare", "manifest", *options, src, dst, code=code)
         sent = {path.removeprefix(f"/{self.dst.name}/p/") for path, _ in self.right.sent()}
+        # By which the program finds out whether both are one.
+        sent = {key for key in sent if not key.startswith(".adsmig-")}
         look = {"list-type": ["2"], "encoding-type": ["url"], "max-keys": ["1"], "prefix": ["p/"]}
         looks = [one for one in self.right.requests if one.query == look]
         assert len(looks) == 1

@@ -79,6 +79,22 @@ def test_a_tree_goes_to_a_server_and_back_and_a_sync_copies_nothing(
     assert not list(there.glob(".adsmig-*"))
 
 
+def test_places_that_lie_within_one_another_are_refused(
+    adsmig: Adsmig, trusted: Sshd, tmp_path: Path
+) -> None:
+    files = {"keep": b"1", "sub/file": b"2", "sub/not selected": b"3"}
+    tree, link = put(tmp_path / "tree", files), tmp_path / "link"
+    link.symlink_to(tree / "sub")
+    words = ["sync", "--delete-dst", "--exclude", "^not"]
+    for outer in (trusted.address(tree), str(tree)):
+        done = adsmig(*words, trusted.address(link), outer, code=2)
+        assert "lie within one another" in done.stderr
+    assert "lie within one another" in adsmig(*words, link, trusted.address(tree), code=2).stderr
+    done = adsmig("cp", trusted.address(tree), tree / "sub" / "copy", code=3)
+    assert "lies within the source" in done.stderr
+    assert {key: tree_of(tree)[key] for key in files} == files
+
+
 def test_what_changed_is_copied_and_what_is_gone_is_deleted(
     adsmig: Adsmig, trusted: Sshd, tmp_path: Path
 ) -> None:

@@ -72,11 +72,66 @@ def test_a_store_under_two_names_is_not_emptied(here: Here, store: Bucket) -> No
     assert "one and the same place" in here("sync", "--delete-src", store.url, alias, code=2)
     # Nor where one lies inside the other.
     said = here("cp", "--delete-src", store.url, f"{alias}deep/", code=2)
-    assert "one and the same place" in said
+    assert "lie within one another" in said
     assert store.content() == FILES
     other = Bucket(store.server, store.name, "other/")
     here("sync", "--delete-src", store.url, other.url.replace("127.0.0.1", "localhost"))
     assert (store.names(), other.content()) == (set(), FILES)
+
+
+def test_what_was_not_selected_is_not_removed_under_another_name(here: Here, store: Bucket) -> None:
+    """The destination is around the source, and has it under another name."""
+    store.put(FILES | {"deep/a": b"a", "deep/not selected": b"b"})
+    alias = store.url.replace("127.0.0.1", "localhost")
+    words = ["sync", "--delete-dst", "--exclude", "^not"]
+    assert "lie within one another" in here(*words, f"{store.url}deep/", alias, code=2)
+    assert store.content() == FILES | {"deep/a": b"a", "deep/not selected": b"b"}
+    assert "lie within one another" in here("cp", store.url, f"{alias}more/", code=2)
+    here("cp", f"{store.url}deep/", f"{alias}more/")  # beside it
+    here("sync", "--delete-dst", f"{store.url}deep/", f"{alias}more/")
+    assert store.content()["more/not selected"] == b"b"
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "code"),
+    [
+        ("outer/inner", "mounted outer", 2),
+        ("mounted outer", "outer/inner", 3),
+        ("outer", "mounted inner", 3),
+        ("mounted inner", "outer", 3),
+    ],
+)
+def test_places_that_lie_within_one_another_by_way_of_a_mount_are_refused(
+    here: Here, tmp_path: Path, src: str, dst: str, code: int
+) -> None:
+    outer = put(tmp_path / "outer", FILES | {f"inner/{key}": b"deep" for key in FILES})
+    for name, real in {"mounted outer": outer, "mounted inner": outer / "inner"}.items():
+        (tmp_path / name).mkdir()
+        if subprocess.run(["mount", "--bind", real, tmp_path / name]).returncode:
+            pytest.skip("mounting is not allowed here")
+    try:
+        before = tree_of(outer).keys()
+        words = ["sync", "--delete-dst", "--exclude", "^1", tmp_path / src, tmp_path / dst]
+        said = here(*words, code=code)
+        assert "lie within one another" in said or "lies within the" in said
+        assert "resume" not in said
+        assert tree_of(outer).keys() == before
+    finally:
+        gc.collect()
+        for name in ("mounted outer", "mounted inner"):
+            subprocess.run(["umount", tmp_path / name], check=True)
+
+
+def test_a_link_to_what_is_around_the_destination_is_no_way_into_it(
+    here: Here, tmp_path: Path
+) -> None:
+    src, dst = put(tmp_path / "all" / "src", FILES), tmp_path / "all" / "dst"
+    (src / "up").symlink_to("..")
+    said = here("cp", src, dst, code=3)
+    assert f"the destination lies within the source, which has it as {src}/up/dst/" in said
+    assert "--exclude-dir" in said
+    here("cp", "--exclude-dir", "^up", src, dst)
+    assert tree_of(dst) == FILES
 
 
 # Another place than the last time

@@ -26,6 +26,7 @@ from adsmig.errors import (
     ObjectError,
     SourceChanged,
     StorageFull,
+    UsageError,
 )
 from adsmig.model import EVERYTHING, Entry, KeyRange, Meta, Upload
 from adsmig.storage.local import LocalStorage
@@ -45,7 +46,9 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 def opened(root: Path, destination: bool = False, links: str = "follow") -> LocalStorage:
-    options = replace(Options(), links=links)
+    # A source is of another job here: its own destination is never within it.
+    staging = Options.staging if destination else ".adsmig-source"
+    options = replace(Options(), links=links, staging=staging)
     return LocalStorage(location.parse(str(root)), options, destination)
 
 
@@ -1182,6 +1185,16 @@ def test_a_file_crosses_into_a_file_system_mounted_below() -> None:
             put(destination, b"mounted/large", bytes(2_000_000))
         assert keys_of(destination) == [b"mounted/d/file"]
         assert staged(root) == []
+
+
+@pytest.mark.parametrize("above", ["", "d/e/"])
+def test_a_source_that_holds_its_destination_is_not_listed(root: Path, above: str) -> None:
+    make(root, "a", f"{above}.adsmig-test/staged", f"{above}b")
+    own = LocalStorage(location.parse(str(root)), Options())
+    with pytest.raises(UsageError, match=f"the destination lies within .*/root/{above}:"):
+        list(own.list(EVERYTHING))
+    pruned = own.list(EVERYTHING, lambda key: key in (b"d/", b".adsmig-test/"))
+    assert [entry.key for entry in pruned] == ([b"a"] if above else [b"a", b"b"])
 
 
 def test_staging_directories_belong_to_no_destination(
