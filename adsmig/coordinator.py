@@ -16,7 +16,7 @@ from dataclasses import replace
 from adsmig import failpoint, worker
 from adsmig.deletions import Deletions
 from adsmig.directories import Directories
-from adsmig.errors import AdsmigError
+from adsmig.errors import AdsmigError, ObjectError
 from adsmig.interruption import answered
 from adsmig.inventory import Inventory
 from adsmig.job import Job
@@ -31,7 +31,7 @@ from adsmig.model import (
     SliceResult,
     Stop,
 )
-from adsmig.place import refuse_overlap, same_place
+from adsmig.place import has, refuse_overlap, same_place
 from adsmig.ranges import LONG_S, SHORT_S, Ranges
 from adsmig.room import patiently
 from adsmig.scan import holds_objects
@@ -202,8 +202,24 @@ class Coordinator:
             failpoint.reach("run.tidied")
             job = self.job
             partly = job.existing or job.ignore_existing or job.update or job.files_from
+            if partly:
+                self._forget_gone()
             self.manifest.end_run(self.run_id, "finished", complete=not partly)
         self._watch(self.counts, True)
+
+    def _forget_gone(self) -> None:
+        """Of what failed in earlier runs, what is not at the source any more is no failure."""
+        src, gone = worker.storages(self.job)[0], list[bytes]()
+        try:
+            for one in self.manifest.failures():
+                with contextlib.suppress(ObjectError):
+                    if not has(src, one.key):
+                        gone.append(one.key)
+            src.prepare()  # lest all of it be gone
+        except AdsmigError as exc:
+            log.warning("what had failed stays on record: %s", exc)
+            return
+        self.manifest.forget_failures(self.run_id, gone)
 
     @property
     def listing(self) -> bool:

@@ -95,11 +95,20 @@ class Selection:
         """Whether size or age make a difference."""
         filters = self.filters
         sizes = filters.min_size is not None or filters.max_size is not None
-        return sizes or bool(filters.newer_than or filters.older_than)
+        return sizes or self.looks_at_age
+
+    @property
+    def looks_at_age(self) -> bool:
+        """Whether it makes a difference when an object was last changed."""
+        return bool(self.filters.newer_than or self.filters.older_than)
 
     def keeps(self, entry: Entry) -> bool:
         """Whether the object is selected, its key being so."""
         return not self._entry_dropped(entry)
+
+    def keeps_of_any_age(self, entry: Entry) -> bool:
+        """The same, had it been looked at in time."""
+        return not self._size_dropped(entry)
 
     def reason(self, entry: Entry) -> str:
         """The options that drop the entry; '' if it is selected."""
@@ -138,12 +147,18 @@ class Selection:
             self._last = directory, dropped
         return dropped
 
-    def _entry_dropped(self, entry: Entry) -> str:
+    def _size_dropped(self, entry: Entry) -> str:
         filters = self.filters
         if filters.min_size is not None and entry.size < filters.min_size:
             return f"--min-size {filters.min_size}"
         if filters.max_size is not None and entry.size > filters.max_size:
             return f"--max-size {filters.max_size}"
+        return ""
+
+    def _entry_dropped(self, entry: Entry) -> str:
+        if dropped := self._size_dropped(entry):
+            return dropped
+        filters = self.filters
         if self._newer_ns is not None or self._older_ns is not None:
             time_ns = entry.stored_ns if entry.mtime_ns is None else entry.mtime_ns
             if self._newer_ns is not None and time_ns <= self._newer_ns:

@@ -249,6 +249,13 @@ class Manifest(Ledger):
         self._connection.execute("DELETE FROM objects")
 
     @_checkpoint
+    def forget_failures(self, run: int, keys: Iterable[bytes]) -> None:
+        """Forgets that these failed in runs before ``run``."""
+        self._connection.executemany(
+            "DELETE FROM failures WHERE key = ? AND run < ?", [(to_db(key), run) for key in keys]
+        )
+
+    @_checkpoint
     def drop_deletions(self) -> None:
         """Forgets what was to be removed."""
         self._connection.execute("DELETE FROM deletions")

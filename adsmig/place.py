@@ -49,7 +49,7 @@ def _is_directory_of(job: Job, src: Storage) -> bool:
     """Whether the source has the staging directory that the destination has at its top."""
     if job.single and job.single[0] != job.single[1]:
         return False
-    return _has(src, os.fsencode(job.staging) + b"/")
+    return has(src, os.fsencode(job.staging) + b"/")
 
 
 def _is_below(job: Job, src: Location) -> bool:
@@ -85,7 +85,7 @@ def _is_prefix_of(job: Job, src: Storage, dst: Storage) -> tuple[bool, bool]:
         key = there.path + mark
     dst.write(mark, iter(()), 0, Meta())
     try:
-        found = _has(store, key)
+        found = has(store, key)
     except ObjectError:  # what is above the source may be nobody's business here
         found = False
     finally:
@@ -93,7 +93,8 @@ def _is_prefix_of(job: Job, src: Storage, dst: Storage) -> tuple[bool, bool]:
     return found and here.path == there.path, found
 
 
-def _has(storage: Storage, key: bytes) -> bool:
+def has(storage: Storage, key: bytes) -> bool:
+    """Whether there is an object of exactly this key; tries again, and raises what stat does."""
     try:
         storage.stat(key)
     except NotFound:

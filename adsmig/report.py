@@ -22,6 +22,8 @@ def summary(job: Job, run: Run, seconds: float) -> str:
     """A run's result in one line."""
     counts = run.counts
     if not counts.found and not counts.deleted:
+        if run.kind == "retry":
+            return "found nothing of what had failed: it is gone, or not selected any more"
         return f"found nothing to {_VERBS[job.command]}: {job.origin} was listed to its end"
 
     def verb(done: str) -> str:

@@ -13,7 +13,7 @@ from adsmig.errors import BLAMELESS, NotFound, ObjectError, TransientError
 from adsmig.filters import Selection
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.keylist import KeyList
-from adsmig.model import Action, Entry, KeyRange, What
+from adsmig.model import EVERYTHING, Action, Entry, KeyRange, What
 from adsmig.plan import Run, counted, everything, merge, rules_of
 from adsmig.record import Lookup, failed_keys, known_checksums, known_objects
 from adsmig.storage import open_storage
@@ -45,10 +45,34 @@ def selection_of(job: Job) -> Selection:
 def keeps_of(job: Job) -> Callable[[Entry], bool]:
     """Whether an entry that is selected by name is of interest: by its size, its age, its luck."""
     selection = selection_of(job)
+    keeps: Callable[[Entry], bool]
     keeps = selection.keeps if selection.looks_at_entries else everything
+    if job.doubts and selection.looks_at_age:
+        keeps = _or_failed(job, selection)
     if not job.sample:
         return keeps
     return lambda entry: rank(job, entry.key) < job.sample and keeps(entry)
+
+
+def _or_failed(job: Job, selection: Selection) -> Callable[[Entry], bool]:
+    """Also keeps what an earlier run selected and could not copy: by now it may be too old, and
+    then no run would ever copy it.
+    """
+    failed, below = _failed(job)
+
+    def keeps(entry: Entry) -> bool:
+        if entry.key in failed or entry.key.startswith(below):
+            return selection.keeps_of_any_age(entry)
+        return selection.keeps(entry)
+
+    return keeps
+
+
+@lru_cache(maxsize=1)
+def _failed(job: Job) -> tuple[frozenset[bytes], tuple[bytes, ...]]:
+    """The keys of failures on record, and those of directories, perhaps not listed, among them."""
+    keys = frozenset(failed_keys(job.known, EVERYTHING))
+    return keys, tuple(key for key in keys if key.endswith(b"/"))
 
 
 def rank(job: Job, key: bytes) -> int:
@@ -63,7 +87,7 @@ def _key_list(path: str) -> KeyList:
 
 def forget() -> None:
     """Drops what this process keeps between slices, at the end of a run."""
-    for cache in (storages, selection_of, _key_list):
+    for cache in (storages, selection_of, _key_list, _failed):
         cache.cache_clear()
 
 

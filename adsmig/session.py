@@ -63,7 +63,21 @@ def start(job: Job, path: Path | None, output: Output, rebuild: bool = False) ->
         known = path or default_path(job)
         job = replace(job, known=str(known) if known.exists() else "")
         return _run(job, None, output, _resume_or_begin)
-    return _run(job, path or default_path(job), output, _resume_or_begin, rebuild)
+    path = path or default_path(job)
+    code = _run(job, path, output, _resume_or_begin, rebuild)
+    if code == 1 and job.delete_dst and _made_room(path):
+        output.note("what was in the way of some was deleted: trying again what failed")
+        return _run(job, path, output, _retry)
+    return code
+
+
+def _made_room(path: Path) -> bool:
+    """Whether the last run removed objects at the destination, and could not store others because
+    of what was there: a directory where there has to be a file, or the reverse.
+    """
+    with Manifest(path) as manifest:
+        deleted = manifest.runs()[-1].counts.deleted
+        return bool(deleted) and any(kind == "key" for kind, *_ in manifest.failure_kinds())
 
 
 def remove(job: Job, path: Path | None, output: Output) -> int:
@@ -340,7 +354,8 @@ def _tell(job: Job, run: Run, seconds: float, inventory: Inventory | None, outpu
     elif (not output.quiet or job.dryrun) and (run.state == "finished" or run.counts.found):
         if not output.as_csv:
             print(report.summary(job, run, seconds))
-        if not run.counts.found + run.counts.deleted and run.state == "finished":
+        nothing = not run.counts.found + run.counts.deleted and run.state == "finished"
+        if nothing and run.kind != "retry":
             for line in report.nothing_found(job, *scan.explain(job)):
                 print(line)
     if inventory and run.counts.found + run.counts.deleted:
@@ -411,9 +426,11 @@ def _exit_code(
         hint = "" if job.dryrun else f"; go on with: {program} resume {which}"
         output.note(f"interrupted{hint}")
         return INTERRUPTED
-    if run.counts.failed and not job.dryrun:
+    # Of what a retry did not even find, nobody knows more than before.
+    failed = run.counts.failed or (run.kind == "retry" and manifest.failure_kinds(1))
+    if failed and not job.dryrun:
         _suggest_retry(job, manifest, output)
-    return 1 if run.counts.failed else 0
+    return 1 if failed else 0
 
 
 def _suggest_retry(job: Job, manifest: Manifest, output: Output) -> None:

@@ -23,8 +23,14 @@ from typing import Any
 
 import pytest
 
+from adsmig.errors import ObjectError
+from adsmig.ledger import Ledger
+from adsmig.model import Entry
 from adsmig.small import DEPTH
 from adsmig.storage import listing
+from adsmig.storage.base import Body
+from adsmig.storage.files import LocalFiles, Scan
+from adsmig.storage.local import LocalStorage
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, make_tree, write
 from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
@@ -657,6 +663,102 @@ def test_a_resume_that_finds_nothing_to_do_still_says_that_something_failed(
     (tmp_path / "dst" / "blocked").rmdir()
     here("retry", *line)
     assert "try these again" not in here("resume", *line)
+
+
+def failed_in(manifest: Path) -> list[bytes]:
+    """The keys of failures on record."""
+    with Ledger(manifest) as ledger:
+        return [one.key for one in ledger.failures()]
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, *keys: bytes) -> None:
+    """These cannot be read at a local source."""
+    read = LocalStorage.read
+
+    def reads(storage: LocalStorage, entry: Entry, *span: int) -> Body:
+        if entry.key in keys:
+            raise ObjectError("unreadable", "cannot be read")
+        return read(storage, entry, *span)
+
+    monkeypatch.setattr(LocalStorage, "read", reads)
+
+
+@pytest.mark.parametrize("again", ["retry", "sync", "resume"])
+def test_what_failed_is_copied_though_it_has_become_too_old(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    src, dst, manifest = tmp_path / "src", tmp_path / "dst", tmp_path / "m"
+    put(src, {"a": b"a", "late": b"l"}, 0)
+    words = ["sync", "--newer-than", "1h", "--manifest", manifest, src, dst]
+    with monkeypatch.context() as patch:
+        unreadable(patch, b"late")
+        here(*words, code=1)
+    write(src / "a", b"a", age_s=7200)
+    write(src / "late", b"l", age_s=7200)
+    write(src / "old", b"o", age_s=7200)
+    if again == "resume":
+        here("resume", "--manifest", manifest, code=1)
+        again = "retry"
+    here(*(words if again == "sync" else ["retry", "--manifest", manifest]))
+    assert tree_of(dst) == {"a": b"a", "late": b"l"}
+    assert failed_in(manifest) == []
+
+
+def test_what_lies_below_a_directory_that_could_not_be_listed_is_copied_though_too_old(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src, dst, manifest = tmp_path / "src", tmp_path / "dst", tmp_path / "m"
+    put(src, {"d/a": b"a", "d.b": b"b"}, 0)
+    words = ["sync", "--newer-than", "1h", "--manifest", manifest, src, dst]
+    scan = LocalFiles.scan
+
+    def scans(files: LocalFiles, path: bytes, follow: bool) -> Scan:
+        if path.endswith(b"/d/"):
+            raise PermissionError(13, "Permission denied")
+        return scan(files, path, follow)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFiles, "scan", scans)
+        here(*words, code=1)
+    write(src / "d" / "a", b"a", age_s=7200)
+    here("retry", "--manifest", manifest)
+    assert tree_of(dst) == {"d/a": b"a", "d.b": b"b"}
+
+
+@pytest.mark.parametrize("option", ["--existing", "--ignore-existing", "--update", "--size-only"])
+@pytest.mark.parametrize("command", ["retry", "sync"])
+def test_a_failure_whose_source_is_gone_is_none_any_more(
+    here: Here, tmp_path: Path, option: str, command: str
+) -> None:
+    src, manifest = put(tmp_path / "src", {"a": b"a"}), tmp_path / "m"
+    os.mkfifo(src / "pipe")
+    os.mkfifo(src / "stays")
+    words = ["sync", option, "--manifest", manifest, src, tmp_path / "dst"]
+    here(*words, code=1)
+    os.unlink(src / "pipe")
+    again = words if command == "sync" else ["retry", "--manifest", manifest]
+    here(*again, code=1)
+    assert failed_in(manifest) == [b"stays"]
+    os.unlink(src / "stays")
+    said = here(*again)
+    if command == "retry":
+        assert said.startswith("found nothing of what had failed")
+    assert failed_in(manifest) == []
+    here("resume", "--manifest", manifest)
+
+
+@pytest.mark.parametrize("way", ["to file", "to directory"])
+def test_a_file_takes_the_place_of_a_directory_in_one_run_that_deletes(
+    here: Here, tmp_path: Path, way: str
+) -> None:
+    before, after = {"x/y": b"1", "a": b"a"}, {"x": b"2", "a": b"a"}
+    if way == "to directory":
+        before, after = after, before
+    src, dst, manifest = put(tmp_path / "src", after), put(tmp_path / "dst", before), tmp_path / "m"
+    said = here("sync", "--delete-dst", "--manifest", manifest, src, dst)
+    assert "trying again what failed" in said
+    assert tree_of(dst) == after
+    assert failed_in(manifest) == []
 
 
 def test_a_retry_does_not_forget_the_links_that_were_recorded(here: Here, tmp_path: Path) -> None:
