@@ -42,7 +42,8 @@ class Survey:
             return
         if entry.implied:
             return
-        self.inventory.add(entry.key, entry.size, time_of(entry), entry.storage_class)
+        if not entry.problem or time_of(entry):  # else nobody knows its size and age
+            self.inventory.add(entry.key, entry.size, time_of(entry), entry.storage_class)
         if entry.storage_class in _ARCHIVES and what != What.SKIP:
             self.inventory.forecast.trouble(ASLEEP, entry.key)
         if self._dst is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,18 @@ def test_the_page_of_an_inventory_needs_no_network(here: Here, tmp_path: Path) -
     assert "svg" in links.tags
     assert "script" not in links.tags
     assert str(src) in page.read_text()
+
+
+@pytest.mark.parametrize("command", [["inventory"], ["cp", "--dryrun"]])
+def test_what_cannot_be_examined_has_no_size_and_no_age(
+    here: Here, tmp_path: Path, command: list[str]
+) -> None:
+    src = put(tmp_path / "src", {"a": b"1"})
+    (src / "broken").symlink_to("nowhere")
+    said = here(*command, src, *[tmp_path / "dst"][: len(command) - 1], code=1)
+    assert re.search(r"^objects +1$", said, re.MULTILINE)
+    assert "1970" not in said
+    assert "broken  a broken symbolic link" in said
 
 
 def test_the_page_of_a_job_tells_its_runs(here: Here, adsmig: Adsmig, tmp_path: Path) -> None:
