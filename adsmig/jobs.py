@@ -11,6 +11,7 @@ from adsmig import report
 from adsmig.errors import ManifestError, UsageError
 from adsmig.job import Job
 from adsmig.ledger import Run, jobs, state_directory
+from adsmig.location import one_line
 from adsmig.manifest import Manifest
 from adsmig.model import Outcome
 from adsmig.output import Output, text_of, write_file
@@ -22,9 +23,7 @@ def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
 
     ``name`` may also be a manifest's.  Raises UsageError if there is no such job, or more than one.
     """
-    if name and os.path.isfile(name):
-        path = Path(name)
-    path = path or _find(name)
+    path = _path_of(name, path)
     with Manifest(path) as manifest:
         return Job.from_json(_job_json(manifest)), path
 
@@ -55,7 +54,7 @@ def status_lines(
     name: str | None, path: Path | None, html: Path | None, output: Output
 ) -> Iterator[str]:
     """What ``adsmig status`` prints; ``html`` takes a page with plots."""
-    with Manifest(path or _find(name)) as manifest:
+    with Manifest(_path_of(name, path)) as manifest:
         job = Job.from_json(_job_json(manifest))
         if html:
             from adsmig.page import run_page
@@ -69,7 +68,7 @@ def status_lines(
 
 def failure_lines(name: str | None, path: Path | None, output: Output) -> Iterator[str]:
     """What ``adsmig failures`` prints: a line for each."""
-    with Manifest(path or _find(name)) as manifest:
+    with Manifest(_path_of(name, path)) as manifest:
         for one in manifest.failures():
             yield json.dumps(failure_event(one)) if output.as_json else report.failure_line(one)
 
@@ -105,14 +104,33 @@ def _job_json(manifest: Manifest) -> str:
     return text
 
 
+def _path_of(name: str | None, path: Path | None) -> Path:
+    """The manifest that is meant: ``name`` is the beginning of an id, or a manifest's file."""
+    if name and os.path.isfile(name):
+        return Path(name)
+    return path or _find(name)
+
+
 def _find(name: str | None) -> Path:
-    paths = sorted(state_directory().glob(f"{name or ''}*.db"), key=_last_used)
-    if not paths:
-        wanted = f"no job {name}" if name else "no job"
-        raise UsageError(f"{wanted} in {state_directory()}; see adsmig jobs, or name a --manifest")
-    if name and len(paths) > 1:
-        raise UsageError(f"{name} could be any of {', '.join(path.stem for path in paths)}")
-    return paths[-1]
+    directory = state_directory()
+    paths = sorted(directory.glob("*.db"), key=_last_used)
+    if name is None:
+        if not paths:
+            raise UsageError(f"no job in {directory}; see adsmig jobs, or name a --manifest")
+        return paths[-1]
+    # A whole name first, as another may begin with it; an empty one, as of a variable that is not
+    # set, is nobody's.
+    found = [one for one in paths if one.stem == name]
+    found = found or [one for one in paths if name and one.stem.startswith(name)]
+    said = one_line(name) or "''"
+    if not found:
+        raise UsageError(
+            f"no job {said} in {directory}, and no such file: JOB is the beginning of an id from"
+            " adsmig jobs, or a manifest's file"
+        )
+    if len(found) > 1:
+        raise UsageError(f"{said} could be any of {', '.join(path.stem for path in found)}")
+    return found[0]
 
 
 def _last_used(path: Path) -> float:

@@ -788,6 +788,18 @@ def test_what_failed_is_not_forgotten_by_a_run_that_looked_elsewhere(
     assert adsmig("failures", "--manifest", manifest).stdout == ""
 
 
+def test_a_job_is_named_by_its_manifest_s_file_wherever_that_is(
+    here: Here, adsmig: Adsmig, tmp_path: Path
+) -> None:
+    src, manifest = put(tmp_path / "src", {"a": b"a"}), tmp_path / "m.db"
+    (src / "broken").symlink_to("nowhere")
+    here("cp", "--manifest", manifest, src, tmp_path / "dst", code=1)
+    assert f"manifest  {manifest}" in adsmig("status", manifest).stdout
+    assert "broken" in adsmig("failures", manifest).stdout
+    assert "nothing to resume" in adsmig("resume", manifest, code=1).stdout
+    assert "nothing to cancel" in adsmig("cancel", manifest).stdout
+
+
 def test_the_job_used_last_is_the_one_that_was_killed(
     here: Here, adsmig: Adsmig, tmp_path: Path
 ) -> None:

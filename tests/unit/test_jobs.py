@@ -1,0 +1,51 @@
+"""Jobs are found by the beginnings of their ids, or by their manifests, and by nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adsmig.errors import UsageError
+from adsmig.job import Job
+from adsmig.jobs import open_job
+from adsmig.ledger import state_directory
+from adsmig.location import parse
+from adsmig.manifest import Manifest
+
+
+@pytest.fixture
+def job() -> Job:
+    return Job("cp", parse("/src/"), parse("/dst/"))
+
+
+def keep(job: Job, name: str) -> Path:
+    """Makes the manifest of that name in the state directory."""
+    state_directory().mkdir(parents=True, exist_ok=True)
+    path = state_directory() / f"{name}.db"
+    with Manifest(path, create=True) as manifest:
+        manifest.lock()
+        manifest.set_job(job)
+    return path
+
+
+def test_the_beginning_of_an_id_is_enough_if_no_other_has_it(job: Job) -> None:
+    one, _ = keep(job, "82ab"), keep(job, "82cd")
+    assert open_job("82a", None)[1] == one
+    with pytest.raises(UsageError, match=r"^82 could be any of 82ab, 82cd$"):
+        open_job("82", None)
+
+
+def test_a_whole_name_is_meant_even_if_another_begins_with_it(job: Job) -> None:
+    one, _ = keep(job, "copy1"), keep(job, "copy10")
+    assert open_job("copy1", None)[1] == one
+
+
+@pytest.mark.parametrize(
+    "name", ["", "*", "82a?", "[8]2ab", "82ab*", "../jobs/82ab", "/no/such/82ab.db", "a\nb", "."]
+)
+def test_what_begins_no_id_and_is_no_file_is_wrong_usage(job: Job, name: str) -> None:
+    keep(job, "82ab")
+    with pytest.raises(UsageError, match="no job ") as caught:
+        open_job(name, None)
+    assert "\n" not in str(caught.value)
