@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import sys
 
 from adsmig.errors import UsageError
 
@@ -32,6 +34,29 @@ class _Formatter(logging.Formatter):
         return redacted(super().format(record))
 
 
+class _LogFile(logging.FileHandler):
+    """A log that does without what it has no room for: what is logged about is what counts."""
+
+    def __init__(self, path: str, told: bool) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._path, self._told = path, told
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Says once, unless others do, that what is logged is lost."""
+        exc = sys.exc_info()[1]
+        if not isinstance(exc, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            with contextlib.suppress(OSError):  # of a terminal that is gone, or the same full disk
+                print(
+                    f"adsmig: cannot write the log to {self._path}: {exc.strerror};"
+                    " going on without it",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+
 settings: tuple[int, str | None] = (logging.WARNING, None)
 """What :func:`begin_log` was called with, for the processes that this one starts."""
 
@@ -41,16 +66,19 @@ def log_file() -> str:
     return settings[1] or ""
 
 
-def begin_log(level: int, path: str | None = None) -> None:
+def begin_log(level: int, path: str | None = None, *, told: bool = False) -> None:
     """Sends what is logged at ``level`` and above to stderr, or to the end of a file, with the
     process that logged it.  Raises UsageError for a file that cannot be written.
+
+    If that ceases later, one line on stderr says so, and nothing is logged until there is room;
+    ``told``: another process sees to that line.
     """
     global settings
     settings = level, path
     handler: logging.Handler
     try:
         # Opened for appending, so that lines of several processes do not overwrite one another.
-        handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
+        handler = _LogFile(path, told) if path else logging.StreamHandler()
     except OSError as exc:
         raise UsageError(f"cannot write --log-file {path}: {exc.strerror}") from exc
     form = _Formatter(f"%(asctime)s {FORMAT}" if path else FORMAT)

@@ -220,7 +220,7 @@ def _begin_worker(level: int, log_file: str | None) -> None:
 
     tie()  # to the process that it was forked from, which is tied to the parent
     sys.path[:] = filter(None, sys.path)
-    log.begin_log(level, log_file)
+    log.begin_log(level, log_file, told=True)
     # What a slice gathers is dropped whole at its end: to look for cycles in it is a waste.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)

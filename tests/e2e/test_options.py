@@ -1128,6 +1128,19 @@ def test_a_log_file_that_cannot_be_written_is_refused(adsmig: Adsmig, tmp_path: 
     assert not (tmp_path / "dst").exists()
 
 
+@pytest.mark.parametrize("loud", [[], ["-q"], ["-vv"]])
+def test_a_log_file_without_room_is_said_once_and_the_run_goes_on(
+    adsmig: Adsmig, tmp_path: Path, loud: list[str]
+) -> None:
+    make_tree(tmp_path / "src", 100, most=100)
+    words = [*loud, "--workers", "2", "--log-file", "/dev/full"]
+    done = adsmig("cp", *words, tmp_path / "src", tmp_path / "dst")
+    (line,) = (one for one in done.stderr.splitlines() if "the log" in one)
+    assert "cannot write the log to /dev/full: No space left on device" in line
+    assert "rror" not in done.stderr
+    assert tree_of(tmp_path / "dst") == tree_of(tmp_path / "src")
+
+
 def test_quiet_prints_errors_and_nothing_else(adsmig: Adsmig, tmp_path: Path) -> None:
     src = put(tmp_path / "src", TREE)
     done = adsmig("-q", "cp", src, tmp_path / "dst")
