@@ -36,7 +36,8 @@ def job_lines(output: Output) -> Iterator[str]:
         if isinstance(manifest, ManifestError):
             troubles.append(str(manifest))
         elif text := manifest.job_json():
-            rows.append(report.job_row(Job.from_json(text), manifest.runs()))
+            runs, _ = manifest.runs_seen()
+            rows.append(report.job_row(Job.from_json(text), runs))
         else:
             troubles.append(f"{path} holds no job yet")
     if output.as_json:
@@ -61,7 +62,8 @@ def status_lines(
 
             write_file(html, run_page(job, manifest))
         if output.as_json:
-            yield from (json.dumps(run_event(run)) for run in manifest.runs())
+            runs, _ = manifest.runs_seen()
+            yield from (json.dumps(run_event(run)) for run in runs)
         else:
             yield from report.status(manifest, job)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from adsmig.database import Database
 from adsmig.errors import ManifestError
 from adsmig.job import Job
+from adsmig.lock import holder
 from adsmig.model import Counts, Deletion, Entry, KeyRange, Outcome, Part, Upload
 from adsmig.room import Patience, impatient, patiently
 from adsmig.schema import from_db, to_db
@@ -100,6 +101,20 @@ class Ledger:
         with self._errors():
             rows = self._database.rows("SELECT * FROM runs ORDER BY id")
             return [_run(row) for row in rows]
+
+    def runs_seen(self) -> tuple[list[Run], int | None]:
+        """All runs, as who looks on is told of them, and the process that has the manifest, if any.
+
+        A run on record as ``running`` that nobody is at work on is ``interrupted``: its process was
+        killed, and could not note that.
+        """
+        pid = holder(self.path) if self.path else None  # first, for a run may end meanwhile
+        runs = self.runs()
+        live = runs[-1].id if runs and pid is not None else None
+        return [
+            run._replace(state="interrupted") if run.state == "running" and run.id != live else run
+            for run in runs
+        ], pid
 
     def unfinished_run(self) -> Run | None:
         """The last run, if it has not come to its end."""

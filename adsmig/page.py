@@ -136,7 +136,7 @@ def run_page(job: Job, manifest: Manifest) -> str:
 
     Raises AdsmigError without matplotlib.
     """
-    runs = manifest.runs()
+    runs, _ = manifest.runs_seen()
     facts = [("Job", job.id), ("Command", job.command), ("From", job.origin)]
     if job.dst:
         facts.append(("To", str(job.dst)))

@@ -112,7 +112,7 @@ def status(manifest: Ledger, job: Job) -> Iterator[str]:
     """What ``adsmig status`` prints: the job, its runs, what is left, what failed."""
     yield f"job       {job.id}: {job.command} {job.origin} {job.dst or ''}".rstrip()
     yield f"manifest  {manifest.path}"
-    runs = manifest.runs()
+    runs, pid = manifest.runs_seen()
     if not runs:
         yield "it has not been run yet"
         return
@@ -131,7 +131,10 @@ def status(manifest: Ledger, job: Job) -> Iterator[str]:
             total = pending.upload.parts if pending.upload else 0
             of = f"{len(pending.parts)} of {total} parts" if total else "not begun"
             yield f"  large object {printable(pending.entry.key)}: {of}"
-        yield f"go on with: {program()} resume {which(job, manifest)}"
+        if pid is None:
+            yield f"go on with: {program()} resume {which(job, manifest)}"
+    if pid is not None:
+        yield f"process {pid} is at work on it"
     kinds = manifest.failure_kinds()
     if kinds:
         yield ""
@@ -139,7 +142,8 @@ def status(manifest: Ledger, job: Job) -> Iterator[str]:
         for kind, count, example in kinds:
             yield f"  {count:>8,}  {one_line(kind)}: {one_line(example)}"
         name = which(job, manifest)
-        yield f"see them: {program()} failures {name}; try again: {program()} retry {name}"
+        retry = f"; try again: {program()} retry {name}" if pid is None else ""
+        yield f"see them: {program()} failures {name}{retry}"
 
 
 RUN_COLUMNS = (

@@ -16,7 +16,6 @@ from adsmig.errors import AdsmigError
 from adsmig.job import Job
 from adsmig.ledger import Run, state_directory
 from adsmig.limits import live_at
-from adsmig.lock import holder
 from adsmig.manifest import Manifest
 from adsmig.model import Counts
 from adsmig.timeline import Slice
@@ -164,8 +163,8 @@ class Jobs:
         text = manifest.job_json()
         if not text:
             return Summary(name, "starting" if self._console.is_starting(name) else "new")
-        job, runs = Job.from_json(text), manifest.runs()
-        state = self._state(name, path, runs)
+        job, (runs, pid) = Job.from_json(text), manifest.runs_seen()
+        state = self._state(name, pid, runs)
         run = runs[-1] if runs else None
         live, speed = Counts(), NO_RATE
         if run and state in ("running", "stopping"):
@@ -186,19 +185,16 @@ class Jobs:
             shards=manifest.shard_counts(run.id) if run else {},
         )
 
-    def _state(self, name: str, path: Path, runs: Sequence[Run]) -> str:
-        pid = holder(path)
+    def _state(self, name: str, pid: int | None, runs: Sequence[Run]) -> str:
         if pid is not None and self._console.stopping.get(name) == pid:
             return "stopping"
         if not runs:
             return "starting" if self._console.is_starting(name) else "new"
         run = runs[-1]
-        if run.state == "running" and pid is not None:
+        if run.state == "running":
             return "running"
         if self._console.is_starting(name):
             return "starting"
-        if run.state == "running":
-            return "interrupted"
         if run.state == "stopped":
             return "paused" if run.message in ("", INTERRUPTED) else "stopped"
         if run.state == "finished":

@@ -27,7 +27,7 @@ def report_json(manifest: Manifest) -> str:
             "command": job.command,
             "source": str(job.src),
             "destination": str(job.dst) if job.dst else None,
-            "runs": [run_event(run) for run in manifest.runs()],
+            "runs": [run_event(run) for run in manifest.runs_seen()[0]],
             "failures": [
                 {"kind": kind, "objects": count, "example": example}
                 for kind, count, example in manifest.failure_kinds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -17,7 +18,8 @@ import psutil
 import pytest
 
 from tests.conftest import BucketFactory
-from tests.e2e.conftest import digest, make_tree
+from tests.e2e.conftest import Adsmig, digest, make_tree
+from tests.e2e.conftest import adsmig as adsmig
 from tests.recorder import Recorder
 from tests.servers import MinIOGateway, SeaweedFS, Server
 
@@ -77,6 +79,33 @@ def finish(*arguments: object) -> str:
 
 def no_uploads_left(server: Server, bucket: str) -> bool:
     return not server.client().list_multipart_uploads(Bucket=bucket).get("Uploads")
+
+
+def test_a_killed_run_is_told_from_one_at_work(adsmig: Adsmig, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "large").write_bytes(bytes(20_000_000))
+    state = Path.home() / "state/adsmig/jobs"
+
+    def states() -> list[str]:
+        lines = [adsmig(command, "--json").stdout for command in ("jobs", "status")]
+        return [json.loads(line)["state"] for line in lines]
+
+    process = start("cp", "--bwlimit", "1", tmp_path / "src", tmp_path / "dst")
+    while not (found := list(state.glob("*.db"))):
+        time.sleep(0.02)
+    await_begun(found[0], 0)
+    said = adsmig("status").stdout
+    assert f"process {process.pid} is at work on it" in said
+    assert "go on with" not in said
+    assert "  running  " in adsmig("jobs").stdout
+    assert states() == ["running"] * 2
+    kill_all(process)
+    said = adsmig("status").stdout
+    assert "  interrupted  " in said
+    assert f"go on with: adsmig resume {found[0].stem}" in said
+    assert "at work" not in said
+    assert "  interrupted  " in adsmig("jobs").stdout
+    assert states() == ["interrupted"] * 2
 
 
 @pytest.mark.slow

@@ -808,6 +808,19 @@ def test_closing_lets_go_of_the_lock(path: Path, manifest: Manifest) -> None:
         second.lock()
 
 
+def test_a_run_that_nobody_is_at_work_on_is_seen_as_interrupted(manifest: Manifest) -> None:
+    for _ in range(2):
+        manifest.begin_run("cp", [KeyRange()])
+    runs, pid = manifest.runs_seen()
+    assert ([run.state for run in runs], pid) == (["interrupted", "interrupted"], None)
+    manifest.lock()
+    runs, pid = manifest.runs_seen()
+    assert ([run.state for run in runs], pid) == (["interrupted", "running"], os.getpid())
+    manifest.end_run(runs[-1].id, "finished")
+    assert [run.state for run in manifest.runs_seen()[0]] == ["interrupted", "finished"]
+    assert [run.state for run in manifest.runs()] == ["running", "finished"]
+
+
 def test_a_lock_that_cannot_be_made_says_why(path: Path, manifest: Manifest) -> None:
     lock = path.with_name(path.name + ".lock")
     lock.unlink()

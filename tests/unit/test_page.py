@@ -301,10 +301,18 @@ def test_a_page_holds_no_secret(manifest: Manifest, job: Job) -> None:
 
 
 def test_a_run_under_way_has_a_page(manifest: Manifest, job: Job) -> None:
+    manifest.lock()
     manifest.begin_run("cp", [KeyRange(b"", None, True)])
     page = Page(run_page(job, manifest))
     assert "began" in page.text
     assert "running" in page.text
+
+
+def test_a_run_that_was_killed_is_called_interrupted(manifest: Manifest, job: Job) -> None:
+    manifest.begin_run("cp", [KeyRange(b"", None, True)])
+    page = Page(run_page(job, manifest))
+    assert "interrupted" in page.text
+    assert "running" not in page.text
 
 
 def test_a_run_has_its_figures_its_slowest_objects_and_its_failures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -242,6 +243,20 @@ def test_a_job_in_its_usual_place_is_named_by_its_id(job: Job) -> None:
         manifest.set_job(job)
         manifest.begin_run("sync", [KeyRange()])
         assert f"go on with: adsmig resume {job.id}" in list(report.status(manifest, job))
+
+
+def test_nothing_is_offered_while_a_process_is_at_work(manifest: Manifest, job: Job) -> None:
+    run = manifest.begin_run("sync", [KeyRange()])
+    manifest.commit_slice(run.id, 1, SliceResult(b"k", False, Counts(), [failed(b"a")]))
+    assert re.search(r"^1 +sync +interrupted ", "\n".join(report.status(manifest, job)), re.M)
+    manifest.lock()
+    text = "\n".join(report.status(manifest, job))
+    assert re.search(r"^1 +sync +running ", text, re.M)
+    assert f"process {os.getpid()} is at work on it" in text
+    assert "unfinished: 1 ranges left" in text
+    assert "adsmig failures" in text
+    assert "resume" not in text
+    assert "retry" not in text
 
 
 def test_a_finished_run_has_nothing_left(manifest: Manifest, job: Job) -> None:

@@ -85,9 +85,11 @@ def test_a_process_that_holds_the_manifest_runs_and_a_dead_one_does_not() -> Non
     jobs = Jobs(Console())
     assert holder(path) is None
     assert jobs.all()[0].state == "interrupted"
+    assert jobs.all()[0].runs[0].state == "interrupted"
     with held(path) as pid:
         assert holder(path) == pid
         assert jobs.all()[0].state == "running"
+        assert jobs.all()[0].runs[0].state == "running"
     assert holder(path) is None
     assert jobs.all()[0].state == "interrupted"
 
