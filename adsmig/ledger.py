@@ -356,6 +356,15 @@ class Ledger:
                 (most,),
             ).fetchall()
 
+    def failure_reasons(self, kind: str, most: int) -> list[tuple[str, int]]:
+        """Message and count of what failed of a kind, most frequent first: up to ``most``."""
+        with self._errors():
+            return self._connection.execute(
+                "SELECT error, count(*) FROM failures WHERE kind = ?"
+                " GROUP BY error ORDER BY 2 DESC, 1 LIMIT ?",
+                (kind, most),
+            ).fetchall()
+
 
 def jobs() -> Iterator[tuple[Path, Ledger | ManifestError]]:
     """Every manifest of the user's state directory, opened in turn, or why it cannot be."""

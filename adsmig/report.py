@@ -15,6 +15,9 @@ from adsmig.progress import duration, size
 from adsmig.tables import printable as printable
 from adsmig.tables import table as table
 
+REASONS_SHOWN = 5
+"""Of each kind of failure."""
+
 _WOULD = {"copied": "would copy", "deleted": "would delete"}
 
 
@@ -139,8 +142,13 @@ def status(manifest: Ledger, job: Job) -> Iterator[str]:
     if kinds:
         yield ""
         yield "failed:"
-        for kind, count, example in kinds:
-            yield f"  {count:>8,}  {one_line(kind)}: {one_line(example)}"
+        for kind, count, _ in kinds:
+            reasons = manifest.failure_reasons(kind, REASONS_SHOWN)
+            for reason, of_it in reasons:
+                yield f"  {of_it:>8,}  {one_line(kind)}: {one_line(reason)}"
+            others = count - sum(of_it for _, of_it in reasons)
+            if others > 0:
+                yield f"  {others:>8,}  {one_line(kind)}, for other reasons"
         name = which(job, manifest)
         retry = f"; try again: {program()} retry {name}" if pid is None else ""
         yield f"see them: {program()} failures {name}{retry}"

@@ -238,6 +238,27 @@ def test_status_tells_runs_what_is_left_and_what_failed(manifest: Manifest, job:
     assert SECRET not in text
 
 
+def test_status_tells_each_reason_of_a_kind_of_failure(manifest: Manifest, job: Job) -> None:
+    run = manifest.begin_run("sync", [KeyRange()])
+    reasons = ["''", "'.'", "'.'", *(f"'{number}'" for number in range(6))]
+    outcomes = [
+        failed(b"%d" % number, "key")._replace(error=f"{reason} cannot be part of a path")
+        for number, reason in enumerate(reasons)
+    ]
+    outcomes += [failed(b"x", "denied"), failed(b"y", "denied")]
+    manifest.commit_slice(run.id, 1, SliceResult(b"z", False, Counts(), outcomes))
+    lines = list(report.status(manifest, job))
+    assert lines[lines.index("failed:") + 1 : -1] == [
+        "         2  key: '.' cannot be part of a path",
+        "         1  key: '' cannot be part of a path",
+        "         1  key: '0' cannot be part of a path",
+        "         1  key: '1' cannot be part of a path",
+        "         1  key: '2' cannot be part of a path",
+        "         3  key, for other reasons",
+        "         2  denied: a reason",
+    ]
+
+
 def test_a_job_in_its_usual_place_is_named_by_its_id(job: Job) -> None:
     with Manifest(default_path(job), create=True) as manifest:
         manifest.set_job(job)
