@@ -26,6 +26,7 @@ from adsmig.keylist import sort_keys
 from adsmig.large import abandon_lost_uploads, abandon_uploads
 from adsmig.launch import tell
 from adsmig.ledger import Run, default_path
+from adsmig.linkfile import check_file, record_links
 from adsmig.location import one_line
 from adsmig.lock import holder
 from adsmig.log import log_file
@@ -63,6 +64,7 @@ def start(job: Job, path: Path | None, output: Output, rebuild: bool = False) ->
         known = path or default_path(job)
         job = replace(job, known=str(known) if known.exists() else "")
         return _run(job, None, output, _resume_or_begin)
+    check_file(job)
     path = path or default_path(job)
     code = _run(job, path, output, _resume_or_begin, rebuild)
     if code == 1 and job.delete_dst and _made_room(path):
@@ -106,6 +108,7 @@ def resume(job: Job, path: Path, output: Output) -> int:
                 return 0
             _suggest_retry(job, manifest, output)
             return 1
+    check_file(job)
     return _run(job, path, output, _retry)
 
 
@@ -326,24 +329,11 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: boo
             pause.stopping = lambda: coordinator.interrupted
             coordinator.run()
             run = manifest.runs()[-1]
-            if run.kind != "retry":
-                _record_links(job, manifest)
+            unwritten = record_links(job, manifest) if run.kind != "retry" else ""
             seconds = time.monotonic() - began
             log.info("run %d is %s: %s", run.id, run.state, report.summary(job, run, seconds))
             _tell(ready, run, seconds, coordinator.inventory, output)
-        return _exit_code(job, manifest, run, coordinator, output)
-
-
-def _record_links(job: Job, manifest: Manifest) -> None:
-    """Writes the paths of the links that were not followed to the file that the user named."""
-    if not job.record or job.dryrun:
-        return
-    try:
-        with open(job.record, "wb") as file:
-            for key in manifest.links():
-                file.write(os.path.join(job.src.path, key) + b"\n")
-    except OSError as exc:
-        raise AdsmigError(f"cannot write --recordName {job.record}: {exc.strerror}") from exc
+        return _exit_code(job, manifest, run, coordinator, output, unwritten)
 
 
 def _tell(job: Job, run: Run, seconds: float, inventory: Inventory | None, output: Output) -> None:
@@ -405,14 +395,24 @@ def _large(job: Job, inventory: Inventory) -> tuple[int, int]:
 
 
 def _exit_code(
-    job: Job, manifest: Manifest, run: Run, coordinator: Coordinator, output: Output
+    job: Job,
+    manifest: Manifest,
+    run: Run,
+    coordinator: Coordinator,
+    output: Output,
+    unwritten: str,
 ) -> int:
-    """Tells what failed and what to do next; raises the error that stopped the run."""
+    """Tells what failed and what to do next; raises the error that stopped the run.
+
+    ``unwritten``: what to tell of links that could not be recorded.
+    """
     if run.counts.failed:
         for line in report.failure_lines(manifest, FAILURES_SHOWN):
             output.note(line)
         for outcome in manifest.failures() if output.as_json else ():
             output.event("failure", **failure_event(outcome))
+    if unwritten:
+        output.warn("unwritten", unwritten)
     program = report.program()
     which = report.which(job, manifest)
     if coordinator.refused:
@@ -430,6 +430,8 @@ def _exit_code(
     failed = run.counts.failed or (run.kind == "retry" and manifest.failure_kinds(1))
     if failed and not job.dryrun:
         _suggest_retry(job, manifest, output)
+    if unwritten:
+        return AdsmigError.exit_code
     return 1 if failed else 0
 
 

@@ -25,6 +25,7 @@ import pytest
 
 from adsmig.errors import ObjectError
 from adsmig.ledger import Ledger
+from adsmig.manifest import Manifest
 from adsmig.model import Entry
 from adsmig.small import DEPTH
 from adsmig.storage import listing
@@ -647,6 +648,69 @@ def test_links_to_directories_are_skipped_and_recorded(
     (src / "loop").unlink()
     here(command, option, tmp_path / "links.txt", src, tmp_path / "dst")
     assert (tmp_path / "links.txt").read_text() == f"{src}/dir\n{src}/sub/dir\n"
+
+
+@pytest.mark.parametrize("record", ["no/such/links.txt", "a-directory"])
+def test_a_place_that_cannot_take_the_links_is_refused_before_anything_is_copied(
+    adsmig: Adsmig, tmp_path: Path, record: str
+) -> None:
+    src = put(tmp_path / "src", TREE)
+    (tmp_path / "a-directory").mkdir()
+    done = adsmig("cp", "--recordName", tmp_path / record, src, tmp_path / "dst", code=2)
+    assert done.stderr.startswith(f"adsmig: cannot write --recordName {tmp_path / record}: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "dst").exists()
+
+
+def test_links_recorded_before_are_kept_until_the_run_ends(
+    here: Here, adsmig: Adsmig, tmp_path: Path
+) -> None:
+    src, record = put(tmp_path / "src", {"f": b"f"}), tmp_path / "links.txt"
+    record.write_text("of an earlier run\n")
+    manifest = tmp_path / "m.db"
+    words = ["--manifest", manifest, "--recordName", record, src, tmp_path / "dst"]
+    here("cp", "--dryrun", *words)
+    with Manifest(manifest, create=True) as other:
+        other.lock()
+        assert "in use" in adsmig("cp", *words, code=3).stderr
+    assert record.read_text() == "of an earlier run\n"
+    here("cp", *words)
+    assert record.read_text() == ""
+    record.unlink()
+    here("sync", "--dryrun", *words)
+    assert not record.exists()
+
+
+def test_a_pipe_can_take_the_links(adsmig: Adsmig, tmp_path: Path) -> None:
+    src, pipe = put(tmp_path / "src", {"f": b"f"}), tmp_path / "pipe"
+    (src / "dir").symlink_to(tmp_path)
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        adsmig("cp", "--recordName", pipe, src, tmp_path / "dst")
+        assert reader.communicate()[0] == f"{src}/dir\n"
+
+
+def test_links_that_find_no_room_at_the_end_hide_neither_summary_nor_failures(
+    adsmig: Adsmig, tmp_path: Path
+) -> None:
+    src, manifest = put(tmp_path / "src", {"f": b"f"}), tmp_path / "m.db"
+    (src / "dir").symlink_to(tmp_path)
+    words = ["--manifest", manifest, "--recordName", "/dev/full", src, tmp_path / "dst"]
+    done = adsmig("cp", *words, code=3)
+    assert "copied 1 objects" in done.stdout
+    assert done.stderr == (
+        "adsmig: cannot write --recordName /dev/full: No space left on device; the links are on"
+        f' record: sqlite3 {manifest} "SELECT key FROM links"\n'
+    )
+    (src / "broken").symlink_to("nowhere")
+    lines = adsmig("sync", *words, code=3).stderr.splitlines()
+    said = ["broken", "cannot write --recordName", "try these again with"]
+    assert all(word in line for word, line in zip(said, lines, strict=True))
+    words = ["--manifest", manifest]
+    assert "broken" in adsmig("failures", *words).stdout
+    with sqlite3.connect(manifest) as database:
+        assert database.execute("SELECT key FROM links").fetchall() == [("dir",)]
+    database.close()
 
 
 def test_a_resume_that_finds_nothing_to_do_still_says_that_something_failed(
