@@ -213,7 +213,7 @@ def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Itera
         job,
         began_ns=int(run.started * 1e9),
         known=str(path) if path else job.known,
-        own=_own_files(str(path or job.known)),
+        own=_own_files(str(path or job.known), job.record),
         doubts=bool(path and manifest.failure_kinds()),
     )
     if not job.files_from:
@@ -232,10 +232,10 @@ def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Itera
             os.unlink(keys_file)
 
 
-def _own_files(manifest: str) -> tuple[bytes, ...]:
-    """The real paths of what a run keeps beside its manifest, and of its log."""
+def _own_files(manifest: str, record: str) -> tuple[bytes, ...]:
+    """The real paths of a manifest and what is kept beside it, of the log, and of ``record``."""
     names = [f"{manifest}{suffix}" for suffix in BESIDE] if manifest else []
-    names += filter(None, [log_file()])
+    names += filter(None, [log_file(), record])
     return tuple(os.fsencode(os.path.realpath(name)) for name in names)
 
 

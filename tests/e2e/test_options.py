@@ -681,6 +681,23 @@ def test_links_recorded_before_are_kept_until_the_run_ends(
     assert not record.exists()
 
 
+@pytest.mark.parametrize("side", ["src", "dst"])
+def test_the_file_that_takes_the_links_is_no_data(here: Here, tmp_path: Path, side: str) -> None:
+    src, dst, record = (
+        put(tmp_path / "src", {"f": b"f"}),
+        tmp_path / "dst",
+        tmp_path / side / "links",
+    )
+    (src / "dir").symlink_to(tmp_path)
+    dst.mkdir()
+    for _ in range(2):
+        here("sync", "--delete-dst", "--recordName", record, src, dst)
+        assert record.read_text() == f"{src}/dir\n"
+        record.unlink()
+        assert tree_of(dst) == {"f": b"f"}
+        record.write_text("of an earlier run\n")
+
+
 def test_a_pipe_can_take_the_links(adsmig: Adsmig, tmp_path: Path) -> None:
     src, pipe = put(tmp_path / "src", {"f": b"f"}), tmp_path / "pipe"
     (src / "dir").symlink_to(tmp_path)
