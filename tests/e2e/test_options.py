@@ -126,6 +126,46 @@ def test_start_and_end_mean_the_same_on_every_store(
         assert other.names() - {"a/b"} == in_range(start, end), (start, end)
 
 
+@pytest.mark.parametrize("option", ["-s==b", "-s =b", "--start =b", "-vs==b"])
+def test_a_key_may_begin_with_an_equals_sign(here: Here, tmp_path: Path, option: str) -> None:
+    src, dst = put(tmp_path / "src", {"=a": b"1", "=b": b"2", "c": b"3"}), tmp_path / "dst"
+    here("cp", *option.split(), src, dst)
+    assert set(tree_of(dst)) == {"=b", "c"}
+
+
+@pytest.mark.parametrize("options", ["-qp 5", "-qp5", "-qp=5", "-q -p=5"])
+def test_short_options_may_be_combined_before_the_command(
+    here: Here, tmp_path: Path, options: str
+) -> None:
+    src, dst = put(tmp_path / "src", TREE), tmp_path / "dst"
+    assert here(*options.split(), "cp", src, dst) == ""
+    assert set(tree_of(dst)) == set(TREE)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--dryrun", "Missing command"),
+        ("-qp 50", "Missing command"),
+        ("--start", "Missing command"),
+        ("--dryrun s o", "No such command 's'"),
+        ("-q --frob cp s o", "No such option '--frob'"),
+        ("-q --frob", "No such option '--frob'"),
+        ("-qz", "No such option '-z'"),
+    ],
+)
+def test_what_is_wrong_before_the_command_is_what_is_told(
+    adsmig: Adsmig, line: str, message: str
+) -> None:
+    done = adsmig(*line.split(), code=2)
+    assert re.fullmatch(rf"adsmig: {message}[^\n]*\n", done.stderr)
+
+
+@pytest.mark.parametrize("line", ["-V", "-v -V", "-vV", "-V cp s o", "-p 5 --version", "-q -V -z"])
+def test_the_version_is_told_whatever_else_is_asked_for(adsmig: Adsmig, line: str) -> None:
+    assert adsmig(*line.split()).stdout.startswith("adsmig 0.")
+
+
 def test_an_end_before_the_start_is_refused(here: Here, tmp_path: Path) -> None:
     src = put(tmp_path / "src", TREE)
     said = here("cp", "--start", "b", "--end", "a", src, tmp_path / "dst", code=2)
