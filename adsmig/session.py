@@ -83,11 +83,12 @@ def _made_room(path: Path) -> bool:
 def remove(job: Job, path: Path | None, output: Output) -> int:
     """Deletes what the job selects, once the user agreed to it.
 
-    Without a terminal to ask at, and without ``job.yes``, says what would go, and raises.
+    Without a terminal to ask at, and without ``job.yes``, says what would go, and raises.  Where
+    there is nothing to delete, there is nothing to agree to.
     """
     if job.dryrun or not job.yes:
-        code = _run(replace(job, dryrun=True), None, output, _resume_or_begin)
-        if job.dryrun or code == INTERRUPTED:
+        code, counts = _perform(replace(job, dryrun=True), None, output, _resume_or_begin)
+        if job.dryrun or code == INTERRUPTED or not counts.found + counts.deleted:
             return code
         if not sys.stdin.isatty():
             raise AdsmigError("nothing was deleted: say --yes to delete this without being asked")
@@ -264,6 +265,14 @@ def _word_of(job: Job, path: Path | None) -> Iterator[None]:
 
 
 def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: bool = False) -> int:
+    """Runs the job; the exit code."""
+    return _perform(job, path, output, begin, rebuild)[0]
+
+
+def _perform(
+    job: Job, path: Path | None, output: Output, begin: Begin, rebuild: bool = False
+) -> tuple[int, Counts]:
+    """The same, and what the run came to."""
     which = job.id if path == default_path(job) else f"--manifest {path}"
     pause = Pause(output.warn, f"{report.program()} resume {which}")
     with contextlib.ExitStack() as stack:
@@ -331,7 +340,7 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: boo
             seconds = time.monotonic() - began
             log.info("run %d is %s: %s", run.id, run.state, report.summary(job, run, seconds))
             _tell(ready, run, seconds, coordinator.inventory, output)
-        return _exit_code(job, manifest, run, coordinator, output)
+        return _exit_code(job, manifest, run, coordinator, output), run.counts
 
 
 def _record_links(job: Job, manifest: Manifest) -> None:
