@@ -1090,9 +1090,10 @@ def test_json_of_jobs_and_failures_is_a_line_for_each(adsmig: Adsmig, tmp_path: 
     (src / "broken").symlink_to("nowhere")
     adsmig("cp", src, tmp_path / "dst", code=1)
     (job,) = map(json.loads, adsmig("jobs", "--json").stdout.splitlines())
-    assert job["command"] == "cp"
+    assert (job["command"], job["copied"], job["failed"]) == ("cp", len(TREE), 1)
     (run,) = map(json.loads, adsmig("status", "--json").stdout.splitlines())
     assert run["copied"] == len(TREE)
+    assert run["started"] == job["last_run"]
     (failure,) = map(json.loads, adsmig("failures", "--json").stdout.splitlines())
     assert failure["key"] == "broken"
 
