@@ -44,6 +44,8 @@ from adsmig.output import begin, print_lines
 from adsmig.scheduling import schedule_group, scheduler_command
 
 INTERNAL_ERROR = 3
+NO_OUTPUT = 3
+"""What was printed, as to a full disk, is lost, whatever became of the job."""
 NO_READER = 141
 """As of a command that SIGPIPE ended."""
 
@@ -410,9 +412,13 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # which is what click makes of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return NO_READER
     except Exception as exc:
+        if isinstance(exc, OSError) and (why := _output_problem()):
+            _give_up_output()
+            _tell(f"{name}: cannot write to standard output: {why}")
+            return NO_OUTPUT
         if verbose:
             logging.getLogger(__name__).exception("internal error")
         _tell(
@@ -420,6 +426,22 @@ def run(arguments: Sequence[str]) -> int:
             " lost: run it again, with -v for details"
         )
         return INTERNAL_ERROR
+
+
+def _output_problem() -> str:
+    """Why standard output does not take what was printed; '' if it does."""
+    try:
+        sys.stdout.flush()
+        # Without a buffer (PYTHONUNBUFFERED), what could not be written is not tried again.
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return ""
+
+
+def _give_up_output() -> None:
+    """Has what could not be printed vanish, instead of being tried again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(message: str) -> None:

@@ -325,7 +325,7 @@ def _perform(
             if output.as_json and progress.due(last):
                 try:
                     output.event("progress", **progress_event(counts, coordinator.listing))
-                except BrokenPipeError:  # nobody reads any more
+                except OSError:  # nobody reads any more, or the disk that it goes to is full
                     coordinator.interrupt()
 
         with _readied(job, manifest, run, path) as ready:
