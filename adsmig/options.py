@@ -193,9 +193,10 @@ SELECTION = together(
     click.option("--min-size", metavar="SIZE", callback=_size, help="No smaller objects: 10k, 5M."),
     click.option("--max-size", metavar="SIZE", callback=_size, help="No larger objects."),
     click.option("--newer-than", "--max-age", metavar="AGE", default="",
-                 help="Only what changed within 12h, 30d, or since 2026-01-31."),
+                 help="Only what changed, or a store was given, within 12h, 30d, or since"
+                      " 2026-01-31."),
     click.option("--older-than", "--min-age", metavar="AGE", default="",
-                 help="Only what has not changed since."),
+                 help="Only what has not changed, or was not given to a store, since."),
     under="What to look at",
 )  # fmt: skip
 
