@@ -166,6 +166,19 @@ def test_the_version_is_told_whatever_else_is_asked_for(adsmig: Adsmig, line: st
     assert adsmig(*line.split()).stdout.startswith("adsmig 0.")
 
 
+def test_the_habit_of_other_tools_makes_no_local_directory(
+    adsmig: Adsmig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "src", TREE)
+    done = adsmig("cp", "src/", "127.0.0.1:x", code=2)
+    assert re.fullmatch(r"adsmig: [^\n]*USER@HOST:PATH[^\n]*\./name\n", done.stderr)
+    assert os.listdir() == ["src"]
+    adsmig("cp", "src/", "./127.0.0.1:x")
+    assert tree_of(tmp_path / "127.0.0.1:x") == TREE
+    adsmig("sync", "src/", "127.0.0.1:x")  # for now it is there
+
+
 def test_an_end_before_the_start_is_refused(here: Here, tmp_path: Path) -> None:
     src = put(tmp_path / "src", TREE)
     said = here("cp", "--start", "b", "--end", "a", src, tmp_path / "dst", code=2)
