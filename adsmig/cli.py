@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +394,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the program with these arguments; the exit code.  Prints every error in one line."""
     name = os.path.basename(sys.argv[0])
     name = name if name in ("adsmig", "ads-cli") else "adsmig"
+    tell = partial(_tell, arguments)
     verbose = any(one in ("-v", "-vv", "--verbose") for one in arguments)
     try:
         code = cli.main(list(arguments), prog_name=name, standalone_mode=False)
@@ -402,10 +404,10 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(exc.format_message())
         return 2
     except click.ClickException as exc:
-        _tell(f"{name}: {exc.format_message().rstrip('.')} (see {name} --help)")
+        tell(f"{name}: {exc.format_message().rstrip('.')} (see {name} --help)")
         return exc.exit_code
     except AdsmigError as exc:
-        _tell(f"{name}: {exc}")
+        tell(f"{name}: {exc}")
         if verbose:
             logging.getLogger(__name__).info("this is where it came from", exc_info=exc)
         return exc.exit_code
@@ -417,11 +419,11 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as exc:
         if isinstance(exc, OSError) and (why := _output_problem()):
             _give_up_output()
-            _tell(f"{name}: cannot write to standard output: {why}")
+            tell(f"{name}: cannot write to standard output: {why}")
             return NO_OUTPUT
         if verbose:
             logging.getLogger(__name__).exception("internal error")
-        _tell(
+        tell(
             f"{name}: internal error: {type(exc).__name__}: {exc}; nothing that was recorded is"
             " lost: run it again, with -v for details"
         )
@@ -444,7 +446,9 @@ def _give_up_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _tell(message: str) -> None:
-    """Prints an error, which may quote an address that stood where none is expected."""
+def _tell(arguments: Sequence[str], message: str) -> None:
+    """Prints an error, which may quote an argument, as an address where none is expected."""
+    from adsmig.location import paths_among
+
     with contextlib.suppress(OSError):  # of a terminal that is gone
-        click.echo(redacted(message), err=True)
+        click.echo(redacted(message, arguments, paths_among(arguments)), err=True)

@@ -114,7 +114,7 @@ def job_later(arguments: Sequence[str]) -> Job:
     try:
         job = _later.main(list(arguments), prog_name="adsmig", standalone_mode=False)
     except click.ClickException as exc:
-        text = redacted(exc.format_message().rstrip("."))
+        text = redacted(exc.format_message().rstrip("."), arguments)
         raise UsageError(f"{text}: what is to run is cp, sync, inventory or verify") from exc
     assert isinstance(job, Job)
     return job

@@ -16,6 +16,7 @@ import getpass
 import os
 import re
 import urllib.parse
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from adsmig.errors import UsageError
@@ -32,6 +33,7 @@ _HOST = re.compile(
     r"(?P<name>\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)"
     r"(?P<port>:[0-9]{1,5})?"
 )
+_PATH_LIKE_STORE = re.compile(r"(?P<directory>/[^:@]+)/[^/:@]+:[^/:@]+@[^:@]*")
 _LIKE_HOST = re.compile(_HOST.pattern + ":")
 _IPV4 = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
 # https://docs.aws.amazon.com/general/latest/gr/s3.html, with the older s3-REGION form.
@@ -204,6 +206,25 @@ def parse(text: str | bytes, *, https: bool | None = None, path_style: bool = Fa
         return _parse_store(scheme, rest, https=https, path_style=path_style)
     shown = f"{name}://" if _NAME.fullmatch(name) else "what stands before ://"
     raise UsageError(f"{shown} is not supported in an address; write one of {_SUPPORTED}")
+
+
+def paths_among(words: Iterable[str]) -> list[str]:
+    """Of local paths among the words of a command line, as they print, those that look as if they
+    held a secret, and do not: a directory that is there has an entry, there or not, of such a name.
+
+    In ``/AK:SK@BUCKET``, or in ``S3/AK:SK@BUCKET`` without a directory ``S3``, it could be one.
+    """
+    found = []
+    for word in words:
+        at = None
+        if ":" in word and "@" in word:
+            with contextlib.suppress(UsageError):
+                at = parse(word)
+        if at and at.scheme == "file":
+            match = _PATH_LIKE_STORE.fullmatch(str(at))
+            if match and os.path.isdir(match["directory"]):
+                found.append(str(at))
+    return found
 
 
 def endpoint_of_text(text: str, https: bool) -> tuple[str, bool, bool]:

@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from adsmig.errors import UsageError
-from adsmig.location import Credentials, Location, parse
+from adsmig.location import Credentials, Location, parse, paths_among
 
 AOSS = "aoss.cn-sh-01.sensecoreapi-oss.cn"
 AOSS_INTERNAL = "aoss-internal.cn-sh-01.sensecoreapi-oss.cn"
@@ -238,6 +238,26 @@ def test_an_existing_file_may_look_like_an_address(cwd: bytes) -> None:
         assert parse(name).path == cwd + b"/" + name.encode()
     os.mkdir("01T12:00")
     assert parse("01T12:00/new").path == cwd + b"/01T12:00/new"
+
+
+def test_paths_that_only_look_as_if_they_held_a_secret_lie_in_directories(cwd: bytes) -> None:
+    os.mkdir("there")
+    words = [
+        "./w:q@e/nothere",
+        "there/w:q@e",
+        f"{os.fsdecode(cwd)}/there/x:y@z/",
+        "./w",
+        "there/w:q",
+    ]
+    assert paths_among(words) == [
+        os.fsdecode(cwd) + path for path in ("/w:q@e/nothere", "/there/w:q@e", "/there/x:y@z")
+    ]
+    for word in (
+        "AK:SK@b", "//AK:SK@b/p", "///AK:SK@b/p", "/AK:SK@b/p", "S3/AK:SK@b/p", "S3//AK:SK@b/p",
+        "./s3://AK:SK@b/p", "./s3:/AK:SK@b", "there/AK:SK@b/x:y@z", "s3://AK:SK@b/p", "a:b@host:x",
+        "sftp://a:b@host/x", "--log-file=there/AK:SK@b", "./AK:S:K@b", "./AK:S@K@b",
+    ):  # fmt: skip
+        assert paths_among([word]) == [], word
 
 
 def test_no_current_directory_is_an_error(cwd: bytes) -> None:
