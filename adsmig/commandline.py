@@ -146,6 +146,10 @@ def _job(command: str, src: str, dst: str | None, options: dict[str, Any]) -> Jo
 
 
 def _check_files(options: dict[str, Any]) -> None:
+    from adsmig.keylist import is_stream
+
+    if is_stream(options["files_from"]):
+        raise UsageError("--files-from has nobody to read from later: name a file that stays")
     for name in _FILES:
         if options.get(name):
             _check_path(options[name])

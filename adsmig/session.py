@@ -22,7 +22,7 @@ from adsmig.interruption import INTERRUPTED
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.jobs import failure_event, run_event
-from adsmig.keylist import sort_keys
+from adsmig.keylist import STREAM, check_names, copy_names, sort_keys
 from adsmig.large import abandon_lost_uploads, abandon_uploads
 from adsmig.launch import tell
 from adsmig.ledger import Run, default_path
@@ -59,16 +59,17 @@ def start(job: Job, path: Path | None, output: Output, rebuild: bool = False) ->
     ``path`` None: the manifest's usual place.  A dry run keeps none.  ``rebuild``: a manifest that
     is damaged is set aside, and, without one, what is equal at the destination is taken for copied.
     """
-    if job.dryrun:
-        known = path or default_path(job)
-        job = replace(job, known=str(known) if known.exists() else "")
-        return _run(job, None, output, _resume_or_begin)
-    path = path or default_path(job)
-    code = _run(job, path, output, _resume_or_begin, rebuild)
-    if code == 1 and job.delete_dst and _made_room(path):
-        output.note("what was in the way of some was deleted: trying again what failed")
-        return _run(job, path, output, _retry)
-    return code
+    with _names_read(job) as job:
+        if job.dryrun:
+            known = path or default_path(job)
+            job = replace(job, known=str(known) if known.exists() else "")
+            return _run(job, None, output, _resume_or_begin)
+        path = path or default_path(job)
+        code = _run(job, path, output, _resume_or_begin, rebuild)
+        if code == 1 and job.delete_dst and _made_room(path):
+            output.note("what was in the way of some was deleted: trying again what failed")
+            return _run(job, path, output, _retry)
+        return code
 
 
 def _made_room(path: Path) -> bool:
@@ -86,16 +87,19 @@ def remove(job: Job, path: Path | None, output: Output) -> int:
     Without a terminal to ask at, and without ``job.yes``, says what would go, and raises.  Where
     there is nothing to delete, there is nothing to agree to.
     """
-    if job.dryrun or not job.yes:
-        code, counts = _perform(replace(job, dryrun=True), None, output, _resume_or_begin)
-        if job.dryrun or code == INTERRUPTED or not counts.found + counts.deleted:
-            return code
-        if not sys.stdin.isatty():
-            raise AdsmigError("nothing was deleted: say --yes to delete this without being asked")
-        print(f"Delete all this at {job.src}? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise AdsmigError("nothing was deleted")
-    return _run(job, path or default_path(job), output, _resume_or_begin)
+    with _names_read(job) as job:
+        if job.dryrun or not job.yes:
+            code, counts = _perform(replace(job, dryrun=True), None, output, _resume_or_begin)
+            if job.dryrun or code == INTERRUPTED or not counts.found + counts.deleted:
+                return code
+            if not sys.stdin.isatty():
+                raise AdsmigError(
+                    "nothing was deleted: say --yes to delete this without being asked"
+                )
+            print(f"Delete all this at {job.src}? [y/N] ", end="", file=sys.stderr, flush=True)
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                raise AdsmigError("nothing was deleted")
+        return _run(job, path or default_path(job), output, _resume_or_begin)
 
 
 def resume(job: Job, path: Path, output: Output) -> int:
@@ -205,6 +209,35 @@ def _ranges_of(failures: Iterable[Outcome]) -> Iterator[KeyRange]:
 
 
 @contextlib.contextmanager
+def _names_read(job: Job) -> Iterator[Job]:
+    """The job with a copy of what ``--files-from`` can read only once; before a manifest is made,
+    so that a name that was a mistake is in none.
+    """
+    if job.names:
+        with tempfile.TemporaryDirectory(prefix="adsmig-") as directory:
+            copy_names(job.names, f"{directory}/names")
+            yield replace(job, names=f"{directory}/names")
+        return
+    if job.files_from not in ("", STREAM):
+        check_names(job.files_from)
+    yield job
+
+
+def _names_kept(job: Job, path: Path | None) -> Job:
+    """The job with the copy of those that is kept beside its manifest, for who goes on with it."""
+    if job.files_from != STREAM or not path:
+        return job
+    kept = f"{path}.names"
+    if job.names:
+        copy_names(job.names, kept)
+    elif not os.path.exists(kept):
+        raise AdsmigError(
+            f"what --files-from named is no longer there, in {kept}: give the whole command again"
+        )
+    return replace(job, names=kept)
+
+
+@contextlib.contextmanager
 def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Iterator[Job]:
     """The job with what its workers need to know of the run and of files."""
     job = replace(
@@ -223,7 +256,8 @@ def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Itera
         fd, keys_file = tempfile.mkstemp(prefix="adsmig-", suffix=".keys")
         os.close(fd)
     try:
-        sort_keys(job.files_from, keys_file, as_paths=job.src.is_path)
+        names = job.names or job.files_from
+        sort_keys(names, keys_file, job.src.is_path, called=job.files_from)
         yield replace(job, keys_file=keys_file)
     finally:
         with contextlib.suppress(OSError):
@@ -299,7 +333,7 @@ def _perform(
                 "unverified", "with --no-verify-tls, anybody on the way can pretend to be the store"
             )
         lost = not finished and (stored.rebuild if stored else rebuild)
-        job = replace(job, rebuild=lost)
+        job = _names_kept(replace(job, rebuild=lost), path)
         manifest.set_job(job)
         saved = salvage(aside[0]) if aside else iter(())
         while batch := list(islice(saved, SALVAGED)):

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from adsmig import failpoint
 from adsmig.errors import ObjectError
 from adsmig.ledger import Ledger
 from adsmig.model import Entry
@@ -177,6 +179,68 @@ def test_the_habit_of_other_tools_makes_no_local_directory(
     adsmig("cp", "src/", "./127.0.0.1:x")
     assert tree_of(tmp_path / "127.0.0.1:x") == TREE
     adsmig("sync", "src/", "127.0.0.1:x")  # for now it is there
+
+
+def with_names(names: str, *arguments: object, at: str = "-", code: int = 0) -> str:
+    """The program with names at its standard input; what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "adsmig", *map(str, arguments), "--files-from", at],
+        input=names, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("at", ["-", "/dev/stdin"])
+def test_names_may_come_from_a_pipe(adsmig: Adsmig, tmp_path: Path, at: str) -> None:
+    src, dst = put(tmp_path / "src", TREE), tmp_path / "dst"
+    with_names("a\nc1\nlater\n", "cp", src, dst, at=at, code=1)
+    assert set(tree_of(dst)) == {"a", "c1"}
+    put(src, {"later": b"by now", "more": b"not named"})
+    adsmig("retry")
+    assert set(tree_of(dst)) == {"a", "c1", "later"}
+    (src / "a").write_bytes(b"another content")
+    adsmig("again")
+    assert tree_of(dst) == {"a": b"another content", "c1": b"c1", "later": b"by now"}
+    assert "1 unchanged" in with_names("c1\n", "sync", src, dst)  # other names, and the same job
+    assert len(adsmig("jobs", "--json").stdout.splitlines()) == 1
+    assert "names no keys" in with_names("", "sync", src, dst, code=2)
+
+
+def test_names_of_a_shells_pipe_are_read_once(tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", TREE), tmp_path / "dst"
+    line = f"{sys.executable} -m adsmig cp --files-from <(printf 'b/a\\n') {src} {dst}"
+    subprocess.run(["bash", "-c", line], check=True, capture_output=True)
+    assert set(tree_of(dst)) == {"b/a"}
+
+
+def test_rm_looks_at_piped_names_twice(tmp_path: Path) -> None:
+    src = put(tmp_path / "src", TREE)
+    assert "would delete 2 " in with_names("a\naa\n", "rm", src, code=3)
+    assert "would delete 2 " in with_names("a\naa\n", "rm", "--dryrun", src)
+    assert "deleted 2 " in with_names("a\naa\n", "rm", "--yes", src)
+    assert set(tree_of(src)) == set(TREE) - {"a", "aa"}
+
+
+def test_a_killed_run_goes_on_with_piped_names(
+    adsmig: Adsmig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src, dst, manifest = put(tmp_path / "src", TREE), tmp_path / "dst", tmp_path / "m.db"
+    words = ["cp", src, dst, "--manifest", manifest, "--workers", "1"]
+    monkeypatch.setenv(failpoint.VARIABLE, f"file.staged:1:kill:{tmp_path}/hits")
+    with_names("a\nc1\n", *words, code=-signal.SIGKILL)
+    assert not {"a", "c1"} & set(os.listdir(dst))
+    adsmig("resume", "--manifest", manifest)
+    assert {"a", "c1"} == set(os.listdir(dst))
+    Path(f"{manifest}.names").unlink()
+    said = adsmig("again", "--manifest", manifest, code=3).stderr
+    assert "give the whole command again" in said
+
+
+def test_a_list_that_is_not_there_leaves_no_job(adsmig: Adsmig, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", TREE)
+    adsmig("cp", "--files-from", tmp_path / "missing", src, tmp_path / "dst", code=2)
+    assert "no jobs" in adsmig("jobs").stdout
 
 
 def test_an_end_before_the_start_is_refused(here: Here, tmp_path: Path) -> None:

@@ -257,6 +257,8 @@ def test_where_the_address_is_wrong(scene: Scene, here: Here) -> None:
         scene.run(*words, f"s3://{keys}@b/", code=2)
     for address in (f"//{keys}@b/p", f"/{keys}@b/p", f"S3/{keys}@b/p", f"./s3://{keys}@b/p"):
         scene.run("cp", address, "back", code=None)
+    for address in (f"{keys}@b", f"s3://{ACCESS_KEY}:a {SECRET}@b", f"s3://{keys}@b"):
+        scene.run("cp", "--files-from", address, "given", "back", code=2)
     scene.run("cp", "-vv", f"s3://{ACCESS_KEY}:{SECRET}@bucket.host/p", "back", code=2)
     (scene.home / "something").touch()
     scene.check()
