@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _SAME_NAME = (
     "threads", "workers", "bwlimit_mbps", "connect_timeout_s", "read_timeout_s", "depth",
-    "files_from", "existing", "ignore_existing", "update", "delete_src", "delete_dst",
+    "existing", "ignore_existing", "update", "delete_src", "delete_dst",
     "max_delete", "yes", "seed", "storage_class", "sse", "tags", "dryrun", "accept_new_host_key",
     "verify_tls",
 )  # fmt: skip
@@ -41,6 +41,7 @@ def job_asked(command: str, src: str, dst: str | None, options: dict[str, Any]) 
     """The same as far as the command line tells: looks at neither place."""
     from adsmig.filters import Filters
     from adsmig.job import Job
+    from adsmig.keylist import STREAM, is_stream
     from adsmig.location import parse
 
     def place(text: str, side: str) -> Location:
@@ -49,8 +50,8 @@ def job_asked(command: str, src: str, dst: str | None, options: dict[str, Any]) 
 
     here, there = place(src, "SRC"), place(dst, "DST") if dst is not None else None
     record = options.get("record") or ""
-    if options["files_from"]:
-        options["files_from"] = os.path.abspath(options["files_from"])
+    names = options["files_from"]
+    once = is_stream(names)
     trees = all(at.is_path for at in (here, there) if at)
     patterns = ("include", "exclude", "include_dir", "exclude_dir")
     limits = ("min_size", "max_size", "newer_than", "older_than")
@@ -68,6 +69,8 @@ def job_asked(command: str, src: str, dst: str | None, options: dict[str, Any]) 
         record=os.path.abspath(record) if record else "",
         check=False,
         routes=_routes(options),
+        files_from=STREAM if once else os.path.abspath(names) if names else "",
+        names=names if once else "",
         **fields_of(options),
     )
 

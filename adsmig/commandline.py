@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from adsmig.options import (
     Command,
     together,
 )
+from adsmig.words import leading, name_of, names_of
 
 if TYPE_CHECKING:
     from adsmig.job import Job
@@ -59,25 +59,20 @@ class Commands(click.Group):
     """A group that takes the options of its commands in front of them as well, as ads-cli does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Moves what stands before the command behind it.
-
-        ``--end==ff``, as ads-cli's manual has it, means ``--end=ff``.
-        """
-        args = [re.sub(r"^(--(?:start|end))==", r"\1=", one) for one in args]
-        takes_value = {
-            name
-            for command in self.commands.values()
-            for option in command.params
-            if isinstance(option, click.Option) and not option.is_flag and not option.count
-            for name in option.opts
-        }
-        own = {name for option in self.get_params(ctx) for name in option.opts}
-        at = 0
-        while at < len(args) and args[at].startswith("-") and args[at] not in own:
-            at += 2 if args[at] in takes_value else 1
-        if at < len(args) and args[at] in self.commands:
-            args = [args[at], *args[:at], *args[at + 1 :]]
-        return super().parse_args(ctx, args)
+        """Moves what stands before the command behind it."""
+        own = names_of(self.get_params(ctx)).known
+        names = names_of(one for command in self.commands.values() for one in command.params)
+        options, rest = leading(args, names)
+        if asked := [one for one in options if name_of(one) in own]:
+            return super().parse_args(ctx, asked[0])  # for help, or the version
+        if rest and rest[0] in self.commands:
+            before = [word for option in options for word in option]
+            return super().parse_args(ctx, [rest[0], *before, *rest[1:]])
+        if unknown := [one for one in options if name_of(one) not in names.known]:
+            return super().parse_args(ctx, unknown[0])
+        if options and not rest:
+            ctx.fail("Missing command.")
+        return super().parse_args(ctx, list(rest))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands in the order of their use, each once."""
@@ -119,7 +114,7 @@ def job_later(arguments: Sequence[str]) -> Job:
     try:
         job = _later.main(list(arguments), prog_name="adsmig", standalone_mode=False)
     except click.ClickException as exc:
-        text = redacted(exc.format_message().rstrip("."))
+        text = redacted(exc.format_message().rstrip("."), arguments)
         raise UsageError(f"{text}: what is to run is cp, sync, inventory or verify") from exc
     assert isinstance(job, Job)
     return job
@@ -151,6 +146,10 @@ def _job(command: str, src: str, dst: str | None, options: dict[str, Any]) -> Jo
 
 
 def _check_files(options: dict[str, Any]) -> None:
+    from adsmig.keylist import is_stream
+
+    if is_stream(options["files_from"]):
+        raise UsageError("--files-from has nobody to read from later: name a file that stays")
     for name in _FILES:
         if options.get(name):
             _check_path(options[name])

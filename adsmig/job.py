@@ -45,7 +45,9 @@ class Job:
     """The first and last key of the selection, inclusive."""
     filters: Filters = Filters()  # noqa: RUF009 - it is immutable
     files_from: str = ""
-    """A file that names the keys to look at, one a line."""
+    """A file that names the keys to look at, one a line; ``-`` for what can be read only once."""
+    names: str = ""
+    """What that is, and then where a copy of it is; see keylist."""
     against: str = ""
     """For ``verify``: the manifest whose checksums the destination is held against, in place of the
     source."""
@@ -223,7 +225,9 @@ class Job:
                  "delete_dst", "perms", "record", "storage_class", "sse", "tags")  # fmt: skip
         manner = {name: getattr(self, name) for name in names}
         # The same name, with other content: other keys.
-        return json.dumps({**manner, "files": _digest(self.files_from)}, sort_keys=True)
+        return json.dumps(
+            {**manner, "files": _digest(self.names or self.files_from)}, sort_keys=True
+        )
 
     @property
     def keeps_directories(self) -> bool:
@@ -321,7 +325,7 @@ class Job:
     def to_json(self) -> str:
         """All but the secrets, for the manifest; :meth:`from_json` reads it."""
         left_out = {"src", "dst", "check", "identities", "own", "began_ns", "known", "doubts",
-                    "keys_file", "dryrun", "yes"}  # fmt: skip
+                    "names", "keys_file", "dryrun", "yes"}  # fmt: skip
         names = [one.name for one in fields(self) if one.name not in left_out]
         places = {"src": _plain(self.src), "dst": _plain(self.dst) if self.dst else None}
         return json.dumps({**places, **{name: _json(getattr(self, name)) for name in names}})

@@ -30,24 +30,26 @@ def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
 
 def job_lines(output: Output) -> Iterator[str]:
     """The jobs of the state directory and what their last runs came to, as a table."""
-    rows = [report.JOB_COLUMNS]
+    found: list[tuple[Job, list[Run]]] = []
     troubles = []
     for path, manifest in jobs():
         if isinstance(manifest, ManifestError):
             troubles.append(str(manifest))
         elif text := manifest.job_json():
             runs, _ = manifest.runs_seen()
-            rows.append(report.job_row(Job.from_json(text), runs))
+            found.append((Job.from_json(text), runs))
         else:
             troubles.append(f"{path} holds no job yet")
     if output.as_json:
-        columns = [column.replace(" ", "_") for column in report.JOB_COLUMNS]
-        yield from (json.dumps(dict(zip(columns, row, strict=True))) for row in rows[1:])
+        for job, runs in found:
+            facts = report.job_facts(job, runs)
+            yield json.dumps({name.replace(" ", "_"): fact for name, fact in facts.items()})
         return
-    if len(rows) == 1:
-        yield f"no jobs in {state_directory()}"
+    if found:
+        rows = (report.job_row(job, runs) for job, runs in found)
+        yield from report.table([report.JOB_COLUMNS, *rows])
     else:
-        yield from report.table(rows)
+        yield f"no jobs in {state_directory()}"
     yield from troubles
 
 

@@ -5,18 +5,67 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import shutil
+import stat
 from collections.abc import Iterator
 
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.model import KeyRange
 
+STREAM = "-"
+"""Names standard input, as in rclone, and whatever else can be read only once."""
 
-def sort_keys(names: str, path: str, as_paths: bool) -> None:
+
+def is_stream(name: str) -> bool:
+    """Whether it is standard input, a pipe, or anything else that is no file to be read again."""
+    if name == STREAM or re.match(r"/dev/(stdin$|fd/)|/proc/[^/]+/fd/", name):
+        return True
+    try:
+        mode = os.stat(name).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def check_names(names: str) -> None:
+    """Raises UsageError for a file that cannot be read."""
+    try:
+        with open(names, "rb"):
+            pass
+    except OSError as exc:
+        raise UsageError(f"cannot read --files-from {names}: {exc.strerror}") from exc
+
+
+def copy_names(names: str, path: str) -> None:
+    """Writes what the file or stream ``names`` holds to ``path``, which has the whole of it, on
+    stable storage, or what it had before.
+    """
+    try:
+        source = open(0 if names == STREAM else names, "rb", closefd=names != STREAM)  # noqa: SIM115
+    except OSError as exc:
+        raise UsageError(f"cannot read --files-from {names}: {exc.strerror}") from exc
+    try:
+        with source, open(f"{path}.new", "wb", opener=_private) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(f"{path}.new", path)
+    except OSError as exc:
+        raise AdsmigError(f"cannot copy --files-from to {path}: {exc.strerror}") from exc
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def sort_keys(names: str, path: str, as_paths: bool, called: str = "") -> None:
     """Writes the keys of the file ``names`` to ``path``, in byte order, each once.
 
     Blank lines and those that begin with ``#`` or ``;`` are no keys, as in rclone.  ``as_paths``: a
-    ``/`` or ``./`` at the beginning, as ``find`` writes it, is not part of a key.
+    ``/`` or ``./`` at the beginning, as ``find`` writes it, is not part of a key.  ``called``: what
+    the user knows the file as, if by another name.
     """
+    called = called or names
     found = set()
     try:
         with open(names, "rb") as file:
@@ -29,11 +78,11 @@ def sort_keys(names: str, path: str, as_paths: bool) -> None:
                 if key:
                     found.add(key)
     except OSError as exc:
-        raise UsageError(f"cannot read --files-from {names}: {exc.strerror}") from exc
+        raise UsageError(f"cannot read --files-from {called}: {exc.strerror}") from exc
     if not found:
-        raise UsageError(f"--files-from {names} names no keys: write one a line")
+        raise UsageError(f"--files-from {called} names no keys: write one a line")
     try:
-        with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(path, "wb", opener=_private) as file:
             file.writelines(key + b"\n" for key in sorted(found))
     except OSError as exc:
         raise AdsmigError(f"cannot write {path}: {exc.strerror}") from exc

@@ -3,7 +3,8 @@
 ``[NAME://][ACCESS_KEY:SECRET_KEY[:TOKEN]@]BUCKET[.ENDPOINT][/PREFIX]`` for object stores, in path
 style ``NAME://[...@]HOST[:PORT]/BUCKET[/PREFIX]``.  ``[USER[:PASSWORD]@]HOST[:PORT]:PATH`` after
 ``sftp://``, or without it where there is a USER, and ``sftp://[...@]HOST[:PORT]/PATH`` for SFTP.
-Anything else without ``NAME://`` is a local path.
+Anything else without ``NAME://`` is a local path; but what looks like an address to other tools has
+to be there, or to be written ``./name``.
 
 No message raised here repeats a part of an address that could hold a key or a secret.
 """
@@ -15,6 +16,7 @@ import getpass
 import os
 import re
 import urllib.parse
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from adsmig.errors import UsageError
@@ -31,6 +33,8 @@ _HOST = re.compile(
     r"(?P<name>\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)"
     r"(?P<port>:[0-9]{1,5})?"
 )
+_PATH_LIKE_STORE = re.compile(r"(?P<directory>/[^:@]+)/[^/:@]+:[^/:@]+@[^:@]*")
+_LIKE_HOST = re.compile(_HOST.pattern + ":")
 _IPV4 = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
 # https://docs.aws.amazon.com/general/latest/gr/s3.html, with the older s3-REGION form.
 _AWS = re.compile(
@@ -41,9 +45,10 @@ _AWS = re.compile(
 )
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")  # ':' is Ceph's TENANT:BUCKET, in a path only
 _AWS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
-# AK:SK@BUCKET, USER@HOST:PATH and rclone's s3:BUCKET
+# AK:SK@BUCKET, //AK:SK@BUCKET, USER@HOST:PATH and rclone's s3:BUCKET
 _LIKE_STORE = re.compile(
-    rf"[^/]*:.*@|[^/\s]+@[^/\s:]+:|(?:{'|'.join(PROVIDERS)}|file):", re.DOTALL | re.IGNORECASE
+    rf"(?://)?[^/]*:.*@|[^/\s]+@[^/\s:]+:|(?:{'|'.join(PROVIDERS)}|file):",
+    re.DOTALL | re.IGNORECASE,
 )
 # With sftp://, a path may follow a '/', and then it is absolute; else it follows a ':'.
 _LOGIN = r"(?:(?P<user>[^:@/]+)(?P<colon>:(?P<password>[^:@/]*))?@)"
@@ -183,6 +188,12 @@ def parse(text: str | bytes, *, https: bool | None = None, path_style: bool = Fa
                 f" USER[:PASSWORD]@HOST:PATH, and in names and passwords {_ESCAPES}; a local path"
                 " with such a name is written ./name"
             )
+        if _LIKE_HOST.match(text) and not os.path.lexists(text.partition("/")[0]):
+            raise UsageError(
+                "a name with a ':' that is not there, as HOST:PATH in scp and rsync (not shown, it"
+                " may hold a secret): for SFTP write USER@HOST:PATH, or sftp://HOST/PATH; a local"
+                " path with a ':' in its name, as in a time, is written ./name"
+            )
         return _parse_path(text)
     scheme = name.lower()
     if scheme == "file":
@@ -195,6 +206,25 @@ def parse(text: str | bytes, *, https: bool | None = None, path_style: bool = Fa
         return _parse_store(scheme, rest, https=https, path_style=path_style)
     shown = f"{name}://" if _NAME.fullmatch(name) else "what stands before ://"
     raise UsageError(f"{shown} is not supported in an address; write one of {_SUPPORTED}")
+
+
+def paths_among(words: Iterable[str]) -> list[str]:
+    """Of local paths among the words of a command line, as they print, those that look as if they
+    held a secret, and do not: a directory that is there has an entry, there or not, of such a name.
+
+    In ``/AK:SK@BUCKET``, or in ``S3/AK:SK@BUCKET`` without a directory ``S3``, it could be one.
+    """
+    found = []
+    for word in words:
+        at = None
+        if ":" in word and "@" in word:
+            with contextlib.suppress(UsageError):
+                at = parse(word)
+        if at and at.scheme == "file":
+            match = _PATH_LIKE_STORE.fullmatch(str(at))
+            if match and os.path.isdir(match["directory"]):
+                found.append(str(at))
+    return found
 
 
 def endpoint_of_text(text: str, https: bool) -> tuple[str, bool, bool]:
@@ -281,7 +311,7 @@ def _sftp_of(match: re.Match[str], bare: bool) -> Location:
         raise UsageError(f"{where}: write the user's name, USER@HOST") from exc
     credentials = None
     if match["colon"]:
-        credentials = Credentials("", "", None, _decode(where, match["password"]))
+        credentials = Credentials("", "", None, _decode_secret(where, match["password"]))
     data = os.fsencode(path or "")
     if b"\0" in data:
         raise UsageError("a path cannot hold a NUL byte; check the address")
@@ -388,8 +418,18 @@ def _parse_credentials(where: str, userinfo: str) -> Credentials:
             f"{where}: what stands before '@' is not ACCESS_KEY:SECRET_KEY[:TOKEN];"
             f" in keys and secrets write {_ESCAPES}"
         )
-    access_key, secret_key, token = [*(_decode(where, part) for part in parts), ""][:3]
+    access_key, secret_key, token = [*(_decode_secret(where, part) for part in parts), ""][:3]
     return Credentials(access_key, secret_key, token or None)
+
+
+def _decode_secret(where: str, part: str) -> str:
+    """As :func:`_decode`, but no '+', of which nobody can tell whether a blank was meant."""
+    if "+" in part:
+        raise UsageError(
+            f"{where}: a '+' in the keys or the password, which could mean a blank; in keys and"
+            f" secrets write {_ESCAPES}"
+        )
+    return _decode(where, part)
 
 
 def _decode(where: str, part: str) -> str:

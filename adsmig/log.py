@@ -4,27 +4,59 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import sys
+from collections.abc import Sequence
+from functools import lru_cache
 
+from adsmig import argv
 from adsmig.errors import UsageError
 
 FORMAT = "%(levelname)s %(name)s[%(process)d]: %(message)s"
 
-_SECRET = re.compile(
-    r"([A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^\s'\"]*@"
-    r"|(?!ACCESS_KEY)[^\s'\"/:@]+:[^\s'\"@]+@"
+_SECRET = (
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^\s'\"]*@"
+    r"|[^\s'\"(/:@]+:[^\s'\"]+@"
 )
-
-
+"""What may be one, wherever it stands."""
+_ADVICE = (
+    "ACCESS_KEY:SECRET_KEY@",
+    "ACCESS_KEY:SECRET_KEY@BUCKET",
+    "USER:PASSWORD@HOST",
+    "USER[:PASSWORD]@HOST:PATH",
+    "[USER[:PASSWORD]@]HOST[:PORT]/PATH",
+    "sftp://USER@HOST:PORT/PATH",
+)
+"""How messages tell what to write; a test finds what is missing here."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def redacted(text: str) -> str:
+def redacted(text: str, words: Sequence[str] = (), paths: Sequence[str] = ()) -> str:
     """The text without what may be keys or passwords of an address: all that stands before an
     ``@``, behind a ``NAME://`` or around a colon; and without what a terminal would act upon.
+
+    ``words`` are those of a command line that it may quote, each with an address as a whole,
+    whatever blanks and quotes are in that.  ``paths`` are known to be none, and stay as they are.
     """
-    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], _SECRET.sub(r"\1***@", text))
+    for word in words:
+        hidden = os.fsdecode(argv.redacted(os.fsencode(word)))
+        if hidden != word and word not in paths:
+            for quoted in (word, repr(word)[1:-1], os.path.normpath(word)):
+                text = text.replace(quoted, hidden)
+    text = _pattern(tuple(paths)).sub(_hide, text)
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+@lru_cache(maxsize=4)
+def _pattern(paths: tuple[str, ...]) -> re.Pattern[str]:
+    """What may be a secret, but for advice and for these paths, each as a whole."""
+    plain = "|".join(map(re.escape, (*_ADVICE, *paths)))
+    return re.compile(rf"(?<![^\s'\"(])(?P<plain>{plain})(?=['\")]|[,;:.]?(?:\s|\Z))|{_SECRET}")
+
+
+def _hide(match: re.Match[str]) -> str:
+    return match["plain"] or f"{match['scheme'] or ''}***@"
 
 
 class _Formatter(logging.Formatter):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from adsmig.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
+from adsmig.words import leading, names_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,6 +30,20 @@ def together(*options: Callable[[Any], Any], under: str = "") -> Callable[[F], F
 
 class Command(click.Command):
     """A command whose help shows its options under their headings."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, but ``-s=KEY`` means ``-s KEY``, not ``-s =KEY``."""
+        names = names_of(self.get_params(ctx))
+        words: list[str] = []
+        rest: Sequence[str] = args
+        while rest:
+            options, rest = leading(rest, names)
+            words += [word for option in options for word in option]
+            if rest[:1] == ["--"] or not ctx.allow_interspersed_args:
+                break
+            words += rest[:1]
+            rest = rest[1:]
+        return super().parse_args(ctx, [*words, *rest])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As click does, group by group."""
@@ -181,9 +193,10 @@ SELECTION = together(
     click.option("--min-size", metavar="SIZE", callback=_size, help="No smaller objects: 10k, 5M."),
     click.option("--max-size", metavar="SIZE", callback=_size, help="No larger objects."),
     click.option("--newer-than", "--max-age", metavar="AGE", default="",
-                 help="Only what changed within 12h, 30d, or since 2026-01-31."),
+                 help="Only what changed, or a store was given, within 12h, 30d, or since"
+                      " 2026-01-31."),
     click.option("--older-than", "--min-age", metavar="AGE", default="",
-                 help="Only what has not changed since."),
+                 help="Only what has not changed, or was not given to a store, since."),
     under="What to look at",
 )  # fmt: skip
 

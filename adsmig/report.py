@@ -183,10 +183,25 @@ JOB_COLUMNS: tuple[str, ...] = (
 
 def job_row(job: Job, runs: list[Run]) -> tuple[str, ...]:
     """A job's line in ``adsmig jobs``."""
+    facts = job_facts(job, runs)
     if not runs:
-        return (job.id, job.command, "new", "", "", "", job.origin, str(job.dst or ""))
-    run = runs[-1]
-    return (
-        job.id, job.command, run.state, clock(run.started), f"{run.counts.copied:,}",
-        f"{run.counts.failed:,}", job.origin, str(job.dst or ""),
+        return tuple(str(fact or "") for fact in facts.values())
+    counts = runs[-1].counts
+    shown = {
+        **facts, "last run": clock(runs[-1].started),
+        "copied": f"{counts.copied:,}", "failed": f"{counts.failed:,}",
+    }  # fmt: skip
+    return tuple(str(fact) for fact in shown.values())
+
+
+def job_facts(job: Job, runs: list[Run]) -> dict[str, str | int | float | None]:
+    """What ``adsmig jobs`` tells of a job, by column; times are Unix times, and what only a run has
+    is None before there was one.
+    """
+    run = runs[-1] if runs else None
+    facts = (
+        job.id, job.command, run.state if run else "new", run.started if run else None,
+        run.counts.copied if run else None, run.counts.failed if run else None,
+        job.origin, str(job.dst or ""),
     )  # fmt: skip
+    return dict(zip(JOB_COLUMNS, facts, strict=True))

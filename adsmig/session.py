@@ -22,7 +22,7 @@ from adsmig.interruption import INTERRUPTED
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.jobs import failure_event, run_event
-from adsmig.keylist import sort_keys
+from adsmig.keylist import STREAM, check_names, copy_names, sort_keys
 from adsmig.large import abandon_lost_uploads, abandon_uploads
 from adsmig.launch import tell
 from adsmig.ledger import Run, default_path
@@ -42,7 +42,7 @@ from adsmig.storage.paths import below
 log = logging.getLogger(__name__)
 
 FAILURES_SHOWN = 20
-BESIDE = ("", "-wal", "-shm", "-journal", ".lock", ".shared", ".keys")
+BESIDE = ("", "-wal", "-shm", "-journal", ".lock", ".shared", ".keys", ".names")
 """What the names of a manifest's files end in."""
 ALL = 2**64
 """The sample that leaves out none."""
@@ -60,17 +60,18 @@ def start(job: Job, path: Path | None, output: Output, rebuild: bool = False) ->
     ``path`` None: the manifest's usual place.  A dry run keeps none.  ``rebuild``: a manifest that
     is damaged is set aside, and, without one, what is equal at the destination is taken for copied.
     """
-    if job.dryrun:
-        known = path or default_path(job)
-        job = replace(job, known=str(known) if known.exists() else "")
-        return _run(job, None, output, _resume_or_begin)
-    check_file(job)
-    path = path or default_path(job)
-    code = _run(job, path, output, _resume_or_begin, rebuild)
-    if code == 1 and job.delete_dst and _made_room(path):
-        output.note("what was in the way of some was deleted: trying again what failed")
-        return _run(job, path, output, _retry)
-    return code
+    with _names_read(job) as job:
+        if job.dryrun:
+            known = path or default_path(job)
+            job = replace(job, known=str(known) if known.exists() else "")
+            return _run(job, None, output, _resume_or_begin)
+        check_file(job)
+        path = path or default_path(job)
+        code = _run(job, path, output, _resume_or_begin, rebuild)
+        if code == 1 and job.delete_dst and _made_room(path):
+            output.note("what was in the way of some was deleted: trying again what failed")
+            return _run(job, path, output, _retry)
+        return code
 
 
 def _made_room(path: Path) -> bool:
@@ -85,18 +86,22 @@ def _made_room(path: Path) -> bool:
 def remove(job: Job, path: Path | None, output: Output) -> int:
     """Deletes what the job selects, once the user agreed to it.
 
-    Without a terminal to ask at, and without ``job.yes``, says what would go, and raises.
+    Without a terminal to ask at, and without ``job.yes``, says what would go, and raises.  Where
+    there is nothing to delete, there is nothing to agree to.
     """
-    if job.dryrun or not job.yes:
-        code = _run(replace(job, dryrun=True), None, output, _resume_or_begin)
-        if job.dryrun or code == INTERRUPTED:
-            return code
-        if not sys.stdin.isatty():
-            raise AdsmigError("nothing was deleted: say --yes to delete this without being asked")
-        print(f"Delete all this at {job.src}? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise AdsmigError("nothing was deleted")
-    return _run(job, path or default_path(job), output, _resume_or_begin)
+    with _names_read(job) as job:
+        if job.dryrun or not job.yes:
+            code, counts = _perform(replace(job, dryrun=True), None, output, _resume_or_begin)
+            if job.dryrun or code == INTERRUPTED or not counts.found + counts.deleted:
+                return code
+            if not sys.stdin.isatty():
+                raise AdsmigError(
+                    "nothing was deleted: say --yes to delete this without being asked"
+                )
+            print(f"Delete all this at {job.src}? [y/N] ", end="", file=sys.stderr, flush=True)
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                raise AdsmigError("nothing was deleted")
+        return _run(job, path or default_path(job), output, _resume_or_begin)
 
 
 def resume(job: Job, path: Path, output: Output) -> int:
@@ -207,6 +212,35 @@ def _ranges_of(failures: Iterable[Outcome]) -> Iterator[KeyRange]:
 
 
 @contextlib.contextmanager
+def _names_read(job: Job) -> Iterator[Job]:
+    """The job with a copy of what ``--files-from`` can read only once; before a manifest is made,
+    so that a name that was a mistake is in none.
+    """
+    if job.names:
+        with tempfile.TemporaryDirectory(prefix="adsmig-") as directory:
+            copy_names(job.names, f"{directory}/names")
+            yield replace(job, names=f"{directory}/names")
+        return
+    if job.files_from not in ("", STREAM):
+        check_names(job.files_from)
+    yield job
+
+
+def _names_kept(job: Job, path: Path | None) -> Job:
+    """The job with the copy of those that is kept beside its manifest, for who goes on with it."""
+    if job.files_from != STREAM or not path:
+        return job
+    kept = f"{path}.names"
+    if job.names:
+        copy_names(job.names, kept)
+    elif not os.path.exists(kept):
+        raise AdsmigError(
+            f"what --files-from named is no longer there, in {kept}: give the whole command again"
+        )
+    return replace(job, names=kept)
+
+
+@contextlib.contextmanager
 def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Iterator[Job]:
     """The job with what its workers need to know of the run and of files."""
     job = replace(
@@ -225,7 +259,8 @@ def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Itera
         fd, keys_file = tempfile.mkstemp(prefix="adsmig-", suffix=".keys")
         os.close(fd)
     try:
-        sort_keys(job.files_from, keys_file, as_paths=job.src.is_path)
+        names = job.names or job.files_from
+        sort_keys(names, keys_file, job.src.is_path, called=job.files_from)
         yield replace(job, keys_file=keys_file)
     finally:
         with contextlib.suppress(OSError):
@@ -267,6 +302,14 @@ def _word_of(job: Job, path: Path | None) -> Iterator[None]:
 
 
 def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: bool = False) -> int:
+    """Runs the job; the exit code."""
+    return _perform(job, path, output, begin, rebuild)[0]
+
+
+def _perform(
+    job: Job, path: Path | None, output: Output, begin: Begin, rebuild: bool = False
+) -> tuple[int, Counts]:
+    """The same, and what the run came to."""
     which = job.id if path == default_path(job) else f"--manifest {path}"
     pause = Pause(output.warn, f"{report.program()} resume {which}")
     with contextlib.ExitStack() as stack:
@@ -293,7 +336,7 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: boo
                 "unverified", "with --no-verify-tls, anybody on the way can pretend to be the store"
             )
         lost = not finished and (stored.rebuild if stored else rebuild)
-        job = replace(job, rebuild=lost)
+        job = _names_kept(replace(job, rebuild=lost), path)
         manifest.set_job(job)
         saved = salvage(aside[0]) if aside else iter(())
         while batch := list(islice(saved, SALVAGED)):
@@ -319,7 +362,7 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: boo
             if output.as_json and progress.due(last):
                 try:
                     output.event("progress", **progress_event(counts, coordinator.listing))
-                except BrokenPipeError:  # nobody reads any more
+                except OSError:  # nobody reads any more, or the disk that it goes to is full
                     coordinator.interrupt()
 
         with _readied(job, manifest, run, path) as ready:
@@ -333,7 +376,7 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: boo
             seconds = time.monotonic() - began
             log.info("run %d is %s: %s", run.id, run.state, report.summary(job, run, seconds))
             _tell(ready, run, seconds, coordinator.inventory, output)
-        return _exit_code(job, manifest, run, coordinator, output, unwritten)
+        return _exit_code(job, manifest, run, coordinator, output, unwritten), run.counts
 
 
 def _tell(job: Job, run: Run, seconds: float, inventory: Inventory | None, output: Output) -> None:

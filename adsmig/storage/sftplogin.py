@@ -256,7 +256,7 @@ def _authenticate(transport: Transport, location: Location) -> None:
     reasons += [f"{name} is protected by a passphrase: ssh-add it" for name in locked]
     raise LoginRefused(
         "; ".join(reasons) + f"; or name another key in {KEY_VARIABLE}, or give a password, as"
-        " user:password@host or in ADSMIG_SRC_PASSWORD or ADSMIG_DST_PASSWORD"
+        " USER:PASSWORD@HOST or in ADSMIG_SRC_PASSWORD or ADSMIG_DST_PASSWORD"
     )
 
 

@@ -695,6 +695,27 @@ def test_rm_removes_nothing_where_nobody_can_be_asked(adsmig: Adsmig, tmp_path: 
     assert list(src.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [["rm"], ["cp", "--dryrun", "--delete-src"]])
+def test_rm_does_not_ask_where_there_is_nothing_to_delete(
+    adsmig: Adsmig, tmp_path: Path, command: list[str]
+) -> None:
+    src = put(tmp_path / "src", FILES)
+    words = [*command, "--include", "nothing", src, *([tmp_path / "dst"] if command[1:] else [])]
+    code, said = on_terminal(b"n\n", *words)
+    assert code == 0
+    assert "found nothing to delete" in said
+    assert "[y/N]" not in said
+    assert "--yes" not in adsmig(*words).stderr
+    assert tree_of(src) == FILES
+
+
+def test_rm_asks_for_directories_alone(adsmig: Adsmig, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", {"a/b/": b""})
+    assert "--yes" in adsmig("rm", src, code=3).stderr
+    adsmig("rm", "--yes", src)
+    assert list(src.iterdir()) == []
+
+
 REMOVED = {
     "nothing else": ([], set(FILES)),
     "include": (["--include", "^b/"], {"b/x", "b/y/z"}),

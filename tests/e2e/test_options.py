@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from adsmig import failpoint
 from adsmig.errors import ObjectError
 from adsmig.ledger import Ledger
 from adsmig.manifest import Manifest
@@ -125,6 +127,121 @@ def test_start_and_end_mean_the_same_on_every_store(
         other = Bucket(store.server, store.name, f"{number}/")
         here("sync", *options_of(start, end), store.url, other.url)
         assert other.names() - {"a/b"} == in_range(start, end), (start, end)
+
+
+@pytest.mark.parametrize("option", ["-s==b", "-s =b", "--start =b", "-vs==b"])
+def test_a_key_may_begin_with_an_equals_sign(here: Here, tmp_path: Path, option: str) -> None:
+    src, dst = put(tmp_path / "src", {"=a": b"1", "=b": b"2", "c": b"3"}), tmp_path / "dst"
+    here("cp", *option.split(), src, dst)
+    assert set(tree_of(dst)) == {"=b", "c"}
+
+
+@pytest.mark.parametrize("options", ["-qp 5", "-qp5", "-qp=5", "-q -p=5"])
+def test_short_options_may_be_combined_before_the_command(
+    here: Here, tmp_path: Path, options: str
+) -> None:
+    src, dst = put(tmp_path / "src", TREE), tmp_path / "dst"
+    assert here(*options.split(), "cp", src, dst) == ""
+    assert set(tree_of(dst)) == set(TREE)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--dryrun", "Missing command"),
+        ("-qp 50", "Missing command"),
+        ("--start", "Missing command"),
+        ("--dryrun s o", "No such command 's'"),
+        ("-q --frob cp s o", "No such option '--frob'"),
+        ("-q --frob", "No such option '--frob'"),
+        ("-qz", "No such option '-z'"),
+    ],
+)
+def test_what_is_wrong_before_the_command_is_what_is_told(
+    adsmig: Adsmig, line: str, message: str
+) -> None:
+    done = adsmig(*line.split(), code=2)
+    assert re.fullmatch(rf"adsmig: {message}[^\n]*\n", done.stderr)
+
+
+@pytest.mark.parametrize("line", ["-V", "-v -V", "-vV", "-V cp s o", "-p 5 --version", "-q -V -z"])
+def test_the_version_is_told_whatever_else_is_asked_for(adsmig: Adsmig, line: str) -> None:
+    assert adsmig(*line.split()).stdout.startswith("adsmig 0.")
+
+
+def test_the_habit_of_other_tools_makes_no_local_directory(
+    adsmig: Adsmig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "src", TREE)
+    done = adsmig("cp", "src/", "127.0.0.1:x", code=2)
+    assert re.fullmatch(r"adsmig: [^\n]*USER@HOST:PATH[^\n]*\./name\n", done.stderr)
+    assert os.listdir() == ["src"]
+    adsmig("cp", "src/", "./127.0.0.1:x")
+    assert tree_of(tmp_path / "127.0.0.1:x") == TREE
+    adsmig("sync", "src/", "127.0.0.1:x")  # for now it is there
+
+
+def with_names(names: str, *arguments: object, at: str = "-", code: int = 0) -> str:
+    """The program with names at its standard input; what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "adsmig", *map(str, arguments), "--files-from", at],
+        input=names, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("at", ["-", "/dev/stdin"])
+def test_names_may_come_from_a_pipe(adsmig: Adsmig, tmp_path: Path, at: str) -> None:
+    src, dst = put(tmp_path / "src", TREE), tmp_path / "dst"
+    with_names("a\nc1\nlater\n", "cp", src, dst, at=at, code=1)
+    assert set(tree_of(dst)) == {"a", "c1"}
+    put(src, {"later": b"by now", "more": b"not named"})
+    adsmig("retry")
+    assert set(tree_of(dst)) == {"a", "c1", "later"}
+    (src / "a").write_bytes(b"another content")
+    adsmig("again")
+    assert tree_of(dst) == {"a": b"another content", "c1": b"c1", "later": b"by now"}
+    assert "1 unchanged" in with_names("c1\n", "sync", src, dst)  # other names, and the same job
+    assert len(adsmig("jobs", "--json").stdout.splitlines()) == 1
+    assert "names no keys" in with_names("", "sync", src, dst, code=2)
+
+
+def test_names_of_a_shells_pipe_are_read_once(tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", TREE), tmp_path / "dst"
+    line = f"{sys.executable} -m adsmig cp --files-from <(printf 'b/a\\n') {src} {dst}"
+    subprocess.run(["bash", "-c", line], check=True, capture_output=True)
+    assert set(tree_of(dst)) == {"b/a"}
+
+
+def test_rm_looks_at_piped_names_twice(tmp_path: Path) -> None:
+    src = put(tmp_path / "src", TREE)
+    assert "would delete 2 " in with_names("a\naa\n", "rm", src, code=3)
+    assert "would delete 2 " in with_names("a\naa\n", "rm", "--dryrun", src)
+    assert "deleted 2 " in with_names("a\naa\n", "rm", "--yes", src)
+    assert set(tree_of(src)) == set(TREE) - {"a", "aa"}
+
+
+def test_a_killed_run_goes_on_with_piped_names(
+    adsmig: Adsmig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src, dst, manifest = put(tmp_path / "src", TREE), tmp_path / "dst", tmp_path / "m.db"
+    words = ["cp", src, dst, "--manifest", manifest, "--workers", "1"]
+    monkeypatch.setenv(failpoint.VARIABLE, f"file.staged:1:kill:{tmp_path}/hits")
+    with_names("a\nc1\n", *words, code=-signal.SIGKILL)
+    assert not {"a", "c1"} & set(os.listdir(dst))
+    adsmig("resume", "--manifest", manifest)
+    assert {"a", "c1"} == set(os.listdir(dst))
+    Path(f"{manifest}.names").unlink()
+    said = adsmig("again", "--manifest", manifest, code=3).stderr
+    assert "give the whole command again" in said
+
+
+def test_a_list_that_is_not_there_leaves_no_job(adsmig: Adsmig, tmp_path: Path) -> None:
+    src = put(tmp_path / "src", TREE)
+    adsmig("cp", "--files-from", tmp_path / "missing", src, tmp_path / "dst", code=2)
+    assert "no jobs" in adsmig("jobs").stdout
 
 
 def test_an_end_before_the_start_is_refused(here: Here, tmp_path: Path) -> None:
@@ -1143,9 +1260,10 @@ def test_json_of_jobs_and_failures_is_a_line_for_each(adsmig: Adsmig, tmp_path: 
     (src / "broken").symlink_to("nowhere")
     adsmig("cp", src, tmp_path / "dst", code=1)
     (job,) = map(json.loads, adsmig("jobs", "--json").stdout.splitlines())
-    assert job["command"] == "cp"
+    assert (job["command"], job["copied"], job["failed"]) == ("cp", len(TREE), 1)
     (run,) = map(json.loads, adsmig("status", "--json").stdout.splitlines())
     assert run["copied"] == len(TREE)
+    assert run["started"] == job["last_run"]
     (failure,) = map(json.loads, adsmig("failures", "--json").stdout.splitlines())
     assert failure["key"] == "broken"
 

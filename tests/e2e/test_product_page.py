@@ -614,14 +614,14 @@ def test_a_mount_of_what_is_not_there_is_answered_in_one_line(tmp_path: Path) ->
 
 URL = "s3://ak:sk@bucket1.aoss.cn-sh-01.sensecoreapi-oss.cn/prefix/"
 SPELLINGS: dict[str, list[str]] = {
-    "start": ["--start aa", "--start=aa", "--start==aa", "-s aa", "-saa"],
-    "end": ["--end ff", "--end=ff", "--end==ff", "-e ff", "-eff"],
-    "threads": ["--threads 7", "--threads=7", "-p 7", "-p7"],
+    "start": ["--start aa", "--start=aa", "--start==aa", "-s aa", "-saa", "-s=aa"],
+    "end": ["--end ff", "--end=ff", "--end==ff", "-e ff", "-eff", "-e=ff"],
+    "threads": ["--threads 7", "--threads=7", "-p 7", "-p7", "-p=7"],
     "delete-src": ["--delete-src", "--deleteSrc"],
     "delete-dst": ["--delete-dst", "--deleteDst"],
     "connect timeout": ["--connTimeout 9", "--conntimeout=9", "--conn-timeout 9", "--connTimeout=9"],
     "read timeout": ["--timeout 9", "--timeout=9"],
-    "record": ["--recordName links.txt", "--recordName=links.txt", "-rd links.txt", "--record-name links.txt"],
+    "record": ["--recordName links.txt", "--recordName=links.txt", "-rd links.txt", "-rd=links.txt", "--record-name links.txt"],
     "dry run": ["--dryrun", "--dry-run"],
     "noperms": ["--noperms", "--no-perms"],
     "exclude": ["--exclude a.c", "--exclude=a.c", '--exclude "a.c"', "--exclude “a.c”", "--exclude ”a.c“"],

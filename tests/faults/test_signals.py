@@ -415,6 +415,36 @@ def test_a_reader_that_hangs_up_ends_the_run_in_order(upload: list[object], tmp_
     assert state(tmp_path / "m.db") == "stopped"
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["cp", "jobs", "--version"])
+def test_no_room_for_what_is_printed_is_told_in_one_line(
+    tmp_path: Path, command: str, unbuffered: str
+) -> None:
+    write_some(tmp_path / "tree")
+    places = [tmp_path / "tree", tmp_path / "copy", "--manifest", tmp_path / "m.db"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "adsmig", command, *map(str, places if command == "cp" else [])],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert done.returncode == 3
+    assert done.stderr == "adsmig: cannot write to standard output: No space left on device\n"
+    if command == "cp":
+        assert state(tmp_path / "m.db") == "finished"
+
+
+def test_no_room_for_json_ends_the_run_in_order(upload: list[object], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "adsmig", *map(str, upload), "--json"],
+            stdout=full, stderr=subprocess.PIPE, timeout=SOON_S,
+        )  # fmt: skip
+    assert done.returncode == 3
+    assert done.stderr == b"adsmig: cannot write to standard output: No space left on device\n"
+    assert state(tmp_path / "m.db") == "stopped"
+
+
 @pytest.mark.parametrize("command", ["providers", "cp"])
 def test_a_reader_that_was_never_there(tmp_path: Path, command: str) -> None:
     write_some(tmp_path / "tree")

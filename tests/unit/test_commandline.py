@@ -50,6 +50,8 @@ def test_what_may_run_later_is_a_job_without_a_look_at_its_places(line: str, com
         ("sync src/ /dst/", "depends on the current directory: write /"),
         ("inventory /src/ --for ./dst/", "depends on the current directory"),
         ("sync --files-from list /src/ /dst/", "depends on the current directory"),
+        ("sync --files-from - /src/ /dst/", "name a file that stays"),
+        ("sync --files-from /dev/stdin /src/ /dst/", "name a file that stays"),
         ("sync --manifest m.db /src/ /dst/", "depends on the current directory"),
         ("sync --ca-bundle ca.pem /src/ s3://bucket/", "depends on the current directory"),
         ("sync --dryrun --delete-src --yes /src/ /dst/", "removes the source"),

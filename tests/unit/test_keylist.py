@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsmig.errors import AdsmigError, UsageError
-from adsmig.keylist import KeyList, sort_keys
+from adsmig.keylist import KeyList, check_names, copy_names, is_stream, sort_keys
 from adsmig.model import EVERYTHING, KeyRange
 
 KEYS = st.binary(min_size=1, max_size=6).filter(
@@ -56,6 +57,39 @@ def test_a_list_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "names").write_bytes(b"a\n")
     with pytest.raises(AdsmigError, match=r"cannot write .*missing/keys"):
         sort_keys(str(tmp_path / "names"), str(tmp_path / "missing" / "keys"), False)
+
+
+def test_what_can_be_read_only_once_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    once = ["-", "/dev/stdin", "/dev/fd/63", "/proc/self/fd/11", str(tmp_path / "pipe")]
+    assert [name for name in once if not is_stream(name)] == []
+    files = ["", "list", "./-", str(tmp_path), str(tmp_path / "file"), str(tmp_path / "missing")]
+    assert [name for name in files if is_stream(name)] == []
+
+
+def test_a_copy_is_whole_and_the_users_alone(tmp_path: Path) -> None:
+    (tmp_path / "names").write_bytes(b"a\n\xff\n")
+    copy_names(str(tmp_path / "names"), str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == b"a\n\xff\n"
+    assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o600
+    with pytest.raises(UsageError, match=r"cannot read --files-from .*missing"):
+        copy_names(str(tmp_path / "missing"), str(tmp_path / "copy"))
+    with pytest.raises(AdsmigError, match="cannot copy --files-from"):
+        copy_names(str(tmp_path / "names"), str(tmp_path / "missing" / "copy"))
+    assert sorted(os.listdir(tmp_path)) == ["copy", "names"]
+
+
+def test_a_list_that_cannot_be_read_is_known_before_anything_is_done(tmp_path: Path) -> None:
+    for name in (tmp_path / "missing", tmp_path):
+        with pytest.raises(UsageError, match="cannot read --files-from"):
+            check_names(str(name))
+
+
+def test_a_list_is_called_what_the_user_called_it(tmp_path: Path) -> None:
+    (tmp_path / "names").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"^--files-from - names no keys"):
+        sort_keys(str(tmp_path / "names"), str(tmp_path / "keys"), False, called="-")
 
 
 def test_the_sorted_file_is_the_users_alone(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from adsmig.errors import UsageError
-from adsmig.location import Credentials, Location, parse
+from adsmig.location import Credentials, Location, parse, paths_among
 
 AOSS = "aoss.cn-sh-01.sensecoreapi-oss.cn"
 AOSS_INTERNAL = "aoss-internal.cn-sh-01.sensecoreapi-oss.cn"
@@ -133,9 +133,9 @@ ADDRESSES = [
     ("s3://b.h/%41?x=1#y+z", store("s3", "b", "h", b"%41?x=1#y+z")),
     ("s3://b.h/數據/é/", store("s3", "b", "h", "數據/é/".encode())),
     ("s3://b.h/s3://x@y:z", store("s3", "b", "h", b"s3://x@y:z")),
-    # Keys are decoded once; '+' is a plus.
+    # Keys are decoded once.
     (
-        "s3://a%2Fk:s%40%3A%2B+%2541@b.h",
+        "s3://a%2Fk:s%40%3A%2B%2b%2541@b.h",
         store("s3", "b", "h", credentials=Credentials("a/k", "s@:++%41")),
     ),
     ("s3://ak:sk:@b.h", store("s3", "b", "h", credentials=KEYS)),
@@ -183,8 +183,11 @@ def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
         ("./a//b/", b"/a/b", True),
         (".", b"", False),
         ("a/../b///", b"/b", True),
-        ("C:\\x", b"/C:\\x", False),
-        ("foo:bar", b"/foo:bar", False),
+        ("./C:\\x", b"/C:\\x", False),
+        ("./foo:bar/", b"/foo:bar", True),
+        ("foo/a:b", b"/foo/a:b", False),
+        ("a b:c", b"/a b:c", False),
+        (":x", b"/:x", False),
         ("a@b", b"/a@b", False),
         ("./user@host:path", b"/user@host:path", False),
         ("./s3://bucket", b"/s3:/bucket", False),
@@ -230,9 +233,31 @@ def test_parent_of_a_link_is_the_parent_of_what_it_names(cwd: bytes) -> None:
 
 
 def test_an_existing_file_may_look_like_an_address(cwd: bytes) -> None:
-    for name in ("user@host:path", "12:30 me@home", "s3:x"):
+    for name in ("user@host:path", "12:30 me@home", "s3:x", "127.0.0.1:x", "12:30"):
         Path(name).touch()
         assert parse(name).path == cwd + b"/" + name.encode()
+    os.mkdir("01T12:00")
+    assert parse("01T12:00/new").path == cwd + b"/01T12:00/new"
+
+
+def test_paths_that_only_look_as_if_they_held_a_secret_lie_in_directories(cwd: bytes) -> None:
+    os.mkdir("there")
+    words = [
+        "./w:q@e/nothere",
+        "there/w:q@e",
+        f"{os.fsdecode(cwd)}/there/x:y@z/",
+        "./w",
+        "there/w:q",
+    ]
+    assert paths_among(words) == [
+        os.fsdecode(cwd) + path for path in ("/w:q@e/nothere", "/there/w:q@e", "/there/x:y@z")
+    ]
+    for word in (
+        "AK:SK@b", "//AK:SK@b/p", "///AK:SK@b/p", "/AK:SK@b/p", "S3/AK:SK@b/p", "S3//AK:SK@b/p",
+        "./s3://AK:SK@b/p", "./s3:/AK:SK@b", "there/AK:SK@b/x:y@z", "s3://AK:SK@b/p", "a:b@host:x",
+        "sftp://a:b@host/x", "--log-file=there/AK:SK@b", "./AK:S:K@b", "./AK:S@K@b",
+    ):  # fmt: skip
+        assert paths_among([word]) == [], word
 
 
 def test_no_current_directory_is_an_error(cwd: bytes) -> None:
@@ -280,7 +305,7 @@ def test_sftp(
 
 
 @pytest.mark.parametrize(
-    "text", ["user:p%2Fa%25s+%3A%40@host:x", "sftp://user:p%2Fa%25s+%3A%40@host/x"]
+    "text", ["user:p%2Fa%25s%2B%3A%40@host:x", "sftp://user:p%2Fa%25s%2B%3A%40@host/x"]
 )
 def test_the_password_of_sftp_is_decoded_once_and_never_shown(cwd: bytes, text: str) -> None:
     found = parse(text)
@@ -324,6 +349,14 @@ def test_the_identity_of_sftp_tells_users_and_places_apart(cwd: bytes) -> None:
         ("sftp://user@host:0/path", "1 to 65535"),
         ("sftp://user@host:70000/path", "1 to 65535"),
         ("sftp://user@host/a\0b", "NUL"),
+        ("127.0.0.1:x", r"USER@HOST:PATH.*sftp://.*\./name"),
+        ("nas.lan:/volume/x/", r"USER@HOST:PATH.*sftp://.*\./name"),
+        ("nas:", r"USER@HOST:PATH.*sftp://.*\./name"),
+        ("nas:22:x", r"USER@HOST:PATH.*sftp://.*\./name"),
+        ("[::1]:x", r"USER@HOST:PATH.*sftp://.*\./name"),
+        ("C:\\x", r"a ':' in its name.*\./name"),
+        ("2026-01-31T12:00:00/", r"a ':' in its name, as in a time, is written \./name"),
+        ("//AK:SK@host/x", r"NAME://.*write s3://"),
         ("s3:bucket/prefix", "write s3://"),
         ("S3:/bucket", "write s3://"),
         ("file://rel", "file:///"),
@@ -382,6 +415,11 @@ def test_refused(cwd: bytes, text: str, says: str) -> None:
         "minio://AK:Xse/Ycret@store.lan:9000/bucket/p",
         "minio://AK:12/Ycret@store.lan:9000/bucket/p",
         "minio://AK:Xse@Ycr/Z/et@store.lan:9000/bucket/p",
+        "s3://AK:Xse+Ycret@bucket.host/p",
+        "s3://AK+Xse:Ycret@bucket.host/p",
+        "s3://AK:Xse:Ycr+et@bucket.host/p",
+        "sftp://AK:Xse+Ycret@bucket.host/p",
+        "AK:Xse+Ycret@bucket.host:p",
     ],
 )
 def test_an_unescaped_secret_is_told_how_and_not_shown(text: str) -> None:
@@ -414,6 +452,8 @@ def test_an_unescaped_secret_is_told_how_and_not_shown(text: str) -> None:
         "sftp://user:Xse%zzcret@host/path",
         " s3://AK:Xsecret@bucket.host/p",
         "s3:/AK:Xsecret@bucket.host/p",
+        "//AK:Xsecret@bucket.host/p",
+        "bucket.host:Xsecret",
         "AK:Xsecret@s3://bucket",
         "gs://AK:Xsecret@bucket.host/p",
         "file://AK:Xsecret@bucket.host/p",

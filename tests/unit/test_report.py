@@ -307,7 +307,15 @@ def test_jobs_are_rows_of_their_last_run(job: Job) -> None:
         "job": job.id, "command": "sync", "state": "stopped", "last run": report.clock(0.0),
         "copied": "1,234", "failed": "5", "from": "s3://***@b.h/p/", "to": "/dst",
     }  # fmt: skip
-    assert new[2] == "new"
+    assert new[2:6] == ("new", "", "", "")
+
+
+def test_what_is_told_of_jobs_are_numbers_to_a_machine(job: Job) -> None:
+    new = report.job_facts(job, [])
+    ran = report.job_facts(job, [run_of(Counts(copied=1234, failed=5))])
+    assert tuple(new) == tuple(ran) == report.JOB_COLUMNS
+    assert [ran[name] for name in ("last run", "copied", "failed")] == [0.0, 1234, 5]
+    assert [new[name] for name in ("last run", "copied", "failed")] == [None, None, None]
 
 
 def test_tables_are_aligned() -> None:
