@@ -38,7 +38,7 @@ def main() -> None:
         for one in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(one) == signal.SIG_DFL:
                 signal.signal(one, signal.default_int_handler)
-        from adsmig.cli import run
+        from adsmig.program import run
 
         code = run(sys.argv[1:])
     if code == INTERRUPTED:

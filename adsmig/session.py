@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -17,33 +16,26 @@ from pathlib import Path
 
 from adsmig import failpoint, pool, report, scan
 from adsmig.coordinator import Coordinator
-from adsmig.errors import AdsmigError, DamagedManifest, ManifestError, ManifestInUse, UsageError
+from adsmig.errors import AdsmigError, ManifestError, ManifestInUse
 from adsmig.interruption import INTERRUPTED
-from adsmig.inventory import Inventory
 from adsmig.job import Job
-from adsmig.jobs import failure_event, run_event
-from adsmig.keylist import STREAM, check_names, copy_names, sort_keys
 from adsmig.large import abandon_lost_uploads, abandon_uploads
 from adsmig.launch import tell
 from adsmig.ledger import Run, default_path
 from adsmig.linkfile import check_file, record_links
-from adsmig.location import one_line
 from adsmig.lock import holder
-from adsmig.log import log_file
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange, Outcome
-from adsmig.output import Output, write_file
+from adsmig.output import Output
 from adsmig.progress import Progress, progress_event
+from adsmig.ready import names_kept, names_read, readied, tell_own
 from adsmig.rebuild import salvage, set_aside
+from adsmig.result import exit_code, suggest_retry, tell_result
 from adsmig.room import Pause
 from adsmig.storage import driver_of
-from adsmig.storage.paths import below
 
 log = logging.getLogger(__name__)
 
-FAILURES_SHOWN = 20
-BESIDE = ("", "-wal", "-shm", "-journal", ".lock", ".shared", ".keys", ".names")
-"""What the names of a manifest's files end in."""
 ALL = 2**64
 """The sample that leaves out none."""
 SALVAGED = 10_000
@@ -60,7 +52,7 @@ def start(job: Job, path: Path | None, output: Output, rebuild: bool = False) ->
     ``path`` None: the manifest's usual place.  A dry run keeps none.  ``rebuild``: a manifest that
     is damaged is set aside, and, without one, what is equal at the destination is taken for copied.
     """
-    with _names_read(job) as job:
+    with names_read(job) as job:
         if job.dryrun:
             known = path or default_path(job)
             job = replace(job, known=str(known) if known.exists() else "")
@@ -89,7 +81,7 @@ def remove(job: Job, path: Path | None, output: Output) -> int:
     Without a terminal to ask at, and without ``job.yes``, says what would go, and raises.  Where
     there is nothing to delete, there is nothing to agree to.
     """
-    with _names_read(job) as job:
+    with names_read(job) as job:
         if job.dryrun or not job.yes:
             code, counts = _perform(replace(job, dryrun=True), None, output, _resume_or_begin)
             if job.dryrun or code == INTERRUPTED or not counts.found + counts.deleted:
@@ -111,7 +103,7 @@ def resume(job: Job, path: Path, output: Output) -> int:
             output.result(f"nothing to resume: the last run of job {job.id} came to its end")
             if not manifest.failure_kinds(1):
                 return 0
-            _suggest_retry(job, manifest, output)
+            suggest_retry(job, manifest, output)
             return 1
     check_file(job)
     return _run(job, path, output, _retry)
@@ -212,84 +204,6 @@ def _ranges_of(failures: Iterable[Outcome]) -> Iterator[KeyRange]:
 
 
 @contextlib.contextmanager
-def _names_read(job: Job) -> Iterator[Job]:
-    """The job with a copy of what ``--files-from`` can read only once; before a manifest is made,
-    so that a name that was a mistake is in none.
-    """
-    if job.names:
-        with tempfile.TemporaryDirectory(prefix="adsmig-") as directory:
-            copy_names(job.names, f"{directory}/names")
-            yield replace(job, names=f"{directory}/names")
-        return
-    if job.files_from not in ("", STREAM):
-        check_names(job.files_from)
-    yield job
-
-
-def _names_kept(job: Job, path: Path | None) -> Job:
-    """The job with the copy of those that is kept beside its manifest, for who goes on with it."""
-    if job.files_from != STREAM or not path:
-        return job
-    kept = f"{path}.names"
-    if job.names:
-        copy_names(job.names, kept)
-    elif not os.path.exists(kept):
-        raise AdsmigError(
-            f"what --files-from named is no longer there, in {kept}: give the whole command again"
-        )
-    return replace(job, names=kept)
-
-
-@contextlib.contextmanager
-def _readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Iterator[Job]:
-    """The job with what its workers need to know of the run and of files."""
-    job = replace(
-        job,
-        began_ns=int(run.started * 1e9),
-        known=str(path) if path else job.known,
-        own=_own_files(str(path or job.known), job.record),
-        doubts=bool(path and manifest.failure_kinds()),
-    )
-    if not job.files_from:
-        yield job
-        return
-    if path:
-        keys_file = f"{path}.keys"
-    else:
-        fd, keys_file = tempfile.mkstemp(prefix="adsmig-", suffix=".keys")
-        os.close(fd)
-    try:
-        names = job.names or job.files_from
-        sort_keys(names, keys_file, job.src.is_path, called=job.files_from)
-        yield replace(job, keys_file=keys_file)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(keys_file)
-
-
-def _own_files(manifest: str, record: str) -> tuple[bytes, ...]:
-    """The real paths of a manifest and what is kept beside it, of the log, and of ``record``."""
-    names = [f"{manifest}{suffix}" for suffix in BESIDE] if manifest else []
-    names += filter(None, [log_file(), record])
-    return tuple(os.fsencode(os.path.realpath(name)) for name in names)
-
-
-def _tell_own(job: Job, output: Output) -> None:
-    """Says which of the run's own files lie among the data, and are none."""
-    for at in (job.src, job.dst):
-        told: list[bytes] = []
-        if at is None or at.scheme != "file":
-            continue
-        for key in sorted(below(at.path, job.own)):
-            # A manifest's own, and then what is beside it.
-            if not any(map(key.startswith, told)):
-                told.append(key)
-                output.note(
-                    f"{one_line(os.path.join(at.path, key))} is this run's, and is left out"
-                )
-
-
-@contextlib.contextmanager
 def _word_of(job: Job, path: Path | None) -> Iterator[None]:
     """Leaves word of whether another process has the manifest that is taken meanwhile."""
     facts = {"job": job.id, "manifest": str(path or "")}
@@ -336,7 +250,7 @@ def _perform(
                 "unverified", "with --no-verify-tls, anybody on the way can pretend to be the store"
             )
         lost = not finished and (stored.rebuild if stored else rebuild)
-        job = _names_kept(replace(job, rebuild=lost), path)
+        job = names_kept(replace(job, rebuild=lost), path)
         manifest.set_job(job)
         saved = salvage(aside[0]) if aside else iter(())
         while batch := list(islice(saved, SALVAGED)):
@@ -365,9 +279,9 @@ def _perform(
                 except OSError:  # nobody reads any more, or the disk that it goes to is full
                     coordinator.interrupt()
 
-        with _readied(job, manifest, run, path) as ready:
+        with readied(job, manifest, run, path) as ready:
             if not output.quiet:
-                _tell_own(ready, output)
+                tell_own(ready, output)
             coordinator = Coordinator(ready, manifest, run, watch)
             pause.stopping = lambda: coordinator.interrupted
             coordinator.run()
@@ -375,110 +289,5 @@ def _perform(
             unwritten = record_links(job, manifest) if run.kind != "retry" else ""
             seconds = time.monotonic() - began
             log.info("run %d is %s: %s", run.id, run.state, report.summary(job, run, seconds))
-            _tell(ready, run, seconds, coordinator.inventory, output)
-        return _exit_code(job, manifest, run, coordinator, output, unwritten), run.counts
-
-
-def _tell(job: Job, run: Run, seconds: float, inventory: Inventory | None, output: Output) -> None:
-    """Prints what a run came to, and the report of a dry one."""
-    if output.as_json:
-        event = {**run_event(run), "command": job.command, "job": job.id, "dryrun": job.dryrun}
-        output.event("result", **event, seconds=round(seconds, 3))
-    elif (not output.quiet or job.dryrun) and (run.state == "finished" or run.counts.found):
-        if not output.as_csv:
-            print(report.summary(job, run, seconds))
-        nothing = not run.counts.found + run.counts.deleted and run.state == "finished"
-        if nothing and run.kind != "retry":
-            for line in report.nothing_found(job, *scan.explain(job)):
-                print(line)
-    if inventory and run.counts.found + run.counts.deleted:
-        _report(job, run, inventory, output)
-
-
-def _report(job: Job, run: Run, inventory: Inventory, output: Output) -> None:
-    from adsmig import tables
-    from adsmig.estimate import estimate, load_prices
-
-    counts = run.counts
-    figures = estimate(
-        inventory,
-        src_scheme=job.src.scheme,
-        dst_scheme=job.dst.scheme if job.dst else None,
-        lists_destination=job.lists_destination and job.compare != "manifest",
-        to_copy=(counts.copied, counts.copied_bytes),
-        large=_large(job, inventory),
-        extraneous=counts.deleted,
-        rate_mbps=output.rate or job.bwlimit_mbps or None,
-        prices=load_prices(output.prices) if output.prices else None,
-    )
-    if output.html:  # first, for whoever reads what is printed may hang up
-        from adsmig.page import inventory_page
-
-        facts = [("Source", str(job.src))]
-        if job.dst:
-            facts.append(("Destination", str(job.dst)))
-        facts += [("Command", f"{job.command}, as a dry run"), ("Made", report.clock(time.time()))]
-        page = inventory_page(f"What is at {job.src}", facts, inventory, figures, bool(output.info))
-        write_file(output.html, page)
-    if output.as_json:
-        output.event("inventory", **inventory.to_json(), estimate=figures.to_json())
-    elif output.as_csv:
-        sys.stdout.writelines(tables.inventory_csv(inventory, figures))
-    else:
-        for line in tables.inventory_lines(inventory, figures, bool(output.info)):
-            print(line)
-
-
-def _large(job: Job, inventory: Inventory) -> tuple[int, int]:
-    """The large objects that would be copied, and their parts."""
-    if job.dst:
-        return inventory.forecast.large_of("new", "changed")
-    # Without a destination, all of them, to any.
-    return (0, 0) if job.command == "rm" else (inventory.large_objects, inventory.large_parts)
-
-
-def _exit_code(
-    job: Job,
-    manifest: Manifest,
-    run: Run,
-    coordinator: Coordinator,
-    output: Output,
-    unwritten: str,
-) -> int:
-    """Tells what failed and what to do next; raises the error that stopped the run.
-
-    ``unwritten``: what to tell of links that could not be recorded.
-    """
-    if run.counts.failed:
-        for line in report.failure_lines(manifest, FAILURES_SHOWN):
-            output.note(line)
-        for outcome in manifest.failures() if output.as_json else ():
-            output.event("failure", **failure_event(outcome))
-    if unwritten:
-        output.warn("unwritten", unwritten)
-    program = report.program()
-    which = report.which(job, manifest)
-    if coordinator.refused:
-        raise AdsmigError(coordinator.refused)
-    if coordinator.stop:
-        stop = coordinator.stop
-        told = job.dryrun or stop.kind in (DamagedManifest.__name__, UsageError.__name__)
-        hint = "" if told else f"; then go on with: {program} resume {which}"
-        raise AdsmigError(stop.message + hint)
-    if run.state != "finished":
-        hint = "" if job.dryrun else f"; go on with: {program} resume {which}"
-        output.note(f"interrupted{hint}")
-        return INTERRUPTED
-    # Of what a retry did not even find, nobody knows more than before.
-    failed = run.counts.failed or (run.kind == "retry" and manifest.failure_kinds(1))
-    if failed and not job.dryrun:
-        _suggest_retry(job, manifest, output)
-    if unwritten:
-        return AdsmigError.exit_code
-    return 1 if failed else 0
-
-
-def _suggest_retry(job: Job, manifest: Manifest, output: Output) -> None:
-    """Says what can be done about what is on record as failed."""
-    verb = "compare these again" if job.command == "verify" else "try these again"
-    output.note(f"{verb} with: {report.program()} retry {report.which(job, manifest)}")
+            tell_result(ready, run, seconds, coordinator.inventory, output)
+        return exit_code(job, manifest, run, coordinator, output, unwritten), run.counts

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adsmig import cli
+from adsmig import program
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import write
 from tests.servers import Server
@@ -31,7 +31,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
     def run(*arguments: object, code: int = 0) -> str:
         capfd.readouterr()
-        got = cli.run([*map(str, arguments), "--workers", "1"])
+        got = program.run([*map(str, arguments), "--workers", "1"])
         said = "".join(capfd.readouterr())
         assert got == code, f"{got}: {said}"
         return said

@@ -25,7 +25,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from adsmig import cli, coordinator, deletions, removal, worker
+from adsmig import coordinator, deletions, program, removal, worker
 from adsmig.deletions import Deletions
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, digest, make_tree, write
@@ -1099,7 +1099,7 @@ def test_sync_with_deletion_does_what_the_specification_says(
         lay_out(root / "dst", dst, now)
         arguments = ["sync", "--delete-dst", "--workers=1", *chosen.arguments()]
         places = [f"--manifest={root / 'm.db'}", str(root / "src"), str(root / "dst")]
-        got = cli.run([*arguments, *places])
+        got = program.run([*arguments, *places])
         said = "".join(capfd.readouterr())
         assert got == code, said
         expected = {key: file.content for key, file in after.items() if not key.endswith("/")}

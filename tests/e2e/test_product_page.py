@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from adsmig import cli, session
+from adsmig import program as main
+from adsmig import session
 from adsmig.job import Job
 from adsmig.location import Credentials, Location
 from adsmig.output import Output
@@ -86,7 +87,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Read]
     monkeypatch.setattr("adsmig.output.begin_log", lambda level, path=None: levels.append(level))
 
     def run(arguments: list[str]) -> Read:
-        assert cli.run(arguments) == 0
+        assert main.run(arguments) == 0
         return got[-1]
 
     return run

@@ -57,7 +57,7 @@ def test_every_option_is_in_the_readme() -> None:
 
 def test_version_and_help_import_nothing_heavy() -> None:
     code = (
-        "import sys, adsmig.cli; adsmig.cli.run(['--version']); adsmig.cli.run(['cp', '--help']);"
+        "import sys; from adsmig.program import run; run(['--version']); run(['cp', '--help']);"
         "print([m for m in ('boto3', 'paramiko', 'sqlite3', 'sqlite_utils', 'ssl', 'xxhash',"
         " 'concurrent.futures.process') if m in sys.modules])"
     )

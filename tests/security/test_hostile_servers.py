@@ -25,10 +25,10 @@ MEMORY = 1 << 30
 
 RUN = """
 import sys
-from adsmig import cli, retry
+from adsmig import program, retry
 retry.FIRST_PAUSE_S = retry.LONGEST_PAUSE_S = 0.001
 sys.argv[0] = "adsmig"
-sys.exit(cli.run(sys.argv[1:]))
+sys.exit(program.run(sys.argv[1:]))
 """
 
 

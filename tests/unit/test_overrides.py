@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from adsmig import cli, session
+from adsmig import program, session
 from adsmig.job import Job
 from adsmig.routes import Route
 
@@ -28,7 +28,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> READ:
     monkeypatch.setattr("adsmig.output.begin_log", lambda *_: None)
 
     def run(*arguments: str, src: str = OSS, dst: str = COS) -> Job:
-        assert cli.run(["cp", *arguments, src, dst]) == 0
+        assert program.run(["cp", *arguments, src, dst]) == 0
         return jobs[-1]
 
     return run
@@ -113,7 +113,7 @@ def test_routes_come_in_order_resolve_first(read: READ) -> None:
 def test_what_makes_no_sense_is_said_in_one_line(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["cp", *arguments]) == 2
+    assert program.run(["cp", *arguments]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from adsmig import catalogue, cli
+from adsmig import catalogue, program
 from adsmig.errors import UsageError
 from adsmig.location import parse
 from adsmig.providers import FIELDS, MIB, PROVIDERS, Profile, endpoint_of, profile_of
@@ -135,10 +135,10 @@ def test_the_table_is_readable_and_complete() -> None:
 
 
 def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["providers"]) == 0
+    assert program.run(["providers"]) == 0
     said = capsys.readouterr().out
     assert "s3.oss-REGION[-internal].aliyuncs.com" in said
     assert "None was tried on a real account" in said
-    assert cli.run(["providers", "--json"]) == 0
+    assert program.run(["providers", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["name"]: row["list_version"] for row in rows}["bos"] == 1

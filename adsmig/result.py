@@ -1,0 +1,126 @@
+"""What a run came to, as its user is told, and the exit code."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from adsmig import report, scan
+from adsmig.coordinator import Coordinator
+from adsmig.errors import AdsmigError, DamagedManifest, UsageError
+from adsmig.interruption import INTERRUPTED
+from adsmig.inventory import Inventory
+from adsmig.job import Job
+from adsmig.jobs import failure_event, run_event
+from adsmig.ledger import Run
+from adsmig.manifest import Manifest
+from adsmig.output import Output, write_file
+
+FAILURES_SHOWN = 20
+
+
+def tell_result(
+    job: Job, run: Run, seconds: float, inventory: Inventory | None, output: Output
+) -> None:
+    """Prints what a run came to, and the report of a dry one."""
+    if output.as_json:
+        event = {**run_event(run), "command": job.command, "job": job.id, "dryrun": job.dryrun}
+        output.event("result", **event, seconds=round(seconds, 3))
+    elif (not output.quiet or job.dryrun) and (run.state == "finished" or run.counts.found):
+        if not output.as_csv:
+            print(report.summary(job, run, seconds))
+        nothing = not run.counts.found + run.counts.deleted and run.state == "finished"
+        if nothing and run.kind != "retry":
+            for line in report.nothing_found(job, *scan.explain(job)):
+                print(line)
+    if inventory and run.counts.found + run.counts.deleted:
+        _report(job, run, inventory, output)
+
+
+def _report(job: Job, run: Run, inventory: Inventory, output: Output) -> None:
+    from adsmig import tables
+    from adsmig.estimate import estimate, load_prices
+
+    counts = run.counts
+    figures = estimate(
+        inventory,
+        src_scheme=job.src.scheme,
+        dst_scheme=job.dst.scheme if job.dst else None,
+        lists_destination=job.lists_destination and job.compare != "manifest",
+        to_copy=(counts.copied, counts.copied_bytes),
+        large=_large(job, inventory),
+        extraneous=counts.deleted,
+        rate_mbps=output.rate or job.bwlimit_mbps or None,
+        prices=load_prices(output.prices) if output.prices else None,
+    )
+    if output.html:  # first, for whoever reads what is printed may hang up
+        from adsmig.page import inventory_page
+
+        facts = [("Source", str(job.src))]
+        if job.dst:
+            facts.append(("Destination", str(job.dst)))
+        facts += [("Command", f"{job.command}, as a dry run"), ("Made", report.clock(time.time()))]
+        page = inventory_page(f"What is at {job.src}", facts, inventory, figures, bool(output.info))
+        write_file(output.html, page)
+    if output.as_json:
+        output.event("inventory", **inventory.to_json(), estimate=figures.to_json())
+    elif output.as_csv:
+        sys.stdout.writelines(tables.inventory_csv(inventory, figures))
+    else:
+        for line in tables.inventory_lines(inventory, figures, bool(output.info)):
+            print(line)
+
+
+def _large(job: Job, inventory: Inventory) -> tuple[int, int]:
+    """The large objects that would be copied, and their parts."""
+    if job.dst:
+        return inventory.forecast.large_of("new", "changed")
+    # Without a destination, all of them, to any.
+    return (0, 0) if job.command == "rm" else (inventory.large_objects, inventory.large_parts)
+
+
+def exit_code(
+    job: Job,
+    manifest: Manifest,
+    run: Run,
+    coordinator: Coordinator,
+    output: Output,
+    unwritten: str,
+) -> int:
+    """Tells what failed and what to do next; raises the error that stopped the run.
+
+    ``unwritten``: what to tell of links that could not be recorded.
+    """
+    if run.counts.failed:
+        for line in report.failure_lines(manifest, FAILURES_SHOWN):
+            output.note(line)
+        for outcome in manifest.failures() if output.as_json else ():
+            output.event("failure", **failure_event(outcome))
+    if unwritten:
+        output.warn("unwritten", unwritten)
+    program = report.program()
+    which = report.which(job, manifest)
+    if coordinator.refused:
+        raise AdsmigError(coordinator.refused)
+    if coordinator.stop:
+        stop = coordinator.stop
+        told = job.dryrun or stop.kind in (DamagedManifest.__name__, UsageError.__name__)
+        hint = "" if told else f"; then go on with: {program} resume {which}"
+        raise AdsmigError(stop.message + hint)
+    if run.state != "finished":
+        hint = "" if job.dryrun else f"; go on with: {program} resume {which}"
+        output.note(f"interrupted{hint}")
+        return INTERRUPTED
+    # Of what a retry did not even find, nobody knows more than before.
+    failed = run.counts.failed or (run.kind == "retry" and manifest.failure_kinds(1))
+    if failed and not job.dryrun:
+        suggest_retry(job, manifest, output)
+    if unwritten:
+        return AdsmigError.exit_code
+    return 1 if failed else 0
+
+
+def suggest_retry(job: Job, manifest: Manifest, output: Output) -> None:
+    """Says what can be done about what is on record as failed."""
+    verb = "compare these again" if job.command == "verify" else "try these again"
+    output.note(f"{verb} with: {report.program()} retry {report.which(job, manifest)}")
