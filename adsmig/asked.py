@@ -42,7 +42,7 @@ def job_asked(command: str, src: str, dst: str | None, options: dict[str, Any]) 
     from adsmig.filters import Filters
     from adsmig.job import Job
     from adsmig.keylist import STREAM, is_stream
-    from adsmig.location import parse
+    from adsmig.uri import parse
 
     def place(text: str, side: str) -> Location:
         at = parse(text, https=options["https"], path_style=options["path_style"])
@@ -91,7 +91,7 @@ def place_to_mount(uri: str, options: dict[str, Any]) -> Job:
     """A Job of which the source is the directory that ``uri`` names; raises UsageError for a single
     object, and for what is no object store.
     """
-    from adsmig.location import parse
+    from adsmig.uri import parse
 
     if parse(uri, https=options["https"], path_style=options["path_style"]).is_path:
         raise UsageError("only object stores are mounted; use the directory itself, or sshfs")
@@ -174,8 +174,8 @@ def _overruled(at: Location, side: str, options: dict[str, Any]) -> Location:
     """The location with what the options of its side say instead of its address or profile."""
     from dataclasses import replace
 
-    from adsmig.location import endpoint_of_text
     from adsmig.providers import PATH, VIRTUAL
+    from adsmig.uri import endpoint_of_text
 
     name = side.lower()
     region, endpoint, chosen = (options[f"{name}_{what}"] for what in ("region", "endpoint", "set"))

@@ -126,7 +126,7 @@ def _later() -> None:
 
 
 def _job(command: str, src: str, dst: str | None, options: dict[str, Any]) -> Job:
-    from adsmig.location import parse
+    from adsmig.uri import parse
 
     for side, text in (("src", src), ("dst", dst)):
         if text is None:

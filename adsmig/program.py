@@ -81,7 +81,7 @@ def _give_up_output() -> None:
 
 def _tell(arguments: Sequence[str], message: str) -> None:
     """Prints an error, which may quote an argument, as an address where none is expected."""
-    from adsmig.location import paths_among
+    from adsmig.uri import paths_among
 
     with contextlib.suppress(OSError):  # of a terminal that is gone
         click.echo(redacted(message, arguments, paths_among(arguments)), err=True)

@@ -23,10 +23,10 @@ TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP))
 
 from adsmig.job import Job  # noqa: E402
-from adsmig.location import parse  # noqa: E402
 from adsmig.manifest import Manifest  # noqa: E402
 from adsmig.model import Counts, Outcome, SliceResult  # noqa: E402
 from adsmig.ranges import OBJECTS  # noqa: E402
+from adsmig.uri import parse  # noqa: E402
 from scripts.bench import BenchError, machine, measure  # noqa: E402
 from scripts.simulate import Figures, Setup, simulate  # noqa: E402
 from tests.servers import program  # noqa: E402

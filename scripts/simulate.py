@@ -30,11 +30,11 @@ from adsmig import coordinator, scan
 from adsmig.coordinator import Coordinator
 from adsmig.job import Job
 from adsmig.limits import Lease, opened
-from adsmig.location import parse
 from adsmig.manifest import Manifest
 from adsmig.model import Budget, Counts, Entry, KeyRange, Outcome, SliceResult
 from adsmig.splitter import find_cuts
 from adsmig.storage.memory import MemoryStorage
+from adsmig.uri import parse
 
 ALL_BUSY = 0.95
 """The share of workers that counts as all of them."""

@@ -17,9 +17,10 @@ from adsmig.commandline import MIGRATION
 from adsmig.credentials import keep_account
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.job import Job
-from adsmig.location import Credentials, parse
+from adsmig.location import Credentials
 from adsmig.options import Command
 from adsmig.providers import PROVIDERS
+from adsmig.uri import parse
 from adsmig.web.console import Console
 from adsmig.web.text import gettext as _
 from adsmig.web.text import marked

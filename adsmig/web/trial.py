@@ -16,11 +16,12 @@ from typing import Any
 from adsmig.credentials import with_credentials
 from adsmig.errors import AdsmigError
 from adsmig.job import Job
-from adsmig.location import Location, parse
+from adsmig.location import Location
 from adsmig.model import Entry, Meta
 from adsmig.progress import size
 from adsmig.report import printable
 from adsmig.storage import open_storage
+from adsmig.uri import parse
 from adsmig.web.console import Console, console_directory, tail
 from adsmig.web.forms import NewJob, address
 from adsmig.web.text import gettext as _

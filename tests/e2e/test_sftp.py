@@ -17,10 +17,10 @@ import pytest
 from adsmig import worker
 from adsmig.job import Job
 from adsmig.limits import Lease
-from adsmig.location import parse
 from adsmig.model import EVERYTHING, Budget, Entry
 from adsmig.storage.base import Body
 from adsmig.storage.sftp import SftpStorage
+from adsmig.uri import parse
 from tests.e2e.conftest import Adsmig, digest, make_tree, write
 from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
 from tests.e2e.inside import here as here

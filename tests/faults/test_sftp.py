@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from adsmig.errors import TransientError
-from adsmig.location import parse
 from adsmig.model import Meta
 from adsmig.storage import open_storage, sshchannel
 from adsmig.storage.sftp import SftpStorage
 from adsmig.storage.sftppacket import FSYNC, POSIX_RENAME
+from adsmig.uri import parse
 from tests.e2e.conftest import Adsmig, adsmig, digest, make_tree
 from tests.faults.test_kill import finish, kill_all, start
 from tests.servers import Sshd, free_ports

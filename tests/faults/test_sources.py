@@ -16,9 +16,9 @@ from adsmig import worker
 from adsmig.errors import ListingError
 from adsmig.job import Job
 from adsmig.limits import Lease
-from adsmig.location import parse
 from adsmig.model import EVERYTHING, Budget, Entry, KeyRange
 from adsmig.storage.tree import Tree
+from adsmig.uri import parse
 from tests.e2e.conftest import Adsmig, adsmig, digest, make_tree
 
 __all__ = ["adsmig"]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from adsmig.argv import redacted as redacted_line
 from adsmig.errors import UsageError
-from adsmig.location import Location, parse
+from adsmig.location import Location
 from adsmig.log import redacted
+from adsmig.uri import parse
 
 SECRET = "Zq7Zq8Zq9"
 """In no other piece of an address here; a half of it is enough to tell."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from adsmig.job import Job
-from adsmig.location import parse
+from adsmig.uri import parse
 from tests.e2e.conftest import make_tree
 from tests.e2e.inside import COLLECTED, Bucket, Here, here, no_pauses, put, tree_of
 from tests.security.hostile import Asked, Hostile, page, whole

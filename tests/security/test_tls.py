@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from adsmig.job import Job
-from adsmig.location import parse
+from adsmig.uri import parse
 from tests.certificates import self_signed
 from tests.conftest import BucketFactory
 from tests.e2e.inside import COLLECTED, Here, here, no_pauses, put, tree_of

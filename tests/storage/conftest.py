@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from adsmig import location
+from adsmig import uri
 from adsmig.errors import ObjectError, TransientError
 from adsmig.location import Location
 from adsmig.storage import open_storage
@@ -74,14 +74,14 @@ class Places:
         if kind == "local":
             path = self._directory / uuid4().hex / "deep" / "prefix"
             path.mkdir(parents=True)
-            return Place(kind, location.parse(f"{path}/"))
+            return Place(kind, uri.parse(f"{path}/"))
         if kind in ("sshd", "rclone"):
             ssh: SftpServer = self._request.getfixturevalue(kind)
             ssh.trust(Path(os.environ["HOME"]))
             top = self._directory if kind == "sshd" else ssh.top
             path = top / uuid4().hex / "deep" / "prefix"
             path.mkdir(parents=True)
-            return Place(kind, location.parse(f"{ssh.address(path)}/"))
+            return Place(kind, uri.parse(f"{ssh.address(path)}/"))
         prefix = "" if whole else f"{uuid4().hex}/deep/prefix/"
         if kind == "memory":
             bucket = uuid4().hex if whole else "shared"
@@ -93,7 +93,7 @@ class Places:
             if kind not in self._shared:
                 self._shared[kind] = server.make_bucket(f"test-{uuid4().hex[:16]}")
             bucket = self._shared[kind]
-        return Place(kind, location.parse(server.url(bucket, prefix)), server)
+        return Place(kind, uri.parse(server.url(bucket, prefix)), server)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from adsmig import location, retry, transfer, worker
+from adsmig import retry, transfer, uri, worker
 from adsmig.errors import ObjectError, SourceChanged
 from adsmig.job import Job
 from adsmig.limits import Lease
@@ -194,7 +194,7 @@ def test_one_that_changed_a_moment_ago_is_read_when_it_cannot_change_again(
 
     monkeypatch.setattr(retry, "wait", waiting)
     monkeypatch.setattr(transfer, "wait", waiting)
-    dst = location.parse(f"{tmp_path}/copy/")
+    dst = uri.parse(f"{tmp_path}/copy/")
     job = Job("cp", place.location, dst, workers=1, threads=2, delete_src=delete_src)
     worker.storages(job)[1].prepare()
     result = worker.run_slice(job, EVERYTHING, Budget(600, 100), Lease("", 0))
@@ -232,7 +232,7 @@ def test_what_is_compared_is_asked_for_together(
 
     monkeypatch.setattr(SftpWire, "send", sending)
     monkeypatch.setattr(SftpWire, "_fill", filling)
-    sides = [place.location, location.parse(f"{here}/")]
+    sides = [place.location, uri.parse(f"{here}/")]
     if sftp == "destination":
         sides.reverse()
     job = Job(command, *sides, workers=1, threads=1, compare="checksum")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from adsmig import location
+from adsmig import uri
 from adsmig.errors import (
     AdsmigError,
     ListingError,
@@ -49,7 +49,7 @@ def opened(root: Path, destination: bool = False, links: str = "follow") -> Loca
     # A source is of another job here: its own destination is never within it.
     staging = Options.staging if destination else ".adsmig-source"
     options = replace(Options(), links=links, staging=staging)
-    return LocalStorage(location.parse(str(root)), options, destination)
+    return LocalStorage(uri.parse(str(root)), options, destination)
 
 
 @pytest.fixture
@@ -1154,7 +1154,7 @@ def test_a_root_that_is_another_than_it_was_is_an_error(root: Path) -> None:
     make(root, "a")
     identity = opened(root).identity()
     options = replace(Options(), identities=(identity, identity))
-    where = location.parse(str(root))
+    where = uri.parse(str(root))
     source, destination = LocalStorage(where, options), LocalStorage(where, options, True)
     put(destination, b"b", b"content")
     assert keys_of(destination) == [b"a", b"b"]
@@ -1190,7 +1190,7 @@ def test_a_file_crosses_into_a_file_system_mounted_below() -> None:
 @pytest.mark.parametrize("above", ["", "d/e/"])
 def test_a_source_that_holds_its_destination_is_not_listed(root: Path, above: str) -> None:
     make(root, "a", f"{above}.adsmig-test/staged", f"{above}b")
-    own = LocalStorage(location.parse(str(root)), Options())
+    own = LocalStorage(uri.parse(str(root)), Options())
     with pytest.raises(UsageError, match=f"the destination lies within .*/root/{above}:"):
         list(own.list(EVERYTHING))
     pruned = own.list(EVERYTHING, lambda key: key in (b"d/", b".adsmig-test/"))
@@ -1321,7 +1321,7 @@ def test_problem_tells_what_a_write_refuses_without_looking(
 def test_a_source_is_prepared_only_while_it_is_the_directory_that_it_was(root: Path) -> None:
     make(root, "a")
     options = replace(Options(), identities=(opened(root).identity(), None))
-    source = LocalStorage(location.parse(str(root)), options)
+    source = LocalStorage(uri.parse(str(root)), options)
     source.prepare()
     root.rename(root.parent / "elsewhere")
     with pytest.raises(AdsmigError, match="cannot read"):
@@ -1848,7 +1848,7 @@ def test_nothing_is_deleted_in_a_root_that_is_another_than_it_was(root: Path) ->
     make(root, "a")
     identity = opened(root).identity()
     options = replace(Options(), identities=(identity, identity))
-    sides = [LocalStorage(location.parse(str(root)), options, side) for side in (False, True)]
+    sides = [LocalStorage(uri.parse(str(root)), options, side) for side in (False, True)]
     assert [side.delete([b"missing"]) for side in sides] == [{}, {}]
     root.rename(root.parent / "elsewhere")
     make(root, "a")
@@ -1892,6 +1892,6 @@ def test_a_range_that_begins_at_a_directory_that_cannot_be_listed_tells_of_it(
         return scandir(path)  # type: ignore[call-overload]
 
     monkeypatch.setattr(os, "scandir", refuse)
-    storage = LocalStorage(location.parse(f"{tmp_path}/"), Options())
+    storage = LocalStorage(uri.parse(f"{tmp_path}/"), Options())
     found = [(entry.key, bool(entry.problem)) for entry in storage.list(KeyRange(b"b/"))]
     assert found == [(b"b/", True), (b"c/", False), (b"c/x", False)]

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsmig import location
+from adsmig import uri
 from adsmig.errors import (
     AdsmigError,
     NotFound,
@@ -698,7 +698,7 @@ def test_only_storages_of_one_service_and_account_copy_inside_it(
     others = [
         other.storage(),
         one.storage(credentials=Credentials("another", "account")),
-        LocalStorage(location.parse(str(tmp_path)), Options()),
+        LocalStorage(uri.parse(str(tmp_path)), Options()),
     ]
     for src in others:
         assert storage.copy_from(src, ENTRY, b"copy") is None
@@ -1428,7 +1428,7 @@ def test_a_public_bucket_is_read_without_credentials(server_place: Place) -> Non
 
 
 def test_an_anonymous_location_is_the_same_place() -> None:
-    here = location.parse("s3://a:b@bkt.example.com/p/")
+    here = uri.parse("s3://a:b@bkt.example.com/p/")
     assert replace(here, anonymous=True).identity == here.identity
     assert repr(replace(here, anonymous=True)) == repr(here)
     assert not here.anonymous

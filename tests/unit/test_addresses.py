@@ -12,8 +12,9 @@ import pytest
 from adsmig import addresses
 from adsmig.addresses import Places, resolve
 from adsmig.errors import NotFound, ObjectError, UsageError
-from adsmig.location import Location, parse
+from adsmig.location import Location
 from adsmig.model import Entry
+from adsmig.uri import parse
 
 SETTINGS: Any = SimpleNamespace(
     connect_timeout_s=1, read_timeout_s=1, staging=".adsmig-x", by_directory=False

@@ -10,8 +10,8 @@ from adsmig.commandline import job_later
 from adsmig.errors import UsageError
 from adsmig.job import Job
 from adsmig.ledger import default_path
-from adsmig.location import parse
 from adsmig.manifest import Manifest
+from adsmig.uri import parse
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ from adsmig import retry
 from adsmig.checksum import Sums, Wanted, crc32_text
 from adsmig.content import CHUNK, Reader, digest, same_content
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
-from adsmig.location import Location, parse
+from adsmig.location import Location
 from adsmig.model import Entry, Meta
 from adsmig.storage.local import LocalStorage
 from adsmig.storage.memory import MemoryStorage
+from adsmig.uri import parse
 from tests.storage.support import Options
 
 

@@ -34,13 +34,14 @@ from adsmig.errors import (
 from adsmig.interruption import SIGNALS
 from adsmig.job import Job
 from adsmig.limits import Lease, Limits, opened
-from adsmig.location import Location, parse
+from adsmig.location import Location
 from adsmig.manifest import Manifest
 from adsmig.model import Budget, Counts, Entry, KeyRange, Meta, Upload
 from adsmig.ranges import LONG_S, PIECES, SHORT_S, STRIKES
 from adsmig.small import DEPTH
 from adsmig.storage import memory
 from adsmig.storage.memory import MemoryStorage
+from adsmig.uri import parse
 from tests.storage import fakes3
 from tests.storage.fakes3 import FakeS3, Reply, Request, stored
 

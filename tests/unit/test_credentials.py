@@ -9,8 +9,9 @@ import pytest
 
 from adsmig.credentials import ENVIRONMENT, accounts_file, with_credentials
 from adsmig.errors import AdsmigError, UsageError
-from adsmig.location import Credentials, parse
+from adsmig.location import Credentials
 from adsmig.storage.aws import credentials_for, default_region
+from adsmig.uri import parse
 
 SECRET = "wJalrXUtnFEMI"
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.filters import Filters
 from adsmig.job import Job
-from adsmig.location import Credentials, Location, parse
+from adsmig.location import Credentials, Location
 from adsmig.model import KeyRange
 from adsmig.routes import Route
+from adsmig.uri import parse
 
 SECRETS = Credentials("AKIDSECRET", "secretsecret", "tokensecret")
 

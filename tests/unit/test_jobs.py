@@ -10,8 +10,8 @@ from adsmig.errors import UsageError
 from adsmig.job import Job
 from adsmig.jobs import open_job
 from adsmig.ledger import state_directory
-from adsmig.location import parse
 from adsmig.manifest import Manifest
+from adsmig.uri import parse
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from adsmig import worker
 from adsmig.job import Job
 from adsmig.large import LargeObjects
-from adsmig.location import parse
 from adsmig.manifest import Manifest
 from adsmig.model import Entry, Part, Upload, UploadResult
 from adsmig.transfer import combined_checksum
+from adsmig.uri import parse
 
 ENTRY = Entry(b"large", 20, None, 1, f"{'0' * 32}-2")
 UPLOAD = Upload(ENTRY, "an id", 10)

@@ -24,7 +24,6 @@ from adsmig.database import Database as ManifestFile
 from adsmig.errors import DamagedManifest, ManifestError, StorageFull
 from adsmig.job import Job
 from adsmig.ledger import Run, default_path, jobs
-from adsmig.location import parse
 from adsmig.manifest import Manifest
 from adsmig.model import (
     Counts,
@@ -40,6 +39,7 @@ from adsmig.model import (
 )
 from adsmig.record import known_objects
 from adsmig.schema import APPLICATION, SCHEMA, VERSION, from_db, to_db
+from adsmig.uri import parse
 
 SECRETS = "AKIDSECRETID", "wJalrXUtnFEMIsecret", "sessiontokensecret"
 ODD = [b"", b"a", b"a\x00b", b"\x00", b"\xff\xfe", b"\xed\xa0\x80", "💥/é".encode(), b"1", b"1.0",

@@ -17,12 +17,12 @@ from adsmig.errors import AdsmigError
 from adsmig.estimate import Estimate, Prices, estimate
 from adsmig.inventory import Inventory
 from adsmig.job import Job
-from adsmig.location import parse
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange, Outcome, SliceResult
 from adsmig.page import inventory_page, run_page
 from adsmig.plots import Plots
 from adsmig.progress import size
+from adsmig.uri import parse
 
 NOW_NS = 1_790_000_000 * 10**9
 SECRET = "secretsecret"

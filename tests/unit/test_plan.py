@@ -24,9 +24,9 @@ from adsmig.comparison import (
 from adsmig.errors import ListingError
 from adsmig.filters import Filters
 from adsmig.job import Job
-from adsmig.location import parse
 from adsmig.model import Action, Entry, What
 from adsmig.plan import Rules, Run, each, everything, merge, rules_of
+from adsmig.uri import parse
 
 LARGE = 100
 MD5 = "0123456789abcdef" * 2

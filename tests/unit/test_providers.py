@@ -8,8 +8,8 @@ import pytest
 
 from adsmig import catalogue, program
 from adsmig.errors import UsageError
-from adsmig.location import parse
 from adsmig.providers import FIELDS, MIB, PROVIDERS, Profile, endpoint_of, profile_of
+from adsmig.uri import parse
 from tests.quirks import QUIRKS
 
 

@@ -14,11 +14,12 @@ from adsmig import retry
 from adsmig.comparison import time_of
 from adsmig.crew import Crew, Work
 from adsmig.errors import AdsmigError, ObjectError, TransientError
-from adsmig.location import Location, parse
+from adsmig.location import Location
 from adsmig.model import EVERYTHING, Deletion, Entry, Meta
 from adsmig.removal import remove
 from adsmig.storage.local import LocalStorage
 from adsmig.storage.memory import MemoryStorage
+from adsmig.uri import parse
 from tests.storage.support import Options
 
 

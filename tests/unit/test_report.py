@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from adsmig import report
 from adsmig.job import Job
 from adsmig.ledger import Run, default_path
-from adsmig.location import parse
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, Entry, KeyRange, Outcome, Part, PartsResult, SliceResult, Upload
+from adsmig.uri import parse
 
 SECRET = "secretsecret"
 

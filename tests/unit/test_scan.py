@@ -17,7 +17,7 @@ from adsmig.errors import NotFound, ObjectError, Unreachable
 from adsmig.filters import Filters
 from adsmig.job import Job
 from adsmig.keylist import KeyList, sort_keys
-from adsmig.location import Location, parse
+from adsmig.location import Location
 from adsmig.manifest import Manifest
 from adsmig.model import (
     EVERYTHING,
@@ -32,6 +32,7 @@ from adsmig.model import (
 from adsmig.plan import each
 from adsmig.storage.local import LocalStorage
 from adsmig.storage.memory import MemoryStorage
+from adsmig.uri import parse
 from tests.storage.support import Options
 
 NOW_NS = 1_800_000_000 * 10**9

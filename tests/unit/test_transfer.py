@@ -32,7 +32,7 @@ from adsmig.errors import (
 )
 from adsmig.job import Job
 from adsmig.limits import Lease, Limits, opened
-from adsmig.location import Location, parse
+from adsmig.location import Location
 from adsmig.model import Budget, Counts, Entry, KeyRange, Meta, Outcome, Part, Stop, Upload
 from adsmig.storage import local, memory
 from adsmig.storage.base import Stored
@@ -46,6 +46,7 @@ from adsmig.transfer import (
     put_part,
     settled,
 )
+from adsmig.uri import parse
 from tests.storage.support import Options
 
 ALL = KeyRange(closed=True)

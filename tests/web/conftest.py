@@ -18,9 +18,9 @@ from starlette.testclient import TestClient
 
 from adsmig.job import Job
 from adsmig.ledger import default_path
-from adsmig.location import parse
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange, Outcome, SliceResult
+from adsmig.uri import parse
 from adsmig.web.access import Access
 from adsmig.web.app import make_app
 from adsmig.web.console import Console

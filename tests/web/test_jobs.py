@@ -15,10 +15,10 @@ import pytest
 
 from adsmig.job import Job
 from adsmig.ledger import default_path
-from adsmig.location import parse
 from adsmig.lock import holder
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange
+from adsmig.uri import parse
 from adsmig.web.console import Console, console_directory
 from adsmig.web.jobs import Jobs
 from tests.e2e.conftest import FULL

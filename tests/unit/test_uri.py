@@ -15,7 +15,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from adsmig.errors import UsageError
-from adsmig.location import Credentials, Location, parse, paths_among
+from adsmig.location import Credentials, Location
+from adsmig.uri import parse, paths_among
 
 AOSS = "aoss.cn-sh-01.sensecoreapi-oss.cn"
 AOSS_INTERNAL = "aoss-internal.cn-sh-01.sensecoreapi-oss.cn"
