@@ -18,6 +18,7 @@ from adsmig.storage.aws import credentials_for, default_region
 from adsmig.storage.base import Body, Identity, Prune, Settings
 from adsmig.storage.http import Headers
 from adsmig.storage.listpage import STANDARD
+from adsmig.storage.response import Response
 from adsmig.storage.s3object import S3Body, etag_tells, http_time, meta_of
 from adsmig.storage.s3pages import Pages
 from adsmig.storage.s3sums import CRC32, TELL, Vouching
@@ -166,7 +167,18 @@ class S3Source:
             raise NotFound(f"no such object: {key!r}; {problem}")
 
     def _headed(self, key: bytes) -> tuple[Entry, Meta]:
-        answer = retry(lambda: self._wire.request("HEAD", self._path(key)), "looking up an object")
+        path = self._path(key)
+
+        def unit() -> Response:
+            answer = self._wire.request("HEAD", path, expect=(200, 400))
+            if answer.status == 400:
+                # It has no body that could tell a key which the store does not take from an expired
+                # token.
+                self._wire.request("GET", path, headers={"range": "bytes=0-0"}, expect=(200, 206))
+                raise self._wire.error("HEAD", answer)
+            return answer
+
+        answer = retry(unit, "looking up an object")
         kind = answer.header("x-amz-storage-class")
         entry = Entry(
             key,

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from adsmig import uri
 from adsmig.errors import (
     AdsmigError,
+    Expired,
     NotFound,
     ObjectError,
     SourceChanged,
@@ -147,8 +148,6 @@ UNITS: dict[str, tuple[Callable[[S3Storage], Any], Reply]] = {
 @pytest.mark.parametrize("lost", LOST)
 @pytest.mark.parametrize("name", UNITS)
 def test_small_requests_try_again(faked: Faked, name: str, lost: Reply) -> None:
-    if name == "stat" and lost.status == 400:
-        pytest.skip("the answer to a HEAD has no body that could tell")
     unit, good = UNITS[name]
     server = faked(lost, lost, good)
     unit(server.storage())
@@ -230,6 +229,31 @@ def test_nobody_at_the_address_is_unreachable() -> None:
         for unit in (lambda: storage.stat(b"a"), storage.prepare, lambda: keys_of(storage)):
             with pytest.raises(Unreachable, match="cannot reach"):
                 unit()
+
+
+@pytest.mark.parametrize(
+    ("told", "raised"),
+    [
+        (error(400, "InvalidArgument"), ObjectError),
+        (error(400, "ExpiredToken"), Expired),
+        (error(404, "NoSuchKey"), NotFound),
+    ],
+)
+def test_a_look_that_is_refused_without_a_word_is_asked_why(
+    faked: Faked, told: Reply, raised: type[AdsmigError]
+) -> None:
+    server = faked(Reply(400), told)
+    with pytest.raises(raised):
+        server.storage().stat(b"./object")
+    assert [one.method for one in server.requests[:2]] == ["HEAD", "GET"]
+    assert (len(server.requests) == 2) == (raised is not Expired)  # keys may yet be renewed
+    assert server.requests[1].headers["range"] == "bytes=0-0"
+
+
+def test_a_look_that_is_refused_by_mistake_is_tried_again(faked: Faked) -> None:
+    server = faked(Reply(400), CONTENT, CONTENT)
+    server.storage().stat(b"object")
+    assert [one.method for one in server.requests] == ["HEAD", "GET", "HEAD"]
 
 
 # What an error means
