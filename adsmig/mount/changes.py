@@ -93,7 +93,7 @@ class Changes:
             number = errno.EILSEQ if "UTF-8" in problem else errno.ENAMETOOLONG
             raise OSError(number, problem)
         if node:
-            self.tree.nodes.detach(node)
+            self.tree.nodes.replaced(node)
         return part
 
     # Removing
@@ -105,7 +105,7 @@ class Changes:
             raise OSError(errno.EISDIR, "a directory")
         async with node.lock:
             await self.files.keep(node)
-            if node.entry:
+            if node.stored:
                 await self.mark(directory, name)
                 await self.store.run(self.store.delete, [node.key])
             self._removed(directory, name, node)
@@ -196,7 +196,9 @@ class Changes:
         part: bytes, target: Node | None,
     ) -> None:  # fmt: skip
         """With the locks of both."""
-        if node.entry and node.draft and node.draft.dirty:
+        if node.draft and node.draft.dirty and (node.stored or node.draft.sent):
+            # What the store has under the old name goes with it; nor may the upload of another
+            # file of that name meet the one that is under way.
             await self.files.save_locked(node)
         there, copied = node.entry, None
         if there:
@@ -212,7 +214,7 @@ class Changes:
                 node.draft.base = copied
         elif node.draft:
             # It was never stored; what it replaces goes when it is.
-            node.draft.base = target.entry if target else None
+            node.draft.base = target.stored if target else None
             node.draft.note(node.key, node.meta)
         forget_listing(old, name)
         if there:

@@ -210,7 +210,10 @@ class Files:
                 start += len(part)
 
     def touch(self, node: Node, draft: Draft) -> None:
-        """Something of it is about to change: the journal has to tell first."""
+        """Something of it is about to change: the journal has to tell first.  Raises ESTALE where
+        the store has another object by now, or none.
+        """
+        node.check()
         if not draft.dirty and not node.gone:
             self._with_room(lambda: draft.note(node.key, node.meta))
             draft.dirty = True
@@ -393,6 +396,7 @@ class Files:
                 node.meta = meta
                 draft.note(node.key, meta)
                 return
+            node.check()
             if node.gone or not node.entry:
                 node.meta = meta
                 return

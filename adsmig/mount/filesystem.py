@@ -178,6 +178,7 @@ class Filesystem:
         node = self._node(request.node)
         flags, _ = p.words(request.body)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
+        node.check()  # the kernel then looks the name up again
         if node.is_fresh or node.gone:
             return self._opened(node, writes)
         return self._open_current(node, writes)

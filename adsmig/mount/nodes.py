@@ -7,6 +7,7 @@ was changed here is always right, for the change is either in the store already 
 from __future__ import annotations
 
 import asyncio
+import errno
 import stat
 import time
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Node:
 
     __slots__ = (
         "_lock", "draft", "entry", "fresh_until", "gone", "handles", "ino", "kind", "known",
-        "learning", "lookups", "meta", "name", "parent", "target", "writers",
+        "learning", "lookups", "meta", "name", "parent", "replaced", "target", "writers",
     )  # fmt: skip
 
     def __init__(self, ino: int, parent: Directory | None, name: bytes, kind: int) -> None:
@@ -67,6 +68,8 @@ class Node:
         self.draft: Draft | None = None
         self.gone = False
         """There is no such name any more."""
+        self.replaced = False
+        """It is ``gone``, and not by what was done here: the store has another object, or none."""
         self._lock: asyncio.Lock | None = None
 
     def __repr__(self) -> str:
@@ -115,8 +118,18 @@ class Node:
         return self.draft is not None or self.gone
 
     @property
+    def stored(self) -> Entry | None:
+        """What the store has under its name: a version of it, or what it is going to replace."""
+        return self.entry or (self.draft and self.draft.base) or None
+
+    @property
     def is_fresh(self) -> bool:
         return self.is_local or self.fresh_until > time.monotonic()
+
+    def check(self) -> None:
+        """Raises ESTALE if what is changed of it could not be stored any more."""
+        if self.replaced:
+            raise OSError(errno.ESTALE, "the object was replaced")
 
     def refresh(self) -> None:
         """The store has just told us."""
@@ -286,6 +299,11 @@ class Nodes:
                 del node.parent.children[shown]
         node.gone = True
         self.let_go(node)
+
+    def replaced(self, node: Node) -> None:
+        """As :meth:`detach`, where that was not done here: nobody may go on writing to it."""
+        node.replaced = True
+        self.detach(node)
 
     def below(self, directory: Directory) -> Iterator[Node]:
         """Every known node below a directory, parents first."""

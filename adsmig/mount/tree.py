@@ -62,7 +62,7 @@ class Tree:
         assert directory.listed is not None
         if name not in directory.listed:
             if node:
-                self.nodes.detach(node)
+                self.nodes.replaced(node)
             raise _none(name)
         entry = directory.listed[name]
         if entry and may_be_link(entry) and not (node and node.known and _same(node, entry)):
@@ -103,7 +103,7 @@ class Tree:
             if not await self.store.run(self.store.is_directory, key + b"/"):
                 node = directory.children.get(name)
                 if node and not node.is_local:
-                    self.nodes.detach(node)
+                    self.nodes.replaced(node)
                 if node and node.is_local and not node.gone:
                     return node
                 raise _none(name) from None
@@ -138,7 +138,7 @@ class Tree:
                         node.known = False  # its metadata may be another
                     node.entry = entry
                 return node
-            self.nodes.detach(node)
+            self.nodes.replaced(node)
         node = self.nodes.make(directory, name, part, kind)
         node.entry, node.fresh_until = entry, until
         return node
@@ -215,7 +215,7 @@ class Tree:
             found = await self.store.run(self.store.look, node.key)
         except FileNotFoundError:
             if not node.is_local:
-                self.nodes.detach(node)
+                self.nodes.replaced(node)
             raise
         if node.is_local:
             return
@@ -223,7 +223,7 @@ class Tree:
             (target_of(found.meta) is not None and may_be_link(found.entry))
             != (node.kind == stat.S_IFLNK)
         ):
-            self.nodes.detach(node)
+            self.nodes.replaced(node)
             if parent:
                 parent.listed_until = 0
             raise OSError(errno.ESTALE, "the object was replaced")

@@ -1,0 +1,254 @@
+"""What a mount stores, removes and renames, and what of that the store then has."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+
+from adsmig.errors import NotFound
+from adsmig.location import Location
+from adsmig.model import Entry, Meta
+from adsmig.mount.blocks import Blocks
+from adsmig.mount.changes import Changes
+from adsmig.mount.files import Files
+from adsmig.mount.nodes import Defaults, Directory, Node, Nodes
+from adsmig.mount.reader import Reader
+from adsmig.mount.store import Store
+from adsmig.mount.tree import Tree
+from adsmig.storage.memory import MemoryStorage
+from adsmig.storage.s3 import S3Storage
+
+PAGE = 4096
+
+
+class Bucket(MemoryStorage):
+    """What the mount asks of a store beyond what copies need."""
+
+    def __init__(self) -> None:
+        super().__init__(Location("memory", b"", bucket=uuid4().hex))
+        self.profile = SimpleNamespace(min_part=PAGE, max_parts=10_000, max_size=1 << 40)
+        self.before_copy: Callable[[bytes], None] = lambda _key: None
+
+    def put(self, key: bytes, content: bytes) -> None:
+        """As another mount would."""
+        self.write(key, iter([memoryview(content)]), len(content), Meta())
+
+    def look(self, key: bytes) -> tuple[Entry, Meta]:
+        return self.stat(key), self._bucket.objects[key].meta
+
+    def children(self, key: bytes) -> Iterator[tuple[bytes, Entry | None]]:
+        found = dict[bytes, "Entry | None"]()
+        for one in [one for one in self._bucket.keys if one.startswith(key)]:
+            name, slash, _ = one[len(key) :].partition(b"/")
+            found[key + name + slash] = None if slash else self.stat(one)
+        return iter(found.items())
+
+    def holds_below(self, key: bytes) -> bool:
+        return any(one.startswith(key) for one in self._bucket.keys)
+
+    def copy_within(self, entry: Entry, key: bytes, meta: Meta | None) -> Entry:
+        self.before_copy(entry.key)
+        found = self._bucket.objects.get(entry.key)
+        if not found:
+            raise NotFound("no such object")
+        self.read(entry)
+        self._put(key, found.content, found.etag, found.meta if meta is None else meta)
+        return self.stat(key)
+
+    def contents(self) -> dict[str, bytes]:
+        """All but the markers of directories."""
+        objects = self._bucket.objects.items()
+        return {key.decode(): one.content for key, one in objects if key[-1:] != b"/"}
+
+
+class At:
+    """A mount of a Bucket, without the kernel."""
+
+    def __init__(self, path: Path, bucket: Bucket) -> None:
+        self.store = Store(cast(S3Storage, bucket))
+        self.nodes = Nodes(Defaults(0, 0, 0))
+        self.root = self.nodes.root
+        self.tree = Tree(self.nodes, self.store)
+        (path / "drafts").mkdir()
+        self._blocks = Blocks(path, 1 << 30)
+        reader = Reader(self.store, self._blocks)
+        self.files = Files(self.tree, self.store, reader, path / "drafts", 0)
+        self.changes = Changes(self.tree, self.files, self.store)
+
+    def close(self) -> None:
+        self._blocks.close()
+        self.store.close()
+
+    async def node(self, name: bytes, directory: Directory | None = None) -> Node:
+        node = await self.tree.current(directory or self.root, name)
+        node.lookups += 1
+        return node
+
+    def create(self, name: bytes, directory: Directory | None = None) -> tuple[Node, int]:
+        """A new file, open to be written."""
+        node = self.changes.create(directory or self.root, name, 0o644, 0, 0)
+        node.lookups += 1
+        return node, self.files.open(node, True)
+
+    async def write(self, number: int, data: bytes, start: int = 0) -> None:
+        done = self.files.write(self.files.handles[number], start, memoryview(data))
+        if not isinstance(done, int):
+            await done
+
+    async def read(self, number: int, size: int) -> bytes:
+        found = self.files.read(self.files.handles[number], 0, size)
+        return b"".join(found if isinstance(found, list) else await found)
+
+    async def close_file(self, number: int) -> None:
+        await self.files.save(self.files.handles[number].node)
+        self.files.release(number)
+
+    async def rename(self, name: bytes, new_name: bytes) -> None:
+        await self.changes.rename(self.root, name, self.root, new_name, 0)
+
+    def doubt(self) -> None:
+        """As when what the store said is too old to be believed."""
+        for node in [self.root, *self.nodes.below(self.root)]:
+            node.fresh_until = 0.0
+            if isinstance(node, Directory):
+                node.doubt()
+
+
+Work = Callable[[At], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket()
+
+
+@pytest.fixture
+def during(tmp_path: Path, bucket: Bucket) -> Callable[[Work], None]:
+    """``during(work)`` has it done with a mount of the bucket."""
+
+    def doing(work: Work) -> None:
+        async def mounted() -> None:
+            at = At(tmp_path, bucket)
+            try:
+                await asyncio.wait_for(work(at), 30)
+            finally:
+                at.close()
+
+        asyncio.run(mounted())
+
+    return doing
+
+
+async def errno_of(work: Coroutine[Any, Any, Any]) -> int:
+    """The errno of what must fail."""
+    try:
+        await work
+    except OSError as exc:
+        return exc.errno or 0
+    raise AssertionError("it worked")
+
+
+@pytest.mark.parametrize("content", [b"", b"first"])
+def test_nobody_writes_to_what_was_replaced_elsewhere_without_a_word(
+    bucket: Bucket, during: Callable[[Work], None], content: bytes
+) -> None:
+    async def work(at: At) -> None:
+        bucket.put(b"log", content)
+        old = await at.node(b"log")
+        number = at.files.open(old, True)
+        bucket.put(b"log", b"another version")
+        at.doubt()
+        new = await at.node(b"log")
+        assert new is not old
+        assert await errno_of(at.write(number, b"more", len(content))) == errno.ESTALE
+        assert await errno_of(at.files.truncate(old, 0)) == errno.ESTALE
+        assert await errno_of(at.files.restate(old, Meta(mode=0o600))) == errno.ESTALE
+        await at.close_file(number)
+        assert bucket.contents() == {"log": b"another version"}
+
+    during(work)
+
+
+def test_who_writes_to_what_was_removed_here_is_not_disturbed(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        bucket.put(b"log", b"first")
+        node = await at.node(b"log")
+        number = at.files.open(node, True)
+        await at.changes.unlink(at.root, b"log")
+        await at.write(number, b"more", 5)
+        await at.close_file(number)
+        assert bucket.contents() == {}
+
+    during(work)
+
+
+def test_what_an_unstored_file_replaced_goes_with_its_name(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        bucket.put(b"removed", b"old")
+        bucket.put(b"renamed", b"old")
+        for name in (b"removed", b"renamed"):
+            _, number = at.create(b"new")
+            await at.write(number, b"content")
+            await at.rename(b"new", name)
+            if name == b"removed":
+                await at.changes.unlink(at.root, name)
+            else:
+                await at.rename(name, b"final")
+            await at.close_file(number)
+        assert bucket.contents() == {"final": b"content"}
+
+    during(work)
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_file_that_went_in_parts_leaves_nothing_under_its_old_name(
+    bucket: Bucket, during: Callable[[Work], None], removed: bool
+) -> None:
+    content = b"x" * (3 * PAGE)
+
+    async def work(at: At) -> None:
+        node, number = at.create(b"new")
+        await at.write(number, content)
+        assert node.draft
+        await at.files._sender.send_off(node, node.draft)
+        assert node.draft.sent
+        if removed:
+            await at.changes.unlink(at.root, b"new")
+            assert await at.read(number, len(content)) == content
+        else:
+            await at.write(number, b"head")
+            await at.rename(b"new", b"final")
+        await at.close_file(number)
+        assert bucket.contents() == ({} if removed else {"final": b"head" + content[4:]})
+
+    during(work)
+
+
+def test_an_upload_under_way_does_not_take_the_place_of_who_has_the_name_now(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        node, number = at.create(b"log")
+        await at.write(number, b"x" * (2 * PAGE))
+        assert node.draft
+        await at.files._sender.send_off(node, node.draft)
+        await at.rename(b"log", b"log.1")
+        _, other = at.create(b"log")
+        await at.write(other, b"later")
+        await at.close_file(other)
+        await at.write(number, b"end", 2 * PAGE)
+        await at.close_file(number)
+        assert bucket.contents() == {"log": b"later", "log.1": b"x" * (2 * PAGE) + b"end"}
+
+    during(work)
