@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _TOGETHER = 16
 """Objects that are copied at once when a directory gets another name."""
+_ROUNDS = 3
+"""How often what others replace meanwhile is copied again."""
 
 
 class Changes:
@@ -29,6 +31,7 @@ class Changes:
 
     def __init__(self, tree: Tree, files: Files, store: Store) -> None:
         self.tree, self.files, self.store = tree, files, store
+        self.turns = files.turns
 
     # Making
 
@@ -51,8 +54,9 @@ class Changes:
         """A new directory, with a marker in the store."""
         part = self._free(directory, name)
         meta = Meta(time.time_ns(), mode & 0o777, uid, gid)
-        await self.store.run(self.store.mark, directory.key + part + b"/", meta)
-        node = self.tree.nodes.make(directory, name, part, stat.S_IFDIR)
+        async with self.turns.change(directory):
+            await self.store.run(self.store.mark, directory.key + part + b"/", meta)
+            node = self.tree.nodes.make(directory, name, part, stat.S_IFDIR)
         assert isinstance(node, Directory)
         node.learn(meta)
         node.marked = True
@@ -67,11 +71,12 @@ class Changes:
         """A new symbolic link."""
         part = self._free(directory, name)
         meta = Meta(time.time_ns(), 0o777, uid, gid)
-        key = directory.key + part
         kept = link_meta(target, meta)
-        entry = await self.store.run(self.store.write_bytes, key, LINK, kept)
-        node = self.tree.nodes.make(directory, name, part, stat.S_IFLNK)
-        node.entry, node.target = entry, target
+        async with self.turns.change(directory):
+            key = directory.key + part
+            entry = await self.store.run(self.store.write_bytes, key, LINK, kept)
+            node = self.tree.nodes.make(directory, name, part, stat.S_IFLNK)
+            node.entry, node.target = entry, target
         node.learn(kept)
         node.refresh()
         note_listing(directory, name, entry)
@@ -103,7 +108,7 @@ class Changes:
         node = await self.tree.current(directory, name)
         if node.is_directory:
             raise OSError(errno.EISDIR, "a directory")
-        async with node.lock:
+        async with self.turns.change(directory), node.lock:
             await self.files.keep(node)
             if node.stored:
                 await self.mark(directory, name)
@@ -123,11 +128,12 @@ class Changes:
         node = await self.tree.current(directory, name)
         if not isinstance(node, Directory):
             raise OSError(errno.ENOTDIR, "not a directory")
-        await self._check_empty(node)
-        await self.mark(directory, name)
-        await self.store.run(self.store.delete, [node.key])
-        forget_listing(directory, name)
-        self.tree.nodes.detach(node)
+        async with self.turns.change(directory, node):
+            await self._check_empty(node)
+            await self.mark(directory, name)
+            await self.store.run(self.store.delete, [node.key])
+            forget_listing(directory, name)
+            self.tree.nodes.detach(node)
 
     async def _check_empty(self, node: Directory) -> None:
         if any(not child.gone for child in node.children.values() if child.is_local):
@@ -154,6 +160,12 @@ class Changes:
         """Gives a file or a directory another name, in place of what has that."""
         if flags & ~NOREPLACE:
             raise OSError(errno.EINVAL, "they cannot be exchanged")
+        async with self.turns.change(old, new):
+            await self._rename(old, name, new, new_name, flags)
+
+    async def _rename(
+        self, old: Directory, name: bytes, new: Directory, new_name: bytes, flags: int
+    ) -> None:
         node = await self.tree.current(old, name)
         try:
             target = await self.tree.current(new, new_name)
@@ -242,41 +254,82 @@ class Changes:
             if above is node:
                 raise OSError(errno.EINVAL, "a directory cannot be moved into itself")
             above = above.parent
-        await self._save_below(node)
-        source, copy = node.key, new.key + part + b"/"
-        entries = await self.store.run(self.store.all_below, source)
-        limit = asyncio.Semaphore(_TOGETHER)
+        # The kernel has but one directory at a time renamed to another one: nobody who renames
+        # waits for who waits for it.
+        async with self.turns.move(node):
+            await self._save_below(node)
+            source, copy = node.key, new.key + part + b"/"
+            keys = await self._copy_below(source, copy, spared=target is not None)
+            if source not in keys:
+                await self.store.run(self.store.mark, copy, node.meta)
+            node.marked = True
+            if target:
+                self.tree.nodes.detach(target)
+            self._moved(old, name, node, new, new_name, part)
+            self._rekey(node)
+            note_listing(new, new_name, None)
+            forget_listing(old, name)
+            await self.mark(old, name)
+            # Deepest first: a store with directories removes none that is not empty.
+            await self.store.run(self.store.delete, sorted(keys, reverse=True))
+
+    async def _copy_below(self, source: bytes, copy: bytes, spared: bool) -> list[bytes]:
+        """Copies all that is below a directory; the keys of what was copied.  Where that fails,
+        nothing is left of the copies, but for the marker that was there before (``spared``).
+        """
+        limit, made = asyncio.Semaphore(_TOGETHER), dict[bytes, Entry]()
 
         async def one(entry: Entry) -> None:
             async with limit:
-                key = copy + entry.key[len(source) :]
+                made[entry.key] = entry
+                await self._copy(entry, copy + entry.key[len(source) :])
+
+        try:
+            for _ in range(_ROUNDS):
+                entries = await self.store.run(self.store.all_below, source)
+                # What others stored since is copied, too, before it is removed.
+                new = [entry for entry in entries if not _is(entry, made.get(entry.key))]
+                if not new:
+                    break
+                for error in await asyncio.gather(*map(one, new), return_exceptions=True):
+                    if isinstance(error, BaseException):
+                        raise error
+        except BaseException:
+            keys = {copy + key[len(source) :] for key in made} - ({copy} if spared else set())
+            try:
+                await self.store.run(self.store.delete, sorted(keys, reverse=True))
+            except OSError as exc:
+                log.warning("copies below %r are left over: %s", copy, exc)
+            raise
+        return list(made)
+
+    async def _copy(self, entry: Entry, key: bytes) -> None:
+        """Copies an object as it is by now: others may replace or remove it."""
+        for _ in range(_ROUNDS):
+            try:
                 if entry.key.endswith(b"/"):
                     await self.store.run(self.store.copy_marker, entry.key, key)
                 else:
                     await self.store.run(self.store.copy, entry, key, None)
-
-        done = await asyncio.gather(*map(one, entries), return_exceptions=True)
-        for error in done:
-            if isinstance(error, BaseException):
-                raise error
-        if not any(entry.key == source for entry in entries):
-            await self.store.run(self.store.mark, copy, node.meta)
-        node.marked = True
-        if target:
-            self.tree.nodes.detach(target)
-        self._moved(old, name, node, new, new_name, part)
-        self._rekey(node)
-        note_listing(new, new_name, None)
-        forget_listing(old, name)
-        await self.mark(old, name)
-        keys = [entry.key for entry in entries]
-        # Deepest first: a store with directories removes none that is not empty.
-        await self.store.run(self.store.delete, sorted(keys, reverse=True))
+                return
+            except OSError as exc:
+                try:
+                    now, _ = await self.store.run(self.store.look, entry.key)
+                except FileNotFoundError:
+                    return
+                if _is(entry, now):
+                    # The kernel would begin again, with what is half done.
+                    number = errno.EIO if exc.errno == errno.ESTALE else exc.errno
+                    raise OSError(number, exc.strerror) from exc
+                entry = now
+        raise OSError(errno.EBUSY, "others replace it all the time")
 
     async def _save_below(self, directory: Directory) -> None:
         for child in self.tree.nodes.below(directory):
             if child.draft and child.draft.dirty and not child.gone:
-                await self.files.save(child)
+                async with child.lock:
+                    await self.files.save_locked(child)
+                self.files.settle(child)
 
     def _rekey(self, directory: Directory) -> None:
         """What is known below has other keys now."""
@@ -284,12 +337,13 @@ class Changes:
         for child in self.tree.nodes.below(directory):
             if isinstance(child, Directory):
                 child.listed, child.listed_until = None, 0
-            elif child.entry:
+                continue
+            if child.entry:
                 child.entry = child.entry._replace(key=child.key)
-                if child.draft:
-                    child.draft.base = child.entry
-                    if child.draft.dirty:
-                        child.draft.note(child.key, child.meta)
+            if child.draft:
+                child.draft.base = child.entry
+                if child.draft.dirty:
+                    child.draft.note(child.key, child.meta)
 
     # Metadata
 
@@ -321,6 +375,12 @@ class Changes:
         elif node.parent is None:
             node.meta = meta
         else:
-            await self.store.run(self.store.mark, node.key, meta)
+            async with self.turns.change(node):
+                await self.store.run(self.store.mark, node.key, meta)
             node.meta, node.marked = meta, True
             node.refresh()
+
+
+def _is(entry: Entry, other: Entry | None) -> bool:
+    """Whether they are the same version of an object."""
+    return other is not None and (entry.size, entry.etag) == (other.size, other.etag)

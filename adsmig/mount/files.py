@@ -24,6 +24,7 @@ from adsmig.mount.reader import Buffers, Reader, Sight
 from adsmig.mount.sender import Sender
 from adsmig.mount.store import Store
 from adsmig.mount.tree import Tree
+from adsmig.mount.turns import Turns
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -57,6 +58,7 @@ class Files:
         self, tree: Tree, store: Store, reader: Reader, drafts: Path, ahead_most: int
     ) -> None:
         self.tree, self.store, self.reader, self.drafts = tree, store, reader, drafts
+        self.turns = Turns()
         self.handles: dict[int, Handle] = {}
         self._last = 0
         self._sender = Sender(store, self.begin)
@@ -153,7 +155,7 @@ class Files:
         await self.reader.read(entry, version_of(entry), 0, entry.size, node.learn)
 
     async def _read_sent(self, node: Node, start: int, size: int) -> Buffers:
-        async with node.lock:
+        async with self.turns.change(node), node.lock:
             if node.draft and start < node.draft.sent:
                 await self._fetch_back(node, node.draft)
             assert node.draft
@@ -261,7 +263,7 @@ class Files:
                 self._set_aside()
 
     async def _write_later(self, node: Node, start: int, data: bytes) -> int:
-        async with node.lock:
+        async with self.turns.change(node), node.lock:
             draft = await self.fetched(node)
             if start < draft.sent:
                 await self._fetch_back(node, draft)
@@ -270,7 +272,7 @@ class Files:
 
     async def truncate(self, node: Node, size: int) -> None:
         """Cuts a file off, or fills it up with zeros."""
-        async with node.lock:
+        async with self.turns.change(node), node.lock:
             draft = await self.fetched(node, size)
             if draft.sent and size < draft.sent:
                 await self._fetch_back(node, draft)
@@ -296,13 +298,13 @@ class Files:
 
     async def save(self, node: Node) -> None:
         """Returns when the store has all that was written; OSError if that cannot be."""
-        async with node.lock:
+        async with self.turns.change(node), node.lock:
             await self.save_locked(node)
         if not node.handles:
             self.settle(node)
 
     async def save_locked(self, node: Node) -> None:
-        """As :meth:`save`, by who has the lock."""
+        """As :meth:`save`, by who has the lock, and a turn."""
         draft = node.draft
         if not draft or not draft.dirty or node.gone:
             return
@@ -389,7 +391,7 @@ class Files:
 
     async def restate(self, node: Node, meta: Meta) -> None:
         """Gives the object of a file other metadata."""
-        async with node.lock:
+        async with self.turns.change(node), node.lock:
             draft = node.draft
             if draft and (draft.dirty or node.writers) and not node.gone:
                 self.touch(node, draft)

@@ -36,7 +36,7 @@ class Listing:
     """A directory that is open: its names, as they are asked for."""
 
     def __init__(self, directory: Directory) -> None:
-        self.directory = directory
+        self.directory, self.key = directory, directory.key
         self.rows: Iterator[tuple[bytes, Entry | None]] | None = None
         """What is still to come from the store."""
         self.names: list[Listed] = []
@@ -336,6 +336,9 @@ class Filesystem:
                 listing.rows = store.storage.children(directory.key)
             rows = listing.rows
             page = await store.run(lambda rows=rows: list(itertools.islice(rows, _PAGE)))
+            if directory.key != listing.key:  # it got another name meanwhile
+                listing.restart()
+                continue
             listing.first += len(listing.names)
             listing.names = [one for one in named(directory, page) if self._there(directory, one)]
             if listing.ours:

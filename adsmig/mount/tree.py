@@ -97,16 +97,19 @@ class Tree:
         """Asks for one name."""
         key = directory.key + part
         until = time.monotonic() + FRESH_S
-        try:
+        found = None
+        with contextlib.suppress(FileNotFoundError):
             found = await self.store.run(self.store.look, key)
-        except FileNotFoundError:
+        if directory.key + part != key:  # the directory got another name meanwhile
+            return await self._look(directory, name, part)
+        if found is None:
             if not await self.store.run(self.store.is_directory, key + b"/"):
                 node = directory.children.get(name)
                 if node and not node.is_local:
                     self.nodes.replaced(node)
                 if node and node.is_local and not node.gone:
                     return node
-                raise _none(name) from None
+                raise _none(name)
             return self.place(directory, name, part, None, until)
         node = directory.children.get(name)
         if node and node.is_local:
@@ -169,12 +172,14 @@ class Tree:
 
     async def _list(self, directory: Directory, most: int) -> None:
         directory.changed = set()
-        began = time.monotonic()
+        began, key = time.monotonic(), directory.key
         try:
-            children = self.store.storage.children(directory.key)
+            children = self.store.storage.children(key)
             rows = await self.store.run(lambda: list(itertools.islice(children, most + 1)))
         finally:
             directory.reading = None
+        if directory.key != key:  # it got another name meanwhile
+            return await self._list(directory, most)
         if len(rows) > most:
             directory.wide = True
             return
@@ -211,12 +216,17 @@ class Tree:
             self._learn_directory(node, one)
             node.fresh_until = until
             return
+        key = node.key
         try:
-            found = await self.store.run(self.store.look, node.key)
+            found = await self.store.run(self.store.look, key)
         except FileNotFoundError:
+            if node.key != key:  # it got another name meanwhile
+                return await self.learn(node)
             if not node.is_local:
                 self.nodes.replaced(node)
             raise
+        if node.key != key:
+            return await self.learn(node)
         if node.is_local:
             return
         if not _same(node, found.entry) or (
@@ -342,6 +352,8 @@ class Tree:
     def learned(self, directory: Directory, name: bytes, entry: Entry, meta: Meta) -> None:
         """What is kept beside an object came along with its content."""
         node = directory.children.get(name)
+        if entry.key != directory.key + self._part(directory, name, entry):
+            return  # it got another name meanwhile
         if node is None and directory.is_listed:
             node = self.place(directory, name, part_of(name) or name, entry, directory.listed_until)
             self._guests.append((time.monotonic() + 2 * FRESH_S, [node]))
@@ -358,6 +370,8 @@ class Tree:
         for node, one in zip(nodes, found, strict=True):
             if node.is_local or node.known:
                 continue
+            if isinstance(one, Found) and one.entry.key != node.key:
+                continue  # it got another name meanwhile
             if isinstance(node, Directory):
                 if isinstance(one, (Found, NotFound)):
                     self._learn_directory(node, one if isinstance(one, Found) else None)

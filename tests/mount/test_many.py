@@ -6,14 +6,16 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import BucketFactory
 from tests.mount.conftest import MountFactory
-from tests.mount.mounts import FULL, LIFE_S, contents, put, run
+from tests.mount.mounts import FULL, LIFE_S, contents, put, run, until
 from tests.servers import Server
 
 READERS = 100
@@ -174,3 +176,42 @@ def test_a_directory_of_very_many_names_passes_through(wide: str, mount: MountFa
         assert count == NAMES
     assert process.memory_info().rss - before < MOST_MORE
     at.stop()
+
+
+def test_a_directory_gets_another_name_while_files_in_it_are_written(
+    store: Server, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name, ended, made, lines = bucket(store), threading.Event(), list[str](), list[bytes]()
+    put(store, name, {f"d/f{number}": b"content" for number in range(60)})
+    at = mount(store.url(name))
+    top = os.open(at.path / "d", os.O_RDONLY)
+    log = os.open(at.path / "d" / "log", os.O_CREAT | os.O_WRONLY)
+
+    def write() -> None:
+        while not ended.is_set():
+            lines.append(b"%d\n" % len(lines))
+            os.write(log, lines[-1])
+            os.fsync(log)
+
+    def create() -> None:
+        while not ended.is_set():
+            new = f"new{len(made)}"
+            fd = os.open(new, os.O_CREAT | os.O_WRONLY, dir_fd=top)
+            os.write(fd, b"new")
+            os.close(fd)
+            made.append(new)
+
+    with ThreadPoolExecutor(2) as pool:
+        threads = [pool.submit(write), pool.submit(create)]
+        until(lambda: len(made) > 2 and len(lines) > 2)
+        (at.path / "d").rename(at.path / "e")
+        (at.path / "e").rename(at.path / "f")
+        ended.set()
+        for thread in threads:
+            thread.result()
+    os.close(log)
+    os.close(top)
+    at.stop()
+    expected = {f"f/f{number}": b"content" for number in range(60)}
+    expected |= {f"f/{new}": b"new" for new in made} | {"f/log": b"".join(lines)}
+    assert contents(store, name) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from adsmig.errors import NotFound
+from adsmig.errors import NotFound, ObjectError
 from adsmig.location import Location
 from adsmig.model import Entry, Meta
 from adsmig.mount.blocks import Blocks
@@ -250,5 +251,99 @@ def test_an_upload_under_way_does_not_take_the_place_of_who_has_the_name_now(
         await at.write(number, b"end", 2 * PAGE)
         await at.close_file(number)
         assert bucket.contents() == {"log": b"later", "log.1": b"x" * (2 * PAGE) + b"end"}
+
+    during(work)
+
+
+def test_what_is_written_while_a_directory_gets_another_name_goes_along(
+    bucket: Bucket, during: Callable[[Work], None], tmp_path: Path
+) -> None:
+    copying, go_on = threading.Event(), threading.Event()
+
+    def wait(_key: bytes) -> None:
+        copying.set()
+        assert go_on.wait(20)
+
+    async def work(at: At) -> None:
+        bucket.put(b"old/log", b"first")
+        bucket.put(b"old/sub/file", b"content")
+        old = await at.node(b"old")
+        assert isinstance(old, Directory)
+        log = await at.node(b"log", old)
+        sub = await at.node(b"sub", old)
+        assert isinstance(sub, Directory)
+        number = at.files.open(log, True)
+        await at.write(number, b"FIRST")
+        await at.files.save(log)
+        bucket.before_copy = wait
+        renaming = asyncio.ensure_future(at.rename(b"old", b"new"))
+        await asyncio.to_thread(copying.wait)
+        await at.write(number, b"second", 5)
+        _, other = at.create(b"created", sub)
+        await at.write(other, b"content")
+        tasks = [
+            asyncio.ensure_future(one)
+            for one in (
+                at.files.save(log),
+                at.close_file(other),
+                at.changes.mkdir(sub, b"made", 0o755, 0, 0),
+                at.changes.unlink(sub, b"file"),
+            )
+        ]
+        await asyncio.sleep(0.1)
+        go_on.set()
+        await asyncio.gather(renaming, *tasks)
+        stored = {"new/log": b"FIRSTsecond", "new/sub/created": b"content"}
+        assert bucket.contents() == stored
+        assert not list((tmp_path / "drafts").glob("*.json"))
+        at.files.release(number)
+        at.doubt()
+        with pytest.raises(FileNotFoundError):
+            await at.node(b"old")
+        assert await at.node(b"log", old) is log
+
+    during(work)
+
+
+def test_what_others_replace_while_its_directory_gets_another_name_is_copied_again(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        for name in (b"old/a", b"old/b", b"old/c"):
+            bucket.put(name, b"first")
+        others = [(b"old/a", b"another"), (b"old/late", b"later")]
+
+        def replaced(key: bytes) -> None:
+            if key == b"old/a" and others:
+                bucket.put(*others.pop())
+                bucket.put(*others.pop())
+            elif key == b"old/c":
+                bucket.delete([key])
+
+        bucket.before_copy = replaced
+        await at.rename(b"old", b"new")
+        stored = {"new/a": b"another", "new/b": b"first", "new/late": b"later"}
+        assert bucket.contents() == stored
+
+    during(work)
+
+
+def test_a_directory_that_cannot_be_renamed_leaves_no_copies(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        for name in (b"old/a", b"old/b", b"old/c"):
+            bucket.put(name, b"content")
+
+        def refused(key: bytes) -> None:
+            if key == b"old/b":
+                raise ObjectError("denied", "it may not be read")
+
+        bucket.before_copy = refused
+        assert await errno_of(at.rename(b"old", b"new")) == errno.EACCES
+        assert list(bucket.contents()) == ["old/a", "old/b", "old/c"]
+        bucket.before_copy = lambda _key: None
+        await at.rename(b"old", b"new")
+        assert list(bucket.contents()) == ["new/a", "new/b", "new/c"]
 
     during(work)
