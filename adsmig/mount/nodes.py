@@ -114,8 +114,10 @@ class Node:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is right as it is known here, whatever the store says."""
-        return self.draft is not None or self.gone
+        """Whether it is right as it is known here, whatever the store says: it is to be stored, or
+        who has it open may write to it.
+        """
+        return self.gone or (self.draft is not None and (self.draft.dirty or self.writers > 0))
 
     @property
     def stored(self) -> Entry | None:

@@ -112,8 +112,8 @@ class Tree:
                 raise _none(name)
             return self.place(directory, name, part, None, until)
         node = directory.children.get(name)
-        if node and node.is_local:
-            return node
+        if node and (node.is_local or node.fresh_until > until):
+            return node  # it may have been stored since the store was asked
         target = target_of(found.meta) if may_be_link(found.entry) else None
         kind = stat.S_IFREG if target is None else stat.S_IFLNK
         node = self.place(directory, name, part, found.entry, until, kind)

@@ -30,3 +30,19 @@ def test_who_writes_to_what_was_replaced_elsewhere_is_told_so(
             file.write(b"kept")
     at.stop()
     assert contents(some_store, name) == {"log": b"another\nkept", "empty": b"not emptykept"}
+
+
+def test_who_opens_what_was_written_here_sees_what_others_stored_since(
+    some_store: Server, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(some_store)
+    at = mount(some_store.url(name))
+    file = at.path / "file"
+    with file.open("wb") as writer, file.open("rb") as reader:
+        writer.write(b"ours")
+        writer.close()
+        put(some_store, name, {"file": b"theirs, later"})
+        time.sleep(FRESH_S + 1)
+        assert file.read_bytes() == b"theirs, later"
+        assert reader.read() == b"ours"
+    at.stop()

@@ -347,3 +347,25 @@ def test_a_directory_that_cannot_be_renamed_leaves_no_copies(
         assert list(bucket.contents()) == ["new/a", "new/b", "new/c"]
 
     during(work)
+
+
+def test_who_reads_what_was_stored_here_keeps_nobody_from_what_others_stored_since(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        old, writer = at.create(b"file")
+        reader = at.files.open(old, False)
+        await at.write(writer, b"ours")
+        await at.close_file(writer)
+        assert await at.node(b"file") is old
+        at.doubt()
+        assert await at.node(b"file") is old
+        bucket.put(b"file", b"theirs, later")
+        at.doubt()
+        new = await at.node(b"file")
+        assert new is not old
+        number = at.files.open(new, False)
+        assert await at.read(number, 100) == b"theirs, later"
+        assert await at.read(reader, 100) == b"ours"
+
+    during(work)
