@@ -99,7 +99,7 @@ class Sender:
                 draft.parts[number] = part
                 draft.note(node.key, node.meta)
                 if draft.size - draft.sent > LOCAL:
-                    draft.drop_sent(LOCAL // 2)
+                    await draft.drop_sent(LOCAL // 2)
         finally:
             self._sending.get(draft, {}).pop(number, None)
         self.ship(node, draft)
@@ -128,7 +128,7 @@ class Sender:
         for number in range(draft.sent // size + 1, draft.filled // size + 1):
             if number not in draft.parts:
                 await self._send(node, draft, number)
-        draft.drop_sent(0)
+        await draft.drop_sent(0)
         return draft.sent > before
 
     async def finish(self, node: Node, draft: Draft) -> Entry:
