@@ -12,6 +12,7 @@ import base64
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import uuid
 from dataclasses import asdict
@@ -20,7 +21,11 @@ from typing import Any
 
 from adsmig.model import Entry, Meta, Part, Upload
 
+log = logging.getLogger(__name__)
+
 _PUNCH, _KEEP_SIZE = 2, 1
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError)
+"""What reading a journal ends with that is empty, torn, or holds something else."""
 
 
 class Draft:
@@ -210,19 +215,39 @@ class Left:
 
 
 def left(directory: Path) -> list[Left]:
-    """The drafts with something that the store lacks; other remains are removed."""
+    """The drafts with something that the store lacks, but for :func:`damaged` ones; other remains
+    are removed.
+    """
     found = []
     for path in sorted(directory.iterdir()):
         if path.suffix == ".new":
             path.unlink()
         elif not path.suffix:
             try:
-                facts = json.loads(path.with_suffix(".json").read_text())
+                found.append(_read(path))
             except FileNotFoundError:
                 path.unlink()
-                continue
-            found.append(Left(path, facts))
+            except _DAMAGED as exc:
+                log.warning("the journal of %s is damaged: %r", path, exc)
     return found
+
+
+def damaged(directory: Path) -> list[Path]:
+    """The drafts of which the journal cannot be read, as a power cut may leave it."""
+    found = []
+    for path in sorted(directory.iterdir()):
+        if not path.suffix:
+            try:
+                _read(path)
+            except FileNotFoundError:
+                pass
+            except _DAMAGED:
+                found.append(path)
+    return found
+
+
+def _read(path: Path) -> Left:
+    return Left(path, json.loads(path.with_suffix(".json").read_text()))
 
 
 def _text(key: bytes) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.mount import channel
-from adsmig.mount.draft import left
+from adsmig.mount.draft import damaged, left
 from adsmig.mount.word import STARTING, Word
 
 
@@ -84,13 +84,19 @@ def umount(directory: str) -> Sequence[str]:
     elif facts.get("state") == STARTING:
         raise AdsmigError(f"{directory} is only just being mounted; wait for that, or end it")
     if not lives:
-        drafts = Path(facts["drafts"]) if "drafts" in facts else None
-        keys = [one.key for one in left(drafts)] if drafts else []
-        return [
-            f"{key.decode('utf-8', 'backslashreplace')}: the mount was killed before it was"
-            " stored; the next mount of the same address stores it"
-            for key in keys
-        ]
+        return _left_lines(Path(facts["drafts"])) if "drafts" in facts else []
     word.wait()
     unsaved: list[str] = word.read().get("unsaved", [])
     return unsaved
+
+
+def _left_lines(drafts: Path) -> list[str]:
+    killed = "the mount was killed before it was stored"
+    lines = [
+        f"{one.key.decode('utf-8', 'backslashreplace')}: {killed}; the next mount of the same"
+        " address stores it"
+        for one in left(drafts)
+    ]
+    return lines + [
+        f"a file: {killed}, and its journal is damaged: it is in {path}" for path in damaged(drafts)
+    ]

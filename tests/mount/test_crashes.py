@@ -174,6 +174,29 @@ def test_what_was_promised_is_there_after_kills(
     assert not uploads
 
 
+def test_a_draft_with_a_damaged_journal_is_kept_and_named(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(seaweedfs)
+    at = mount(seaweedfs.url(name))
+    fds = [os.open(at.path / key, os.O_WRONLY | os.O_CREAT) for key in ("one", "two")]
+    for fd in fds:
+        os.write(fd, b"content")
+    at.kill()
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    path, _ = at.cache.glob("*/dirty/*.json")
+    path.write_bytes(b"")
+    assert f"its journal is damaged: it is in {path.with_suffix('')}" in at.stop(code=1)
+    said = at.start()
+    (kept,) = at.cache.glob(f"*/kept/{path.stem}")
+    assert f"an earlier mount is in {kept}" in said
+    assert kept.read_bytes() == b"content"
+    at.stop()
+    assert list(contents(seaweedfs, name).values()) == [b"content"]
+
+
 def test_a_directory_that_was_being_renamed_is_whole_between_its_two_names(
     some_store: Server, bucket: BucketFactory, mount: MountFactory
 ) -> None:
