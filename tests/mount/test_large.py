@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import json
@@ -9,6 +10,8 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.conftest import BucketFactory
 from tests.mount.conftest import MountFactory
@@ -31,7 +34,7 @@ def write(at: Mount, count: int) -> int:
 def write_and_kill(at: Mount) -> int:
     """Kills a mount when the store alone has the beginning of a file; how many bytes of it."""
     fd = write(at, LARGE_MIB)
-    until(lambda: journal(at)["sent"])
+    until(lambda: has_hole(at))
     at.kill()
     with contextlib.suppress(OSError):
         os.close(fd)
@@ -47,6 +50,13 @@ def journal(at: Mount) -> dict[str, Any]:
     (path,) = at.cache.glob("*/dirty/*.json")
     facts: dict[str, Any] = json.loads(path.read_text())
     return facts
+
+
+def has_hole(at: Mount) -> bool:
+    """Whether bytes are gone from here, whatever the journal says."""
+    (path,) = at.cache.glob("*/dirty/*.json")
+    facts = path.with_suffix("").stat()
+    return facts.st_blocks * 512 < facts.st_size - 16 * MIB
 
 
 def is_whole(path: Path, count: int) -> bool:
@@ -67,6 +77,37 @@ def test_a_large_file_of_which_only_the_store_has_the_beginning_is_stored_whole(
     write_and_kill(at)
     assert "large of an earlier mount is stored now" in at.start()
     assert is_whole(at.path / "large", LARGE_MIB)
+    at.stop()
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_large_file_that_was_stored_just_before_the_kill_is_recognised(
+    minio: MinIOGateway, bucket: BucketFactory, mount: MountFactory, renamed: bool
+) -> None:
+    name, client = bucket(minio), minio.client()
+    at = mount(minio.url(name))
+    write_and_kill(at)
+    upload = journal(at)["upload"]
+    size = upload["part_size"] // MIB
+    more = {"Bucket": name, "Key": "large", "UploadId": upload["id"]}
+    etags = {number: etag for number, etag, *_ in upload["parts"]}
+    for number in range(1, -(-LARGE_MIB // size) + 1):
+        if number not in etags:
+            mibs = range((number - 1) * size, min(number * size, LARGE_MIB))
+            answer = client.upload_part(
+                **more, PartNumber=number, Body=b"".join(mib(one) for one in mibs)
+            )
+            etags[number] = answer["ETag"]
+    parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
+    client.complete_multipart_upload(**more, MultipartUpload={"Parts": parts})
+    if renamed:
+        (path,) = at.cache.glob("*/dirty/*.json")
+        path.write_text(json.dumps(journal(at) | {"key": base64.b64encode(b"other").decode()}))
+    said = at.start()
+    assert ("other of an earlier mount is stored now" in said) == renamed
+    assert [path.name for path in at.path.iterdir()] == ["other" if renamed else "large"]
+    assert is_whole(at.path / ("other" if renamed else "large"), LARGE_MIB)
+    assert not list(at.cache.glob("*/kept/*")) + list(at.cache.glob("*/dirty/*"))
     at.stop()
 
 
