@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import json
 import logging
 import os
 import signal
@@ -180,6 +181,11 @@ def _resume_or_begin(manifest: Manifest, job: Job) -> Run:
 
 
 def _resume(manifest: Manifest, job: Job, run: Run) -> Run:
+    if run.manner and json.loads(run.manner)["files"] != json.loads(job.manner)["files"]:
+        raise AdsmigError(
+            f"{job.files_from} names other keys than when the run began, and those before what is"
+            " done would be left out: give the whole command again, which looks at all of them"
+        )
     manifest.resume_run(run.id)
     if run.kind == "rm":  # what was selected may have changed since: it is looked at again
         manifest.restart_run(run.id, job)
