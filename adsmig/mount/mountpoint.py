@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from adsmig.errors import AdsmigError, UsageError
 from adsmig.mount import channel
 from adsmig.mount.draft import left
 from adsmig.mount.word import STARTING, Word
+
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
+_MOST_LINKS = 40
+"""As the kernel has it."""
 
 
 def read_far_ahead(directory: str) -> None:
@@ -28,21 +33,29 @@ def is_mounted(directory: str) -> bool:
 
 def _mounts() -> Iterator[tuple[str, str]]:
     """The device and the place of all that is mounted; proc_pid_mountinfo(5)."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        _, _, device, _, place, *_ = line.split(" ")
-        yield device, _unescaped(place)
+    # As bytes: others' mount points need not be UTF-8, and text has more ends of lines.
+    table = Path("/proc/self/mountinfo").read_bytes()
+    for line in table.removesuffix(b"\n").split(b"\n"):
+        _, _, device, _, place, *_ = line.split(b" ")
+        yield device.decode(), os.fsdecode(_ESCAPED.sub(_unescaped, place))
 
 
-def _unescaped(text: str) -> str:
-    for code in ("\\040", "\\011", "\\012", "\\134"):
-        text = text.replace(code, chr(int(code[1:], 8)))
-    return text
+def _unescaped(code: re.Match[bytes]) -> bytes:
+    return bytes([int(code[1], 8)])
 
 
 def place_of(directory: str) -> str:
-    """The absolute path of a mount point, without asking it."""
-    above, name = os.path.split(os.path.abspath(directory))
-    return os.path.join(os.path.realpath(above), name)
+    """The absolute path of a mount point, also if a link leads to it, without asking it."""
+    place = directory
+    for _ in range(_MOST_LINKS):
+        above, name = os.path.split(os.path.abspath(place))
+        above = os.path.realpath(above)
+        place = os.path.join(above, name)
+        try:
+            place = os.path.join(above, os.readlink(place))
+        except OSError:  # no link; of a directory the kernel says so itself
+            return place
+    raise UsageError(f"too many links lead on from {directory}")
 
 
 def check_directory(directory: str) -> None:
