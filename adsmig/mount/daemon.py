@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -123,6 +124,7 @@ def _serve(plan: Plan, word: Word, ready: Callable[[list[str]], None]) -> list[s
     """The mount, from its beginning to its end; what could not be stored."""
     sys.setswitchinterval(0.0005)  # the loop waits for one thread at most for so long
     _keep_memory()
+    _raise_the_file_limit()
     limits = None
     if plan.job.bwlimit_mbps:
         limits = Limits.create(bwlimit_mbps=plan.job.bwlimit_mbps)
@@ -161,6 +163,12 @@ def _keep_memory() -> None:
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # of glibc
         for option, value in chosen.items():
             mallopt(option, value)
+
+
+def _raise_the_file_limit() -> None:
+    """Has every open file of the mount be one of ours, as far as the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _cache_place(plan: Plan) -> Path:
