@@ -11,6 +11,7 @@ from pathlib import Path
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.mount import channel
 from adsmig.mount.draft import left
+from adsmig.mount.places import drafts_in, has_unsaved, hold
 from adsmig.mount.word import STARTING, Word
 
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
@@ -97,8 +98,7 @@ def umount(directory: str) -> Sequence[str]:
     elif facts.get("state") == STARTING:
         raise AdsmigError(f"{directory} is only just being mounted; wait for that, or end it")
     if not lives:
-        drafts = Path(facts["drafts"]) if "drafts" in facts else None
-        keys = [one.key for one in left(drafts)] if drafts else []
+        keys = _left_in(Path(facts["drafts"]).parent) if "drafts" in facts else []
         return [
             f"{key.decode('utf-8', 'backslashreplace')}: the mount was killed before it was"
             " stored; the next mount of the same address stores it"
@@ -107,3 +107,15 @@ def umount(directory: str) -> Sequence[str]:
     word.wait()
     unsaved: list[str] = word.read().get("unsaved", [])
     return unsaved
+
+
+def _left_in(place: Path) -> list[bytes]:
+    """The keys of what a mount left there that was killed.  None if another has the place by now:
+    it has seen to that, and what is there is its own.
+    """
+    if not has_unsaved(place) or (held := hold(place)) is None:
+        return []
+    try:
+        return [one.key for one in left(drafts_in(place))]
+    finally:
+        os.close(held)
