@@ -40,6 +40,8 @@ from adsmig.storage.s3 import S3Storage
 log = logging.getLogger(__name__)
 
 CACHE_SIZE = 10 << 30
+LEAST_CACHE_SIZE = BLOCK
+"""Less would not keep a single block."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """malloc.h."""
 

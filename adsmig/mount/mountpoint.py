@@ -76,6 +76,17 @@ def check_directory(directory: str) -> None:
         raise UsageError(f"cannot mount on {directory}: {exc.strerror}") from exc
 
 
+def check_outside(directory: str, option: str, path: Path) -> None:
+    """Raises UsageError if ``path``, which need not be there, lies in the mount point, by whatever
+    links: a mount that waits for what it is to answer itself cannot even be killed.
+    """
+    above = os.path.realpath(path)
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    if os.path.samefile(above, directory):  # which is empty, so all below it is missing
+        raise UsageError(f"{option} {path} lies in {directory}: choose one that does not")
+
+
 def umount(directory: str) -> Sequence[str]:
     """Unmounts, and returns when all is stored and the process has ended; a line for each file that
     could not be stored.  Raises AdsmigError.

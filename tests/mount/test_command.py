@@ -112,6 +112,28 @@ def test_where_nothing_can_be_mounted_is_one_line(
     assert not at.processes()
 
 
+def test_a_cache_that_cannot_be_is_one_line(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory, tmp_path: Path
+) -> None:
+    name = bucket(seaweedfs)
+    put(seaweedfs, name, {"file": bytes(3 << 20)})
+    at = mount(seaweedfs.url(name), start=False)
+    at.cache = at.path / "cache"
+    assert "--cache-dir" in only_line(at.start(code=2))
+    at.cache = tmp_path / "cache"
+    at.environment["XDG_STATE_HOME"] = str(at.path)
+    assert "state directory" in only_line(at.start(code=2))
+    del at.environment["XDG_STATE_HOME"]
+    at.options = ["--cache-size", "0"]
+    assert "--cache-size" in only_line(at.start(code=2))
+    assert not at.mounted()
+    assert os.listdir(at.path) == []
+    at.options = ["--cache-size", "1M"]
+    at.start()
+    assert (at.path / "file").read_bytes() == bytes(3 << 20)
+    at.stop()
+
+
 def test_a_link_to_a_directory_is_as_good_as_the_directory(
     seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adsmig.errors import UsageError
-from adsmig.mount.mountpoint import is_mounted, place_of
+from adsmig.mount.mountpoint import check_outside, is_mounted, place_of
 
 HEAD, TAIL = b"30 27 0:30 / ", b" rw,relatime - fuse.adsmig adsmig rw\n"
 
@@ -56,3 +56,21 @@ def test_a_mount_point_is_not_asked_for_what_it_is(
     assert place_of(str(tmp_path / "link")) == str(tmp_path / "mnt")
     assert str(tmp_path) in asked
     assert str(tmp_path / "mnt") not in asked
+
+
+@pytest.mark.parametrize("cache", ["mnt", "mnt/a/b", "link", "link/a", "above/mnt/a", "dangling"])
+def test_what_a_mount_keeps_cannot_lie_in_it(tmp_path: Path, cache: str) -> None:
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "link").symlink_to("mnt")
+    (tmp_path / "above").symlink_to(".")
+    (tmp_path / "dangling").symlink_to("mnt/a")
+    with pytest.raises(UsageError, match="--cache-dir"):
+        check_outside(str(tmp_path / "mnt"), "--cache-dir", tmp_path / cache)
+
+
+@pytest.mark.parametrize("cache", [".", "mnt.cache", "other", "other/a/b", "loop"])
+def test_what_a_mount_keeps_can_lie_anywhere_else(tmp_path: Path, cache: str) -> None:
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    check_outside(str(tmp_path / "mnt"), "--cache-dir", tmp_path / cache)
