@@ -20,7 +20,7 @@ from adsmig.commandline import (
     check_migration,
     check_sample,
 )
-from adsmig.errors import AdsmigError
+from adsmig.errors import AdsmigError, UsageError
 from adsmig.options import (
     ADDRESS,
     DRYRUN,
@@ -309,8 +309,11 @@ def mount_command(
     """
     output = begin(options)
     from adsmig.mount import daemon
-    from adsmig.mount.mountpoint import check_directory, place_of
+    from adsmig.mount.mountpoint import check_directory, check_outside, place_of
+    from adsmig.mount.word import Word
 
+    if cache_size is not None and cache_size < daemon.LEAST_CACHE_SIZE:
+        raise UsageError("--cache-size is at least 1M")
     job = place_to_mount(uri, options)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     plan = daemon.Plan(
@@ -319,10 +322,12 @@ def mount_command(
         read_only,
         allow_other,
         Path(os.path.abspath(cache_dir or os.path.join(base, "adsmig"))),
-        cache_size or daemon.CACHE_SIZE,
+        daemon.CACHE_SIZE if cache_size is None else cache_size,
         use_server_modtime,
     )
     check_directory(plan.directory)
+    check_outside(plan.directory, "--cache-dir", plan.cache)
+    check_outside(plan.directory, "the state directory", Word(plan.directory).path.parent)
     for line in daemon.mount(plan, foreground, logging.getLogger().level):
         output.note(f"adsmig: {line}")
     return 0

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 
 from adsmig import failpoint, worker
@@ -28,10 +28,11 @@ from adsmig.model import (
     Budget,
     Counts,
     KeyRange,
+    Outcome,
     SliceResult,
     Stop,
 )
-from adsmig.place import has, refuse_overlap, same_place
+from adsmig.place import has, has_links, refuse_overlap, same_place
 from adsmig.ranges import LONG_S, SHORT_S, Ranges
 from adsmig.room import patiently
 from adsmig.scan import holds_objects
@@ -45,6 +46,8 @@ GROWTH = 1.2
 """How much longer slices last, with each one that was committed."""
 RECALL_S = 0.3
 """The least between two times that slices are recalled."""
+LOOKS = 16
+"""Of what had failed, so many at once."""
 TICK_S = 0.03
 SHOW_S = 0.1
 """The least between two calls of the watch: it takes its time to add up what many have done."""
@@ -71,6 +74,8 @@ class Coordinator:
         """Why what only the destination has was not removed."""
         self.interrupted = False
         self._driving = False
+        self._keeps_until_copied = False
+        """Nothing goes at the source before all was copied, for links may lead to it."""
         self.inventory = Inventory(job.began_ns, job.depth) if job.dryrun else None
         self._watch = watch
         self._workforce = Workforce(job, executor)
@@ -145,6 +150,8 @@ class Coordinator:
             there = dst.identity() if self._writes else None
             self._check_places((src.identity(), there))
             self.job = replace(self.job, identities=(src.identity(), there))
+            if self._writes and self.job.delete_src and self.job.follows_links:
+                self._keeps_until_copied = has_links(self.job, lambda: self.interrupted)
         except AdsmigError as exc:
             self.manifest.end_run(self.run_id, "stopped", str(exc))
             raise
@@ -209,12 +216,18 @@ class Coordinator:
 
     def _forget_gone(self) -> None:
         """Of what failed in earlier runs, what is not at the source any more is no failure."""
-        src, gone = worker.storages(self.job)[0], list[bytes]()
+        src = worker.storages(self.job)[0]
+
+        def is_gone(one: Outcome) -> bool:
+            with contextlib.suppress(ObjectError):
+                return not (self.interrupted or has(src, one.key))
+            return False
+
         try:
-            for one in self.manifest.failures():
-                with contextlib.suppress(ObjectError):
-                    if not has(src, one.key):
-                        gone.append(one.key)
+            with ThreadPoolExecutor(LOOKS) as pool:
+                failures = list(self.manifest.failures(self.run_id))
+                looks = zip(failures, pool.map(is_gone, failures), strict=True)
+                gone = [one.key for one, it_is in looks if it_is]
             src.prepare()  # lest all of it be gone
         except AdsmigError as exc:
             log.warning("what had failed stays on record: %s", exc)
@@ -232,6 +245,7 @@ class Coordinator:
         """Lends, waits and commits until nothing is left, or nothing more may be begun."""
         self._driving = True
         self._begin_parts()
+        self._deletions.released &= not self._keeps_until_copied
         self._ranges.load()
         self._large.load()
         while True:
@@ -267,10 +281,11 @@ class Coordinator:
         if self._deletions.released or self.interrupted or self.stop or self.job.dryrun:
             return False
         counts = self.counts
-        # A retry is about single keys, each looked up at the source.
-        if not (self._retries or self._deletions.at_source):
+        if not self._deletions.at_source:
             try:
-                empty = not (counts.found_bytes or counts.dropped or holds_objects(self.job))
+                # A retry is about single keys, each looked up at the source.
+                found = self._retries or counts.found_bytes or counts.dropped
+                empty = not (found or holds_objects(self.job))
             except AdsmigError as exc:
                 self._committed(Counts(), Stop(str(exc), exc.exit_code, type(exc).__name__))
                 return False

@@ -33,7 +33,7 @@ class Deletions:
         self._job, self._manifest, self._run = job, manifest, run
         self._submit, self._committed = submit, committed
         self.at_source = not job.delete_dst
-        self.released = self.at_source and not job.follows_links
+        self.released = self.at_source
         """What is noted may be removed now."""
         self._past = 0
         self._lent = 0

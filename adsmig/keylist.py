@@ -17,21 +17,16 @@ STREAM = "-"
 
 
 def is_stream(name: str) -> bool:
-    """Whether it is standard input, a pipe, or anything else that is no file to be read again."""
-    if name == STREAM or re.match(r"/dev/(stdin$|fd/)|/proc/[^/]+/fd/", name):
-        return True
-    try:
-        mode = os.stat(name).st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    """Whether it is standard input, or a pipe of this process, as of a shell's ``<(...)``."""
+    return name == STREAM or bool(re.match(r"/dev/(stdin$|fd/)|/proc/[^/]+/fd/", name))
 
 
 def check_names(names: str) -> None:
     """Raises UsageError for a file that cannot be read."""
     try:
-        with open(names, "rb"):
-            pass
+        if not stat.S_ISFIFO(os.stat(names).st_mode):  # whose writer would take this for the reader
+            with open(names, "rb"):
+                pass
     except OSError as exc:
         raise UsageError(f"cannot read --files-from {names}: {exc.strerror}") from exc
 

@@ -319,11 +319,13 @@ class Ledger:
             ).fetchall()
         return [(from_db(key), size, seconds) for key, size, seconds in rows]
 
-    def failures(self) -> Iterator[Outcome]:
-        """What failed and has not been copied since, by key."""
+    def failures(self, before: int | None = None) -> Iterator[Outcome]:
+        """What failed and has not been copied since, by key; in runs ``before`` that, if given."""
         with self._errors():
             for row in self._connection.execute(
-                "SELECT key, size, kind, error FROM failures ORDER BY CAST(key AS BLOB)"
+                "SELECT key, size, kind, error FROM failures WHERE ?1 IS NULL OR run < ?1"
+                " ORDER BY CAST(key AS BLOB)",
+                (before,),
             ):
                 yield Outcome(from_db(row[0]), row[1], 0, None, None, row[3], row[2])
 

@@ -70,7 +70,7 @@ class _LogFile(logging.FileHandler):
     """A log that does without what it has no room for: what is logged about is what counts."""
 
     def __init__(self, path: str, told: bool) -> None:
-        super().__init__(path, encoding="utf-8")
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self._path, self._told = path, told
 
     def handleError(self, record: logging.LogRecord) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from adsmig.errors import NotFound, ObjectError, UsageError
+from adsmig.errors import AdsmigError, NotFound, ObjectError, UsageError
 from adsmig.job import Job
 from adsmig.location import Location
-from adsmig.model import Meta
+from adsmig.model import EVERYTHING, Meta
 from adsmig.storage import open_storage
 from adsmig.storage.base import Storage
 from adsmig.storage.paths import above
+
+log = logging.getLogger(__name__)
 
 
 def same_place(before: Sequence[int], now: Sequence[int]) -> bool:
@@ -89,8 +92,33 @@ def _is_prefix_of(job: Job, src: Storage, dst: Storage) -> tuple[bool, bool]:
     except ObjectError:  # what is above the source may be nobody's business here
         found = False
     finally:
-        dst.delete([mark])
+        for why in dst.delete([mark]).values():
+            log.warning("%s stays at %s: %s", mark.decode(), dst.location, why)
     return found and here.path == there.path, found
+
+
+def has_links(job: Job, stopping: Callable[[], bool]) -> bool:
+    """Whether there are symbolic links in the source's directories, as far as can be seen before
+    ``stopping`` turns true; True as well if that cannot be found out.
+    """
+    if job.src.scheme == "file":
+        waiting = [job.src.path]
+        while waiting and not stopping():
+            try:
+                with os.scandir(waiting.pop()) as found:
+                    for one in found:
+                        if one.is_symlink():
+                            return True
+                        if one.is_dir():
+                            waiting.append(one.path)
+            except OSError:
+                continue  # what cannot be listed is not copied, either
+        return False
+    try:
+        entries = open_storage(job.src, replace(job, links="copy")).list(EVERYTHING)
+        return any(one.link is not None or stopping() for one in entries)
+    except AdsmigError:
+        return True
 
 
 def has(storage: Storage, key: bytes) -> bool:

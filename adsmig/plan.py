@@ -45,11 +45,17 @@ class Rules(NamedTuple):
     """Keys that only the destination has are to be removed."""
     record: bool = False
     """Links are not to be copied."""
+    keeps_there: Callable[[Entry], bool] | None = None
+    """The same of what only the destination has, if it is not that."""
     directories: bool = False
     """Directories that their content implies are of interest, too."""
 
 
-def rules_of(job: Job, keeps: Callable[[Entry], bool] = everything) -> Rules:
+def rules_of(
+    job: Job,
+    keeps: Callable[[Entry], bool] = everything,
+    keeps_there: Callable[[Entry], bool] | None = None,
+) -> Rules:
     """The rules that a job's options come to."""
     compare: Compare
     if job.against:
@@ -76,6 +82,7 @@ def rules_of(job: Job, keeps: Callable[[Entry], bool] = everything) -> Rules:
         job.update,
         delete and job.dst is not None,
         bool(job.record),
+        keeps_there,
         job.keeps_directories or job.delete_src,
     )
 
@@ -145,7 +152,7 @@ def merge(
     guarded: list[bytes] = []  # directories of which the source does not tell what they hold
 
     def extraneous(entry: Entry, here: Entry | None) -> bool:
-        if not rules.delete or not rules.keeps(entry):
+        if not rules.delete or not (rules.keeps_there or rules.keeps)(entry):
             return False
         if entry.problem and entry.key.endswith(b"/"):
             return False  # nobody knows what it holds

@@ -38,18 +38,26 @@ def names_read(job: Job) -> Iterator[Job]:
     yield job
 
 
-def names_kept(job: Job, path: Path | None) -> Job:
-    """The job with the copy of those that is kept beside its manifest, for who goes on with it."""
-    if job.files_from != STREAM or not path:
+def names_known(job: Job, path: Path | None) -> Job:
+    """The job with the copy of those that it was begun with, which is kept beside its manifest, if
+    it is gone on with.
+    """
+    if job.files_from != STREAM or not path or job.names:
         return job
     kept = f"{path}.names"
-    if job.names:
-        copy_names(job.names, kept)
-    elif not os.path.exists(kept):
+    if not os.path.exists(kept):
         raise AdsmigError(
             f"what --files-from named is no longer there, in {kept}: give the whole command again"
         )
     return replace(job, names=kept)
+
+
+def keep_names(job: Job, path: Path | None) -> None:
+    """Keeps a copy there for who goes on with the run, which has begun: until then, the one of an
+    earlier run may still be wanted.
+    """
+    if job.names and path and job.names != f"{path}.names":
+        copy_names(job.names, f"{path}.names")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 
@@ -114,7 +115,10 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action | Run]:
     large_size = min(LARGE_SIZE, job.max_put)
     if job.dryrun and not job.dst:
         return _within(keys, counted(source_entries(job, keys), rules_of(job, keeps), large_size))
-    return _within(keys, merge(source_entries(job, keys), there, rules_of(job, keeps), large_size))
+    # What had failed may be gone, and then its copy is as old as it is.
+    keeps_there = keeps_of(replace(job, doubts=False)) if job.doubts else None
+    rules = rules_of(job, keeps, keeps_there)
+    return _within(keys, merge(source_entries(job, keys), there, rules, large_size))
 
 
 def _remembered(files: Iterator[Entry], known: Lookup) -> Iterator[Entry]:

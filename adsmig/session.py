@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import json
 import logging
 import os
 import signal
@@ -28,7 +29,7 @@ from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange, Outcome
 from adsmig.output import Output
 from adsmig.progress import Progress, progress_event
-from adsmig.ready import names_kept, names_read, readied, tell_own
+from adsmig.ready import keep_names, names_known, names_read, readied, tell_own
 from adsmig.rebuild import salvage, set_aside
 from adsmig.result import exit_code, suggest_retry, tell_result
 from adsmig.room import Pause
@@ -180,6 +181,11 @@ def _resume_or_begin(manifest: Manifest, job: Job) -> Run:
 
 
 def _resume(manifest: Manifest, job: Job, run: Run) -> Run:
+    if run.manner and json.loads(run.manner)["files"] != json.loads(job.manner)["files"]:
+        raise AdsmigError(
+            f"{job.files_from} names other keys than when the run began, and those before what is"
+            " done would be left out: give the whole command again, which looks at all of them"
+        )
     manifest.resume_run(run.id)
     if run.kind == "rm":  # what was selected may have changed since: it is looked at again
         manifest.restart_run(run.id, job)
@@ -250,12 +256,13 @@ def _perform(
                 "unverified", "with --no-verify-tls, anybody on the way can pretend to be the store"
             )
         lost = not finished and (stored.rebuild if stored else rebuild)
-        job = names_kept(replace(job, rebuild=lost), path)
+        job = names_known(replace(job, rebuild=lost), path)
         manifest.set_job(job)
         saved = salvage(aside[0]) if aside else iter(())
         while batch := list(islice(saved, SALVAGED)):
             manifest.adopt(batch)
         run = begin(manifest, job)
+        keep_names(job, path)
         if run.resumed and run.counts.found and not output.quiet:
             output.note(f"resuming run {run.id} of job {job.id}")
         log.info("run %d of job %s: %s %s %s", run.id, job.id, job.command, job.src, job.dst or "")

@@ -35,7 +35,7 @@ from adsmig.model import (
     UploadResult,
 )
 from adsmig.parts import CHANGED, Parts, verdict
-from adsmig.removal import remove
+from adsmig.removal import Copies, remove
 from adsmig.retry import never, retry
 from adsmig.scan import next_source_key, source_entries
 from adsmig.scan import storages as storages  # for those who lend the work
@@ -193,7 +193,9 @@ def delete_objects(job: Job, deletions: list[Deletion], lease: Lease) -> Deletio
     try:
         key_at = bytes if at_source else job.dst_key
         side = src if at_source else dst
-        gone, problems = remove(src, side, deletions, key_at, _crew_for(job, REMOVALS))
+        moved = at_source and job.dst and job.command in ("cp", "sync")
+        copies = Copies(dst, job.dst_key) if moved else None
+        gone, problems = remove(src, side, deletions, key_at, _crew_for(job, REMOVALS), copies)
         failures = [Outcome(key, 0, 0, None, None, why, UNDELETED) for key, why in problems.items()]
     except AdsmigError as exc:
         stop = None if isinstance(exc, TransientError) and stopping() else stop_of(exc)

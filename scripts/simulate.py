@@ -26,7 +26,7 @@ from queue import Empty
 from typing import Any
 from unittest import mock
 
-from adsmig import coordinator, scan
+from adsmig import coordinator, scan, tasks
 from adsmig.coordinator import Coordinator
 from adsmig.job import Job
 from adsmig.limits import Lease, opened
@@ -322,7 +322,7 @@ def simulate(setup: Setup, path: Path) -> Figures:
     with (
         Manifest(path, create=True) as manifest,
         mock.patch.object(scan, "open_storage", open_storage),
-        mock.patch.object(coordinator, "SimpleQueue", return_value=workers),
+        mock.patch.object(tasks, "SimpleQueue", return_value=workers),
         mock.patch.object(coordinator, "time", workers.clock),
     ):
         manifest.lock()

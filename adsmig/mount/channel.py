@@ -73,6 +73,7 @@ def mounted(directory: str, options: str) -> int:
             pass_fds=[theirs.fileno()],
             capture_output=True,
             text=True,
+            errors="backslashreplace",
         )
         if done.returncode:
             said = done.stderr.strip().rpartition("\n")[2].removeprefix("fusermount3: ")
@@ -95,9 +96,12 @@ def helper() -> str:
 
 def unmount(directory: str, lazily: bool = False) -> str:
     """Unmounts; why that was not possible, or ''.  ``lazily``: it vanishes even if it is in use."""
-    command = [helper(), "-u", *(["-z"] if lazily else []), "--", directory]
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}
+        [helper(), "-u", *(["-z"] if lazily else []), "--", directory],
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
     )
     return done.stderr.strip() if done.returncode else ""
 

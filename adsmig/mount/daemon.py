@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import fcntl
-import hashlib
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -30,6 +29,7 @@ from adsmig.mount.files import Files
 from adsmig.mount.filesystem import Filesystem
 from adsmig.mount.mountpoint import read_far_ahead
 from adsmig.mount.nodes import FRESH_S, Defaults, Nodes
+from adsmig.mount.places import drafts_in, has_unsaved, hold, places
 from adsmig.mount.reader import Reader
 from adsmig.mount.recovery import recover
 from adsmig.mount.store import Store
@@ -40,6 +40,8 @@ from adsmig.storage.s3 import S3Storage
 log = logging.getLogger(__name__)
 
 CACHE_SIZE = 10 << 30
+LEAST_CACHE_SIZE = BLOCK
+"""Less would not keep a single block."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """malloc.h."""
 
@@ -123,6 +125,7 @@ def _serve(plan: Plan, word: Word, ready: Callable[[list[str]], None]) -> list[s
     """The mount, from its beginning to its end; what could not be stored."""
     sys.setswitchinterval(0.0005)  # the loop waits for one thread at most for so long
     _keep_memory()
+    _raise_the_file_limit()
     limits = None
     if plan.job.bwlimit_mbps:
         limits = Limits.create(bwlimit_mbps=plan.job.bwlimit_mbps)
@@ -132,12 +135,12 @@ def _serve(plan: Plan, word: Word, ready: Callable[[list[str]], None]) -> list[s
     except AdsmigError as exc:
         raise AdsmigError(f"cannot mount {plan.job.src}: {exc}") from exc
     place = _cache_place(plan)
-    drafts = place / "dirty"
+    drafts = drafts_in(place)
     drafts.mkdir(exist_ok=True, mode=0o700)
     store = Store(storage, limits)
     lines = []
     if not plan.read_only:
-        lines = recover(store, drafts, place / "kept")
+        lines = recover_all(store, plan, place)
     for line in lines:
         log.warning("%s", line)
     blocks = Blocks(place / "blocks", plan.cache_size)
@@ -163,21 +166,39 @@ def _keep_memory() -> None:
             mallopt(option, value)
 
 
+def _raise_the_file_limit() -> None:
+    """Has every open file of the mount be one of ours, as far as the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _cache_place(plan: Plan) -> Path:
     """This Location's directory in the cache, which no other mount uses: held while we live."""
-    name = hashlib.sha256(plan.job.src.identity.encode()).hexdigest()[:16]
-    for number in range(100):
-        place = plan.cache / (f"{name}-{number}" if number else name)
+    for place in places(plan.cache, plan.job.src.identity):
+        if plan.read_only and has_unsaved(place):
+            continue  # it is for a mount that can store that
         try:
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fd = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return place
-        except BlockingIOError:
-            os.close(fd)
+            if hold(place) is not None:
+                return place
         except OSError as exc:
             raise AdsmigError(f"cannot write to the cache {place}: {exc.strerror}") from exc
     raise AdsmigError(f"all of {plan.cache} is in use; choose another --cache-dir")
+
+
+def recover_all(store: Store, plan: Plan, own: Path) -> list[str]:
+    """Stores what earlier mounts of the address left in its ``own`` place, which the caller holds,
+    and in all that nobody has; a line for each file, to be told.
+    """
+    lines = recover(store, drafts_in(own), own / "kept")
+    for place in places(plan.cache, plan.job.src.identity):
+        if place == own or not has_unsaved(place) or (held := hold(place)) is None:
+            continue
+        try:
+            lines += recover(store, drafts_in(place), place / "kept")
+        finally:
+            os.close(held)
+    return lines
 
 
 async def _run(

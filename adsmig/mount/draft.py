@@ -7,10 +7,12 @@ mount that was killed leaves both, and the next one stores them.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import uuid
 from dataclasses import asdict
@@ -19,7 +21,11 @@ from typing import Any
 
 from adsmig.model import Entry, Meta, Part, Upload
 
+log = logging.getLogger(__name__)
+
 _PUNCH, _KEEP_SIZE = 2, 1
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError)
+"""What reading a journal ends with that is empty, torn, or holds something else."""
 
 
 class Draft:
@@ -51,6 +57,8 @@ class Draft:
         """Parts that were written to while they were on their way."""
         self.begun = Meta()
         """What the upload was opened with."""
+        self._noted: tuple[bytes, Meta] | None = None
+        """What the journal says that this is to become; None while there is no journal."""
 
     def __repr__(self) -> str:
         return f"<Draft {self.path.name}, {self.size} bytes{', dirty' if self.dirty else ''}>"
@@ -62,12 +70,12 @@ class Draft:
     def write(self, start: int, data: bytes | memoryview) -> None:
         """Puts bytes in their place; OSError where there is no room."""
         at, view = start, memoryview(data)
+        self._spoil(start, start + len(view))
         while view:
             count = os.pwrite(self.fd, view, at)
             at, view = at + count, view[count:]
         self.size = max(self.size, at)
         self.version += 1
-        self._spoil(start, at)
         if start <= self.filled:
             self.filled = max(self.filled, at)
             while self.filled in self._later:
@@ -77,31 +85,64 @@ class Draft:
 
     def truncate(self, size: int) -> None:
         """Cuts it off, or fills it up with zeros."""
-        os.ftruncate(self.fd, size)
         self._spoil(min(size, self.size), max(size, self.size))
+        os.ftruncate(self.fd, size)
         self.size = size
         self.filled = min(self.filled, size)
         self._later.clear()
         self.version += 1
 
     def _spoil(self, start: int, end: int) -> None:
-        """Parts that were stored, and hold other bytes there, are to be stored again."""
-        if self.upload:
-            size = self.upload.part_size
-            for number in range(start // size + 1, -(-end // size) + 1):
-                self.parts.pop(number, None)
-                self.spoiled.add(number)
-
-    def drop_sent(self, keep: int) -> None:
-        """Gives back the room of what the store has in parts, but for about ``keep`` bytes."""
+        """Parts that were stored, and are to hold other bytes there, have to be stored again.  The
+        journal tells that first: whoever finds both must not take the old bytes for the new ones.
+        """
         if not self.upload:
             return
-        size, number = self.upload.part_size, self.sent // self.upload.part_size + 1
-        end = self.sent
+        size = self.upload.part_size
+        numbers = range(start // size + 1, -(-end // size) + 1)
+        self.spoiled.update(numbers)
+        stored = {number: self.parts.pop(number) for number in numbers if number in self.parts}
+        if stored and self._noted:
+            try:
+                self.note(*self._noted)
+            except OSError:
+                self.parts.update(stored)
+                raise
+
+    async def drop_sent(self, keep: int) -> None:
+        """Gives back the room of what the store has in parts, but for about ``keep`` bytes; what
+        the journal cannot tell of stays.
+        """
+        if not self.upload or not self._noted:
+            return
+        upload, before = self.upload, self.sent
+        size, number = upload.part_size, before // upload.part_size + 1
+        end = before
         while number in self.parts and end + size <= self.filled - keep:
             end, number = end + size, number + 1
-        if end > self.sent and _punch(self.fd, self.sent, end - self.sent):
-            self.sent = end
+        if end == before:
+            return
+        # Not even a power cut may leave the hole to who knows nothing of it, and stores zeros.
+        self.sent = end
+        try:
+            self.note(*self._noted)
+            await asyncio.to_thread(self._flush_journal)
+            done = True
+        except OSError:
+            done = False
+        if self.upload is not upload or self.sent < end:
+            return  # it was fetched back meanwhile
+        done = done and _punch(self.fd, before, end - before)
+        if not done and self.sent == end:
+            self.sent = before
+
+    def _flush_journal(self) -> None:
+        for path in (self.path.with_suffix(".json"), self.path.parent):
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def note(self, key: bytes, meta: Meta) -> None:
         """Writes the journal: this is to become ``key``."""
@@ -123,18 +164,21 @@ class Draft:
         name = self.path.with_suffix(".new")
         name.write_text(json.dumps(facts))
         os.replace(name, self.path.with_suffix(".json"))
+        self._noted = key, meta
 
     def settled(self, entry: Entry) -> None:
         """The store has all of it."""
         self.base = entry
         self.dirty = False
         self.upload, self.parts = None, {}
+        self._noted = None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path.with_suffix(".json"))
 
     def disowned(self) -> None:
         """It is no longer for any key; who has it open goes on reading it."""
         self.dirty = False
+        self._noted = None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path.with_suffix(".json"))
 
@@ -171,19 +215,39 @@ class Left:
 
 
 def left(directory: Path) -> list[Left]:
-    """The drafts with something that the store lacks; other remains are removed."""
+    """The drafts with something that the store lacks, but for :func:`damaged` ones; other remains
+    are removed.
+    """
     found = []
     for path in sorted(directory.iterdir()):
         if path.suffix == ".new":
             path.unlink()
         elif not path.suffix:
             try:
-                facts = json.loads(path.with_suffix(".json").read_text())
+                found.append(_read(path))
             except FileNotFoundError:
                 path.unlink()
-                continue
-            found.append(Left(path, facts))
+            except _DAMAGED as exc:
+                log.warning("the journal of %s is damaged: %r", path, exc)
     return found
+
+
+def damaged(directory: Path) -> list[Path]:
+    """The drafts of which the journal cannot be read, as a power cut may leave it."""
+    found = []
+    for path in sorted(directory.iterdir()):
+        if not path.suffix:
+            try:
+                _read(path)
+            except FileNotFoundError:
+                pass
+            except _DAMAGED:
+                found.append(path)
+    return found
+
+
+def _read(path: Path) -> Left:
+    return Left(path, json.loads(path.with_suffix(".json").read_text()))
 
 
 def _text(key: bytes) -> str:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.mount import channel
-from adsmig.mount.draft import left
+from adsmig.mount.draft import damaged, left
+from adsmig.mount.places import drafts_in, has_unsaved, hold
 from adsmig.mount.word import STARTING, Word
+
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
+_MOST_LINKS = 40
+"""As the kernel has it."""
 
 
 def read_far_ahead(directory: str) -> None:
@@ -28,21 +34,29 @@ def is_mounted(directory: str) -> bool:
 
 def _mounts() -> Iterator[tuple[str, str]]:
     """The device and the place of all that is mounted; proc_pid_mountinfo(5)."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        _, _, device, _, place, *_ = line.split(" ")
-        yield device, _unescaped(place)
+    # As bytes: others' mount points need not be UTF-8, and text has more ends of lines.
+    table = Path("/proc/self/mountinfo").read_bytes()
+    for line in table.removesuffix(b"\n").split(b"\n"):
+        _, _, device, _, place, *_ = line.split(b" ")
+        yield device.decode(), os.fsdecode(_ESCAPED.sub(_unescaped, place))
 
 
-def _unescaped(text: str) -> str:
-    for code in ("\\040", "\\011", "\\012", "\\134"):
-        text = text.replace(code, chr(int(code[1:], 8)))
-    return text
+def _unescaped(code: re.Match[bytes]) -> bytes:
+    return bytes([int(code[1], 8)])
 
 
 def place_of(directory: str) -> str:
-    """The absolute path of a mount point, without asking it."""
-    above, name = os.path.split(os.path.abspath(directory))
-    return os.path.join(os.path.realpath(above), name)
+    """The absolute path of a mount point, also if a link leads to it, without asking it."""
+    place = directory
+    for _ in range(_MOST_LINKS):
+        above, name = os.path.split(os.path.abspath(place))
+        above = os.path.realpath(above)
+        place = os.path.join(above, name)
+        try:
+            place = os.path.join(above, os.readlink(place))
+        except OSError:  # no link; of a directory the kernel says so itself
+            return place
+    raise UsageError(f"too many links lead on from {directory}")
 
 
 def check_directory(directory: str) -> None:
@@ -60,6 +74,17 @@ def check_directory(directory: str) -> None:
         raise UsageError(f"{directory} is not a directory") from exc
     except OSError as exc:
         raise UsageError(f"cannot mount on {directory}: {exc.strerror}") from exc
+
+
+def check_outside(directory: str, option: str, path: Path) -> None:
+    """Raises UsageError if ``path``, which need not be there, lies in the mount point, by whatever
+    links: a mount that waits for what it is to answer itself cannot even be killed.
+    """
+    above = os.path.realpath(path)
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    if os.path.samefile(above, directory):  # which is empty, so all below it is missing
+        raise UsageError(f"{option} {path} lies in {directory}: choose one that does not")
 
 
 def umount(directory: str) -> Sequence[str]:
@@ -84,13 +109,29 @@ def umount(directory: str) -> Sequence[str]:
     elif facts.get("state") == STARTING:
         raise AdsmigError(f"{directory} is only just being mounted; wait for that, or end it")
     if not lives:
-        drafts = Path(facts["drafts"]) if "drafts" in facts else None
-        keys = [one.key for one in left(drafts)] if drafts else []
-        return [
-            f"{key.decode('utf-8', 'backslashreplace')}: the mount was killed before it was"
-            " stored; the next mount of the same address stores it"
-            for key in keys
-        ]
+        return _left_in(Path(facts["drafts"]).parent) if "drafts" in facts else []
     word.wait()
     unsaved: list[str] = word.read().get("unsaved", [])
     return unsaved
+
+
+def _left_in(place: Path) -> list[str]:
+    """A line for each file that a mount left there that was killed.  None if another has the place
+    by now: it has seen to that, and what is there is its own.
+    """
+    if not has_unsaved(place) or (held := hold(place)) is None:
+        return []
+    killed = "the mount was killed before it was stored"
+    drafts = drafts_in(place)
+    try:
+        lines = [
+            f"{one.key.decode('utf-8', 'backslashreplace')}: {killed}; the next mount of the same"
+            " address stores it"
+            for one in left(drafts)
+        ]
+        return lines + [
+            f"a file: {killed}, and its journal is damaged: it is in {path}"
+            for path in damaged(drafts)
+        ]
+    finally:
+        os.close(held)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 from pathlib import Path
 
-from adsmig.errors import AdsmigError, NotFound
+from adsmig.errors import AdsmigError, NotFound, SourceChanged
 from adsmig.model import Entry
-from adsmig.mount.draft import Left, left
+from adsmig.mount.draft import Left, damaged, left
 from adsmig.mount.store import PART, SINGLE, Store
 
 log = logging.getLogger(__name__)
+
+_CHANGED = "was changed at the store, too"
 
 
 def recover(store: Store, drafts: Path, kept: Path) -> list[str]:
     """Stores the files of an earlier mount that the store lacks; a line for each, to be told.
 
     Where somebody else has replaced the object meanwhile, theirs stays, and ours goes to ``kept``.
-    What cannot be stored now stays where it is.
+    What cannot be stored now stays where it is.  Of what has a damaged journal, nobody knows whose
+    it is: that goes to ``kept``, too.
     """
     told = []
+    for path in damaged(drafts):
+        with contextlib.suppress(OSError):  # then it stays where it is, and the log says so
+            told.append(_keep_unnamed(path, kept))
     for one in left(drafts):
         try:
             told.append(_recover(store, one, kept))
@@ -40,39 +47,107 @@ def _recover(store: Store, one: Left, kept: Path) -> str:
     if there and _is_that(there, one):
         one.forget()
         return ""
-    base = one.base and (one.base[0], one.base[1])
-    if (there and (there.size, there.etag)) != base and there is not None:
-        kept.mkdir(parents=True, exist_ok=True, mode=0o700)
-        place = kept / f"{one.path.name}-{Path(os.fsdecode(one.key)).name[:100]}"
-        os.rename(one.path, place)
-        one.forget()
-        return f"{_name(one)} was changed at the store, too: what was written here is in {place}"
     fd = os.open(one.path, os.O_RDWR)
     try:
+        if done := _completed(store, one, fd):
+            if done.key == one.key:
+                one.forget()
+                return ""
+            if there and (there.size, there.etag) != one.base:
+                one.forget()
+                return f"{_name(one)} {_CHANGED}: what was written here is {_text(done.key)} there"
+            _rename(store, done, one)
+            one.forget()
+            return _stored(one)
+        if there and (there.size, there.etag) != one.base:
+            return _keep(one, kept, _CHANGED)
         if one.upload:
-            _go_on(store, one, fd)
+            try:
+                _go_on(store, one, fd)
+            except NotFound:
+                # The store has given the upload up, as its rules may say.
+                if one.sent:
+                    one.upload = None
+                    return _keep(one, kept, "of an earlier mount cannot be stored")
+                _store(store, one, fd)
         else:
-            if one.sent:
-                if not there:
-                    raise NotFound(f"the beginning of {one.key!r} is gone")
+            if one.sent and not there:
+                return _keep(one, kept, "was removed from the store")
+            if one.sent and there:
                 _fill(store, there, fd, one.sent)
             _store(store, one, fd)
     finally:
         os.close(fd)
     one.forget()
+    return _stored(one)
+
+
+def _stored(one: Left) -> str:
     return f"{_name(one)} of an earlier mount is stored now"
 
 
+def _keep(one: Left, kept: Path, why: str) -> str:
+    """Has it in ``kept``; the line that says so, and what is not there."""
+    kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+    name = one.key.rstrip(b"/").rpartition(b"/")[2].replace(b"\0", b"%00")[:100]
+    place = kept / f"{one.path.name}-{name.decode(errors='ignore')}"
+    if one.sent:
+        place = place.with_name(f"{place.name}.from-byte-{one.sent}")
+    line = f"{_name(one)} {why}: what was written here is in {place}"
+    # In this order: a draft without a journal is taken for one that nobody needs.
+    os.replace(one.path, place)
+    if not one.sent or not one.upload:
+        one.forget()
+        return f"{line}, but for its first {one.sent} bytes, which are lost" if one.sent else line
+    os.replace(one.path.with_suffix(".json"), f"{place}.json")
+    return (
+        f"{line}, but for its first {one.sent} bytes: the store has those in the parts of the"
+        f" upload {one.upload.upload_id}, as {place}.json lists them, until a large file is stored"
+        " there"
+    )
+
+
+def _keep_unnamed(path: Path, kept: Path) -> str:
+    kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+    place = kept / path.name
+    os.replace(path, place)
+    os.replace(path.with_suffix(".json"), f"{place}.json")
+    return (
+        f"what was written to a file of an earlier mount is in {place}: its name is not known, for"
+        f" its journal {place}.json is damaged"
+    )
+
+
 def _name(one: Left) -> str:
-    return one.key.decode("utf-8", "backslashreplace")
+    return _text(one.key)
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "backslashreplace")
 
 
 def _is_that(there: Entry, one: Left) -> bool:
     """Whether the store has exactly that, and only the mount did not live to know."""
     if there.size != one.size or one.sent or one.size > SINGLE:
-        return False
+        return False  # see _completed
     digest = hashlib.md5(one.path.read_bytes(), usedforsecurity=False).hexdigest()
     return (there.etag or "").lower() == digest
+
+
+def _completed(store: Store, one: Left, fd: int) -> Entry | None:
+    """The object that its upload has become, and only the mount did not live to know."""
+    if not one.upload:
+        return None
+    try:
+        return store.completed(one.upload, one.parts, fd, one.size)
+    except SourceChanged:
+        return None
+
+
+def _rename(store: Store, entry: Entry, one: Left) -> None:
+    """Gives the object the name that the file has since its upload was opened."""
+    store.copy(entry, one.key, None)
+    store.delete([entry.key])
 
 
 def _store(store: Store, one: Left, fd: int) -> None:
@@ -108,8 +183,7 @@ def _go_on(store: Store, one: Left, fd: int) -> None:
     parts = [one.parts[n] for n in range(1, count + 1)]
     entry = store.complete(upload, parts, one.size, one.meta)
     if entry.key != one.key:
-        store.copy(entry, one.key, None)
-        store.delete([entry.key])
+        _rename(store, entry, one)
 
 
 def _fill(store: Store, entry: Entry, fd: int, size: int) -> None:

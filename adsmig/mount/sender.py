@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from adsmig.model import Entry, Meta
+from adsmig.model import Entry, Meta, Part, Upload
 from adsmig.mount.draft import Draft
 from adsmig.mount.nodes import Node
 from adsmig.mount.store import PART, SINGLE, Store
@@ -89,20 +90,47 @@ class Sender:
 
     async def _send(self, node: Node, draft: Draft, number: int) -> None:
         upload = draft.upload
-        assert upload
         try:
+            if not upload:
+                return  # it was given up meanwhile
             draft.spoiled.discard(number)
-            part = await self._store.run(
-                self._store.put_part, upload, number, draft.fd, upload.part_size
-            )
-            if number not in draft.spoiled and draft.upload is upload:
+            part = await self._part(node, draft, upload, number)
+            if part and number not in draft.spoiled and draft.upload is upload:
                 draft.parts[number] = part
                 draft.note(node.key, node.meta)
                 if draft.size - draft.sent > LOCAL:
-                    draft.drop_sent(LOCAL // 2)
+                    await draft.drop_sent(LOCAL // 2)
         finally:
             self._sending.get(draft, {}).pop(number, None)
         self.ship(node, draft)
+
+    async def _part(self, node: Node, draft: Draft, upload: Upload, number: int) -> Part | None:
+        """Stores a part; None if it is not wanted any more."""
+        try:
+            return await self._store.run(
+                self._store.put_part, upload, number, draft.fd, upload.part_size
+            )
+        except FileNotFoundError:
+            if draft.upload is upload:
+                self._begin_anew(node, draft)
+        except OSError:
+            if number not in draft.spoiled:
+                raise
+        return None
+
+    def _begin_anew(self, node: Node, draft: Draft) -> None:
+        """The store has given its upload up, as its rules may say: all is to be sent again.  EIO if
+        it is not all here.
+        """
+        if draft.sent:
+            log.error(
+                "the store has given up an upload of %r, and with it the first %d bytes, which are"
+                " not here any more", node.key, draft.sent,
+            )  # fmt: skip
+            raise OSError(errno.EIO, "its beginning is lost: the store has given its upload up")
+        log.warning("the store has given up an upload of %r: sending it again", node.key)
+        draft.upload, draft.parts = None, {}
+        draft.note(node.key, node.meta)
 
     async def wait_for_room(self, draft: Draft) -> None:
         """Returns when one more part is stored, or could not be."""
@@ -126,9 +154,9 @@ class Sender:
         await self._sent(draft)
         size = draft.upload.part_size
         for number in range(draft.sent // size + 1, draft.filled // size + 1):
-            if number not in draft.parts:
+            if number not in draft.parts and draft.upload:
                 await self._send(node, draft, number)
-        draft.drop_sent(0)
+        await draft.drop_sent(0)
         return draft.sent > before
 
     async def finish(self, node: Node, draft: Draft) -> Entry:
@@ -138,6 +166,30 @@ class Sender:
         if draft.upload and draft.upload.entry.key != key and not draft.sent:
             await self._store.run(self._store.abort, draft.upload)
             draft.upload, draft.parts = None, {}
+        try:
+            entry = await self._ended(node, draft)
+        except FileNotFoundError:
+            if not draft.upload:
+                raise
+            entry = await self._there(draft) or await self._ended_anew(node, draft)
+        if entry.key != key:  # it has another name since
+            moved = await self._store.run(self._store.copy, entry, key, None)
+            await self._store.run(self._store.delete, [entry.key])
+            entry = moved
+        return entry
+
+    async def _there(self, draft: Draft) -> Entry | None:
+        """The object, if an earlier try has ended the upload, and its answer was lost."""
+        completed, upload = self._store.completed, draft.upload
+        return await self._store.run(completed, upload, draft.parts, draft.fd, draft.size)
+
+    async def _ended_anew(self, node: Node, draft: Draft) -> Entry:
+        self._begin_anew(node, draft)
+        return await self._ended(node, draft)
+
+    async def _ended(self, node: Node, draft: Draft) -> Entry:
+        """Stores the parts that are missing, and ends the upload."""
+        key = node.key
         if not draft.upload:
             meta = replace(node.meta, mtime_ns=node.meta.mtime_ns or time.time_ns())
             part_size = max(PART, -(-draft.size // 9000))
@@ -162,12 +214,7 @@ class Sender:
             if error:
                 raise error
         parts = [draft.parts[n] for n in range(1, count + 1)]
-        entry = await self._store.run(self._store.complete, upload, parts, draft.size, draft.begun)
-        if entry.key != key:  # it has another name since
-            moved = await self._store.run(self._store.copy, entry, key, None)
-            await self._store.run(self._store.delete, [entry.key])
-            entry = moved
-        return entry
+        return await self._store.run(self._store.complete, upload, parts, draft.size, draft.begun)
 
     async def _restated(
         self, draft: Draft, entry: Entry, meta: Meta, natural: bool

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import BinaryIO, NamedTuple, TypeVar, cast
 
-from adsmig.checksum import Sums, crc32_text
+from adsmig.checksum import Sums, combined_etag, crc32_text, parts_in
 from adsmig.errors import (
     AdsmigError,
     NotFound,
@@ -27,6 +27,7 @@ from adsmig.errors import (
 )
 from adsmig.limits import Limits
 from adsmig.model import LAST, Entry, KeyRange, Meta, Part, Upload
+from adsmig.providers import AWS
 from adsmig.retry import retry
 from adsmig.storage.base import Body, Stored
 from adsmig.storage.s3 import S3Storage
@@ -239,6 +240,29 @@ class Store:
         etag = self.storage.complete(key, whole, parts, meta)
         return Entry(key, size, None, 0, etag) if etag else self.storage.stat(key)
 
+    def completed(self, upload: Upload, parts: dict[int, Part], fd: int, size: int) -> Entry | None:
+        """The object, if the store has it already, put together from exactly these parts and, where
+        one is missing, what lies in the file there: the answer to :meth:`complete` was lost.
+        """
+        try:
+            there = self.look(upload.entry.key).entry
+        except NotFound:
+            return None
+        count = -(-size // upload.part_size)
+        if there.size != size or parts_in(there.etag) != count:
+            return None
+        if self.storage.profile.etag != AWS:
+            return None
+
+        def md5(number: int) -> str | None:
+            if number in parts:
+                return parts[number].md5
+            start = (number - 1) * upload.part_size
+            return _Span(fd, start, min(upload.part_size, size - start), self._moved).md5()
+
+        ours = combined_etag(md5(number) for number in range(1, count + 1))
+        return there if ours and (there.etag or "").lower() == ours else None
+
     def abort(self, upload: Upload) -> None:
         """Gives an upload up."""
         self.storage.abort(upload.entry.key, upload.upload_id)
@@ -345,7 +369,7 @@ class _Span:
         while left:
             count = os.preadv(self._fd, [buffer[:left]], self._start + self._size - left)
             if not count:
-                raise TransientError("the file in the cache is shorter than it was")
+                raise SourceChanged("the file in the cache is shorter than it was")
             left -= count
             yield buffer[:count]
 

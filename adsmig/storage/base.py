@@ -101,6 +101,12 @@ class Storage(Protocol):
         """The entry of exactly this key; NotFound if there is none.  Tries again."""
         ...
 
+    def missing(self, key: bytes, size: int, src: Storage, its_key: bytes) -> str:
+        """Why there is no object of this key and size that is another than the one of ``src``; or
+        ''.  What a link leads to is none: it is under another key, or the very same.  Tries again.
+        """
+        ...
+
     def read(self, entry: Entry, start: int = 0, size: int | None = None) -> Body:
         """The content from byte ``start``, ``size`` bytes or to the end.
 
@@ -251,6 +257,12 @@ class Storage(Protocol):
         """Drops the connections of the calling thread, and those that were left to others."""
         ...
 
+
+GONE = "its copy is not there any more"
+RESIZED = "its copy has another size by now"
+LINKED = "what is in its copy's place is a link, or behind one"
+ITSELF = "what is in its copy's place is this very file"
+"""What :meth:`Storage.missing` says."""
 
 STAGING = b".adsmig-"
 """What the names of jobs' own directories at a destination begin with."""

@@ -15,6 +15,9 @@ from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
 from adsmig.storage.base import (
+    GONE,
+    ITSELF,
+    LINKED,
     STAGING,
     Body,
     Identity,
@@ -32,6 +35,7 @@ from adsmig.storage.localfile import (
     begin_to_store,
     check_same,
     from_os_error,
+    kept_as,
     meta_of,
     set_directory_meta,
     set_meta,
@@ -41,6 +45,8 @@ from adsmig.storage.paths import below, names_of, problem_of
 from adsmig.storage.root import Root
 from adsmig.storage.staging import Staging
 from adsmig.storage.tree import Tree
+
+OWN = "this is a file of this very job: its manifest, or its log"
 
 
 class LocalStorage:
@@ -108,6 +114,23 @@ class LocalStorage:
     def hides(self, key: bytes) -> bool:
         """See Storage.hides."""
         return self._tree.hides(key)
+
+    def missing(self, key: bytes, size: int, src: Storage, its_key: bytes) -> str:
+        """See Storage.missing.  A directory may be mounted in two places."""
+        self._path(key)
+        try:
+            above = self._directory_of(key)
+            status = os.lstat(names_of(key)[-1], dir_fd=above.fd)
+            here = os.lstat(src._path(its_key)) if isinstance(src, LocalStorage) else None
+            if here and status.st_nlink == 1 and os.path.samestat(status, here):
+                return ITSELF
+        except BehindLink:
+            return LINKED
+        except OSError as exc:
+            if exc.errno in MISSING:
+                return GONE
+            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+        return kept_as(status, size, self._copies_links)
 
     # Reading
 
@@ -239,7 +262,7 @@ class LocalStorage:
         self._root.check()
         reasons, good = dict[bytes, str](), list[bytes]()
         for key in keys:
-            if problem := self.problem(key):
+            if problem := OWN if key in self._own else self.problem(key):
                 reasons[key] = problem
             elif key:  # the root itself is no object
                 good.append(key)
@@ -382,8 +405,8 @@ class LocalStorage:
 
     def problem(self, key: bytes) -> str:
         """See Storage.problem."""
-        if key in self._own:
-            return "this is a file of this very job: its manifest, or its log"
+        if self.destination and key in self._own:
+            return OWN
         return problem_of(key, self._root.path, self.destination)
 
     def _path(self, key: bytes) -> bytes:

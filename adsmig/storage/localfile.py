@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from adsmig.errors import AdsmigError, ObjectError, SourceChanged, StorageFull, TransientError
 from adsmig.model import Entry, Meta
+from adsmig.storage.base import LINKED, RESIZED
 from adsmig.storage.files import Status
 
 MUCH = 1 << 20
@@ -96,6 +97,13 @@ def check_same(entry: Entry, status: Status) -> None:
         raise ObjectError("unreadable", "not a regular file")
     if status.st_size != entry.size or status.st_mtime_ns != entry.mtime_ns:
         raise SourceChanged("the file changed while it was read")
+
+
+def kept_as(status: Status, size: int, links: bool) -> str:
+    """What Storage.missing says of a file; ``links``: links are copied as such, too."""
+    if stat.S_ISLNK(status.st_mode):
+        return "" if links else LINKED
+    return "" if stat.S_ISREG(status.st_mode) and status.st_size == size else RESIZED
 
 
 def meta_of(status: Status) -> Meta:

@@ -18,7 +18,7 @@ from adsmig.checksum import NO_SUMS, Sums, Wanted
 from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
-from adsmig.storage.base import Identity, Prune, Storage, Stored, part_size_for
+from adsmig.storage.base import GONE, RESIZED, Identity, Prune, Storage, Stored, part_size_for
 
 
 class _Object(NamedTuple):
@@ -86,6 +86,11 @@ class MemoryStorage:
         if not found:
             raise NotFound(f"no such object: {key!r}")
         return Entry(key, len(found.content), None, found.stored_ns, found.etag)
+
+    def missing(self, key: bytes, size: int, src: Storage, its_key: bytes) -> str:
+        """See Storage.missing."""
+        found = self._bucket.objects.get(self.prefix + key)
+        return GONE if not found else "" if len(found.content) == size else RESIZED
 
     def read(self, entry: Entry, start: int = 0, size: int | None = None) -> MemoryBody:
         """See Storage.read."""

@@ -15,7 +15,7 @@ from adsmig.providers import AWS, OPAQUE, VIRTUAL
 from adsmig.retry import retry
 from adsmig.storage import listing
 from adsmig.storage.aws import credentials_for, default_region
-from adsmig.storage.base import Body, Identity, Prune, Settings
+from adsmig.storage.base import GONE, RESIZED, Body, Identity, Prune, Settings, Storage
 from adsmig.storage.http import Headers
 from adsmig.storage.listpage import STANDARD
 from adsmig.storage.response import Response
@@ -154,6 +154,14 @@ class S3Source:
         if key.endswith(b"/") and self._lists_by_directory():
             return self._listed(key)  # SeaweedFS has a HEAD of any directory succeed
         return self._headed(key)[0]
+
+    def missing(self, key: bytes, size: int, src: Storage, its_key: bytes) -> str:
+        """See Storage.missing."""
+        try:
+            there = self.stat(key)
+        except NotFound:
+            return GONE
+        return "" if there.size == size else RESIZED
 
     def look(self, key: bytes) -> tuple[Entry, Meta]:
         """As :meth:`stat`, with what is kept beside the content, but for tags."""

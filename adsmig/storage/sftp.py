@@ -13,6 +13,8 @@ from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, Tra
 from adsmig.location import Location
 from adsmig.model import Entry, KeyRange, Meta, Part, Upload
 from adsmig.storage.base import (
+    GONE,
+    LINKED,
     STAGING,
     Body,
     Identity,
@@ -23,7 +25,7 @@ from adsmig.storage.base import (
     part_size_for,
 )
 from adsmig.storage.descent import MISSING, BehindLink, not_removed
-from adsmig.storage.localfile import DirectoryBody, meta_of
+from adsmig.storage.localfile import DirectoryBody, kept_as, meta_of
 from adsmig.storage.paths import names_of, problem_of
 from adsmig.storage.several import Whole
 from adsmig.storage.sftpbatch import BatchFile, can_batch, write_batch
@@ -36,7 +38,7 @@ from adsmig.storage.sftplogin import (
     shown,
     wire_to,
 )
-from adsmig.storage.sftppacket import FOR_WRITING, seconds_of
+from adsmig.storage.sftppacket import FOR_WRITING, Status, seconds_of
 from adsmig.storage.sftpremoval import remove_in
 from adsmig.storage.sftpstaging import SftpStaging, translated
 from adsmig.storage.sftpwire import SftpWire
@@ -112,6 +114,23 @@ class SftpStorage:
     def hides(self, key: bytes) -> bool:
         """See Storage.hides."""
         return self._tree.hides(key)
+
+    def missing(self, key: bytes, size: int, src: Storage, its_key: bytes) -> str:
+        """See Storage.missing."""
+        path = self._path(key)
+        ends = [at for at, byte in enumerate(key) if byte == ord("/")]
+        paths = [*(os.path.join(self._root, key[:end]) for end in ends), path]
+        try:
+            *above, status = self._files.retried(lambda wire: wire.lstats(paths), "looking at it")
+        except OSError as exc:
+            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+        if any(isinstance(one, Status) and stat.S_ISLNK(one.st_mode) for one in above):
+            return LINKED
+        if isinstance(status, OSError):
+            if status.errno in MISSING:
+                return GONE
+            raise ObjectError("unreadable", f"cannot be examined: {status.strerror}") from status
+        return kept_as(status, size, self._copies_links)
 
     # Reading
 

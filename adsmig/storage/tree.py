@@ -112,10 +112,10 @@ class Tree:
                     if entry := self._file_entry(key, status):
                         yield entry
                     continue
-                if prune and prune(key):
-                    continue
                 if name == self._staging and not self._written:
                     raise self._within(prefix)
+                if prune and prune(key):
+                    continue
                 self._expect(level, place, keys, prune)
                 try:
                     directory = self._read_directory(os.path.join(self.root, key), guess)
@@ -133,7 +133,9 @@ class Tree:
                     yield _trouble(key, f"the directory cannot be listed: {exc.strerror}")
                     continue
                 if self._other and self._files.identity(directory.status) == self._other:
-                    raise self._within(key)
+                    harmless = self._written and self._leads_through_link(key)
+                    if not harmless:  # nothing is removed through a link at the destination
+                        raise self._within(key)
                 if around:
                     if key in keys:
                         yield _trouble(key, "a symbolic link to a directory above it")
@@ -246,6 +248,10 @@ class Tree:
         if self._links == "follow":
             return False
         ends = (at for at, byte in enumerate(key[:-1]) if byte == ord("/"))
+        return any(self._is_link(os.path.join(self.root, key[:end])) for end in ends)
+
+    def _leads_through_link(self, key: bytes) -> bool:
+        ends = (at for at, byte in enumerate(key) if byte == ord("/"))
         return any(self._is_link(os.path.join(self.root, key[:end])) for end in ends)
 
     def hides(self, key: bytes) -> bool:

@@ -6,6 +6,7 @@ Most of it runs in this process, with one worker, for speed; the command line is
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pty
 import random
@@ -27,6 +28,7 @@ from hypothesis import strategies as st
 
 from adsmig import coordinator, deletions, program, removal, worker
 from adsmig.deletions import Deletions
+from adsmig.errors import AdsmigError
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, digest, make_tree, write
 from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
@@ -269,6 +271,67 @@ def test_what_links_lead_to_goes_only_when_all_was_copied(
         f"{top}/{at:02d}": b"%02d" % at for top in ("z", "linked") for at in range(20)
     }
     assert os.listdir(src) == ["linked"]  # named as what could not be removed
+
+
+@pytest.mark.parametrize("way", ["links", "directory link", "single", "recorded"])
+def test_what_is_at_the_destination_by_way_of_a_link_only_stays_at_the_source(
+    here: Here, tmp_path: Path, way: str
+) -> None:
+    src, dst = put(tmp_path / "src", {"d/f": b"precious"}), tmp_path / "dst"
+    dst.mkdir()
+    if way == "directory link":
+        (dst / "d").symlink_to(src / "d")
+    else:
+        (dst / "d").mkdir()
+        (dst / "d" / "f").symlink_to(src / "d" / "f")
+    sides = [src / "d" / "f", dst / "d" / "f"] if way == "single" else [src, dst]
+    words = ["-rd", tmp_path / "links"] if way == "recorded" else []
+    assert "a link" in here("sync", "--delete-src", *words, *sides, code=1)
+    assert tree_of(src) == {"d/f": b"precious"}
+    (dst / "d" / "f").unlink() if way != "directory link" else (dst / "d").unlink()
+    here("sync", "--delete-src", *words, *sides)
+    assert (tree_of(src), tree_of(dst)) == ({}, {"d/f": b"precious"})
+
+
+def test_what_is_mounted_at_the_destination_stays_at_the_source(here: Here, tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", {"d/f": b"precious", "g": b"g"}), tmp_path / "dst"
+    (dst / "d").mkdir(parents=True)
+    if subprocess.run(["mount", "--bind", src / "d", dst / "d"]).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        assert "this very file" in here("sync", "--delete-src", src, dst, code=1)
+        assert tree_of(src) == {"d/f": b"precious"}
+    finally:
+        gc.collect()
+        subprocess.run(["umount", dst / "d"], check=True)
+
+
+@pytest.mark.parametrize("to_store", [False, True])
+def test_what_has_no_copy_any_more_stays_at_the_source(
+    here: Here, store: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to_store: bool
+) -> None:
+    """Copied, and then the destination was emptied, before the run went on."""
+    src, dst = put(tmp_path / "src", FILES), tmp_path / "dst"
+    (src / "link").symlink_to("a")  # so that all that goes, goes at the end
+    words = ["sync", "--delete-src", "--manifest", tmp_path / "m.db", src]
+    words.append(store.url if to_store else dst)
+
+    def stop(*_: Any) -> None:
+        raise AdsmigError("the machine went down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "remove", stop)
+        here(*words, code=3)
+    if to_store:
+        here("rm", "--yes", store.url)
+    else:
+        for path in sorted(dst.rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+    assert "its copy is not there any more" in here(*words, code=1)
+    assert tree_of(src) == FILES | {"link": b"a"}
+    here(*words)
+    assert tree_of(src) == {}
+    assert (store.content() if to_store else tree_of(dst)) == FILES | {"link": b"a"}
 
 
 def test_a_source_killed_while_it_is_emptied_loses_nothing(tmp_path: Path) -> None:
@@ -853,6 +916,39 @@ def test_the_files_of_the_run_itself_are_no_data(
         assert "finished" in adsmig("status", "--manifest", str(manifest)).stdout
     own = {path.name for path in tree.rglob("*") if "job.db" in path.name} | {"log"}
     assert not own & {path.name for path in other.rglob("*")}
+
+
+def test_what_is_called_as_the_runs_own_files_at_the_destination_stays(
+    adsmig: Adsmig, tmp_path: Path
+) -> None:
+    src, dst = put(tmp_path / "src", {"a": b"a"}), put(tmp_path / "dst", {"log": b"1", "m": b"2"})
+    own = ["--manifest", src / "m", "--log-file", src / "log"]
+    adsmig("sync", "--delete-dst", src, dst, *own)
+    assert tree_of(dst) == {"a": b"a", "log": b"1", "m": b"2"}
+
+
+def test_what_is_too_old_stays_at_the_destination_though_it_failed_once(
+    here: Here, tmp_path: Path
+) -> None:
+    src, dst = put(tmp_path / "src", {"k": b"k"}, 0), put(tmp_path / "dst", {"f": b"f"}, 9 * 86400)
+    (src / "f").symlink_to("nowhere")
+    words = ["sync", "--newer-than", "1d", "--delete-dst", "--manifest", tmp_path / "m", src, dst]
+    here(*words, code=1)
+    (src / "f").unlink()
+    here(*words)
+    assert tree_of(dst) == {"k": b"k", "f": b"f"}
+
+
+def test_a_retry_removes_no_more_than_max_delete(here: Here, tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", {"a": b"a"}), tmp_path / "dst"
+    put(dst, {f"d/{at}": b"x" for at in range(6)})
+    (src / "d").symlink_to(".")  # a loop: what it holds is not known
+    words = ["--manifest", tmp_path / "m"]
+    here("sync", "--delete-dst", "--max-delete", "2", *words, src, dst, code=1)
+    (src / "d").unlink()
+    (src / "d").mkdir()
+    assert "more than --max-delete" in here("retry", *words, code=3)
+    assert len(tree_of(dst)) == 7
 
 
 def test_nothing_is_written_over_the_runs_own_manifest(adsmig: Adsmig, tmp_path: Path) -> None:

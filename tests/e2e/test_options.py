@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from adsmig import failpoint
-from adsmig.errors import ObjectError
+from adsmig.errors import AdsmigError, ObjectError
 from adsmig.ledger import Ledger
 from adsmig.manifest import Manifest
 from adsmig.model import Entry
@@ -861,6 +861,26 @@ def test_a_resume_that_finds_nothing_to_do_still_says_that_something_failed(
     (tmp_path / "dst" / "blocked").rmdir()
     here("retry", *line)
     assert "try these again" not in here("resume", *line)
+
+
+def test_a_run_of_a_list_that_changed_is_not_gone_on_with(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src, dst = put(tmp_path / "src", dict.fromkeys("abc", b"1")), tmp_path / "dst"
+    names, manifest = tmp_path / "names", tmp_path / "m"
+    names.write_text("b\nc\n")
+    words = ["sync", "--files-from", names, "--manifest", manifest, "--threads", "1", src, dst]
+
+    def breaks(storage: LocalStorage, entry: Entry, *span: int) -> Body:
+        raise AdsmigError("the disk was pulled out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "read", breaks)
+        here(*words, code=3)
+    names.write_text("a\nb\nc\n")
+    assert "names other keys" in here("resume", "--manifest", manifest, code=3)
+    here(*words)
+    assert tree_of(dst) == dict.fromkeys("abc", b"1")
 
 
 def failed_in(manifest: Path) -> list[bytes]:

@@ -122,6 +122,14 @@ def test_places_that_lie_within_one_another_by_way_of_a_mount_are_refused(
             subprocess.run(["umount", tmp_path / name], check=True)
 
 
+def test_a_link_to_the_source_at_the_destination_is_no_harm(here: Here, tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", FILES), put(tmp_path / "dst", {"old": b"o"})
+    (dst / "latest").symlink_to(src)
+    here("sync", src, dst)
+    here("sync", "--delete-dst", src, dst, code=1)  # which removes nothing through the link
+    assert tree_of(src) == FILES
+
+
 def test_a_link_to_what_is_around_the_destination_is_no_way_into_it(
     here: Here, tmp_path: Path
 ) -> None:

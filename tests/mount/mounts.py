@@ -57,7 +57,7 @@ class Mount:
         self.said = ""
         """All that the commands have printed."""
         self._mark = uuid4().hex
-        self._environment = {**os.environ, **environment, _MARK: self._mark}
+        self.environment = {**os.environ, **environment, _MARK: self._mark}
         path.mkdir()
         # Who waits for a file system that hangs cannot be killed; not even a test that is too slow.
         self._end = threading.Timer(LIFE_S, self.kill)
@@ -135,7 +135,7 @@ class Mount:
         """``adsmig mount``, not waited for."""
         return subprocess.Popen(
             [*PROGRAM, *self.command()],
-            env=self._environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -145,7 +145,7 @@ class Mount:
     def _run(self, words: list[str], code: int | tuple[int, ...]) -> str:
         done = subprocess.run(
             [*PROGRAM, *words],
-            env=self._environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

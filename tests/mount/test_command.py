@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -109,6 +110,66 @@ def test_where_nothing_can_be_mounted_is_one_line(
     at.path.mkdir()
     assert "mounted" in only_line(at.stop(code=BAD))  # is not
     assert not at.processes()
+
+
+def test_a_cache_that_cannot_be_is_one_line(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory, tmp_path: Path
+) -> None:
+    name = bucket(seaweedfs)
+    put(seaweedfs, name, {"file": bytes(3 << 20)})
+    at = mount(seaweedfs.url(name), start=False)
+    at.cache = at.path / "cache"
+    assert "--cache-dir" in only_line(at.start(code=2))
+    at.cache = tmp_path / "cache"
+    at.environment["XDG_STATE_HOME"] = str(at.path)
+    assert "state directory" in only_line(at.start(code=2))
+    del at.environment["XDG_STATE_HOME"]
+    at.options = ["--cache-size", "0"]
+    assert "--cache-size" in only_line(at.start(code=2))
+    assert not at.mounted()
+    assert os.listdir(at.path) == []
+    at.options = ["--cache-size", "1M"]
+    at.start()
+    assert (at.path / "file").read_bytes() == bytes(3 << 20)
+    at.stop()
+
+
+def test_a_link_to_a_directory_is_as_good_as_the_directory(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(seaweedfs)
+    at = mount(seaweedfs.url(name), start=False)
+    real = at.path
+    at.path = real.with_name("link")
+    at.path.symlink_to(real)
+    at.start()
+    (at.path / "file").write_bytes(b"content")
+    assert (real / "file").read_bytes() == b"content"
+    assert "mounted" in only_line(at.start(code=2))  # already
+    at.stop()
+    assert contents(seaweedfs, name) == {"file": b"content"}
+    at.start()
+    at.kill()
+    at.start()  # in the place of what is dead there
+    assert (real / "file").read_bytes() == b"content"
+    at.path = real
+    at.stop()
+
+
+def test_more_files_are_open_than_the_shell_allows_at_first(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(seaweedfs)
+    at = mount(seaweedfs.url(name), "--foreground", start=False)
+    command = ["sh", "-c", 'ulimit -Sn 64; exec "$@"', "sh", *PROGRAM, *at.command()]
+    process = subprocess.Popen(command, env=at.environment)
+    until(lambda: at.mounted() or process.poll() is not None)
+    with ExitStack() as stack:
+        for number in range(100):
+            stack.enter_context((at.path / f"{number}").open("wb")).write(b"content")
+    at.stop()
+    assert process.wait(LIMIT_S) == 0
+    assert len(contents(seaweedfs, name)) == 100
 
 
 # Runs a command where /dev holds next to nothing.

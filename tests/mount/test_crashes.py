@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.conftest import BucketFactory
 from tests.mount.conftest import MountFactory
-from tests.mount.mounts import FULL, LIMIT_S, contents, only_line, put, run
+from tests.mount.mounts import FULL, LIMIT_S, Mount, contents, only_line, put, run
 from tests.servers import SeaweedFS, Server
 
 KILLS = 15 if FULL else 2
@@ -174,6 +174,29 @@ def test_what_was_promised_is_there_after_kills(
     assert not uploads
 
 
+def test_a_draft_with_a_damaged_journal_is_kept_and_named(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(seaweedfs)
+    at = mount(seaweedfs.url(name))
+    fds = [os.open(at.path / key, os.O_WRONLY | os.O_CREAT) for key in ("one", "two")]
+    for fd in fds:
+        os.write(fd, b"content")
+    at.kill()
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    path, _ = at.cache.glob("*/dirty/*.json")
+    path.write_bytes(b"")
+    assert f"its journal is damaged: it is in {path.with_suffix('')}" in at.stop(code=1)
+    said = at.start()
+    (kept,) = at.cache.glob(f"*/kept/{path.stem}")
+    assert f"an earlier mount is in {kept}" in said
+    assert kept.read_bytes() == b"content"
+    at.stop()
+    assert list(contents(seaweedfs, name).values()) == [b"content"]
+
+
 def test_a_directory_that_was_being_renamed_is_whole_between_its_two_names(
     some_store: Server, bucket: BucketFactory, mount: MountFactory
 ) -> None:
@@ -212,6 +235,75 @@ def test_a_dead_mount_can_be_unmounted(
     at.start()
     assert (at.path / "file").read_bytes() == b"content"
     at.stop()
+
+
+def killed_in_writing(at: Mount, name: str) -> None:
+    """Leaves the mount dead, and the store without the file."""
+    fd = os.open(at.path / name, os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b"content of %s" % name.encode())
+    at.kill()
+    with contextlib.suppress(OSError):  # nobody is behind it any more
+        os.close(fd)
+
+
+def test_one_mount_stores_what_several_left_of_the_same_address(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory, tmp_path: Path
+) -> None:
+    name = bucket(seaweedfs)
+    one, two, three = (mount(seaweedfs.url(name), cache=tmp_path / "cache") for _ in range(3))
+    killed_in_writing(two, "two")
+    killed_in_writing(three, "three")
+    one.stop()
+    assert contents(seaweedfs, name) == {}
+    said = one.start()
+    assert "two" in said
+    assert "three" in said
+    one.stop()
+    assert contents(seaweedfs, name) == {"two": b"content of two", "three": b"content of three"}
+    two.stop()  # with nothing to tell of, any more
+
+
+def test_a_mount_that_is_read_only_leaves_what_is_not_stored_to_one_that_is_not(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory, tmp_path: Path
+) -> None:
+    name = bucket(seaweedfs)
+    at = mount(seaweedfs.url(name), cache=tmp_path / "cache")
+    killed_in_writing(at, "file")
+    reading = mount(seaweedfs.url(name), "--read-only", cache=tmp_path / "cache")
+    assert contents(seaweedfs, name) == {}
+    assert "file" in at.start()
+    assert contents(seaweedfs, name) == {"file": b"content of file"}
+    reading.stop()
+    at.stop()
+
+
+# Has a file open, and starts no process, which would close it, too: and a close stores it.
+HOLDER = """
+import sys
+with open(sys.argv[1], "wb", buffering=0) as file:
+    file.write(b"content")
+    print("written", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_living_mount_writes_is_left_alone_by_who_unmounts_a_dead_one(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory, tmp_path: Path
+) -> None:
+    name = bucket(seaweedfs)
+    dead, living = (
+        mount(seaweedfs.url(name), cache=tmp_path / "cache", start=False) for _ in range(2)
+    )
+    dead.start()
+    dead.kill()
+    living.start()  # in the same place of the cache
+    words = [sys.executable, "-c", HOLDER, living.path / "file"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"written\n"
+        assert dead.stop() == ""
+    living.stop()
+    assert contents(seaweedfs, name) == {"file": b"content"}
 
 
 def test_sigterm_stores_what_is_dirty_and_unmounts(

@@ -21,7 +21,8 @@ from adsmig.errors import (
 )
 from adsmig.model import EVERYTHING, LAST, Entry, KeyRange, Meta, Part, Upload
 from adsmig.storage import open_storage
-from adsmig.storage.base import Storage
+from adsmig.storage.base import GONE, RESIZED, Storage
+from adsmig.storage.memory import MemoryStorage
 from tests.storage.conftest import Place
 from tests.storage.support import (
     Options,
@@ -281,6 +282,16 @@ def test_probe_gives_the_first_key_past_a_point(either: Storage) -> None:
         listed = next(either.list(KeyRange(after)), None)
         assert either.probe(after) == (listed.key if listed else None)
     assert either.probe(keys[-1]) is None
+
+
+def test_a_copy_is_there_if_its_key_and_size_are(storage: Storage) -> None:
+    put(storage, b"d/object", b"content")
+    other = MemoryStorage(storage.location)
+    assert storage.missing(b"d/object", 7, other, b"x") == ""
+    assert storage.missing(b"d/object", 8, other, b"x") == RESIZED
+    assert storage.missing(b"d/another", 7, other, b"x") == GONE
+    assert storage.missing(b"d/object/below", 7, other, b"x") == GONE
+    assert storage.missing(b"nothing/object", 7, other, b"x") == GONE
 
 
 def test_stat_gives_the_entry_that_the_listing_does(storage: Storage) -> None:

@@ -396,6 +396,7 @@ def test_links_in_and_to_directories_that_are_read_together(
     (top / "03" / "link").symlink_to(tmp_path / "outside")
     (top / "03" / "broken").symlink_to("nowhere")
     (top / "04-link").symlink_to(tmp_path / "outside")
+    storage.tidy()
     alone = open_storage(place.location, Options(links=links))
     place.opened += [alone, storage := open_storage(place.location, Options(links=links))]
     alone._files.ahead = 0  # type: ignore[attr-defined]

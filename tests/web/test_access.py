@@ -188,7 +188,7 @@ def test_an_address_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
 
 def test_without_the_extra_it_says_what_to_install() -> None:
     code = (
-        "import sys; sys.modules['uvicorn'] = None; import adsmig.cli;"
+        "import sys; sys.modules['uvicorn'] = None; import adsmig.program;"
         " sys.exit(adsmig.program.run(['web']))"
     )
     done = subprocess.run(

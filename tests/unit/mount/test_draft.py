@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 from pathlib import Path
+
+import pytest
 
 from adsmig.model import Entry, Meta, Part, Upload
 from adsmig.mount.draft import Draft, left
@@ -44,10 +49,65 @@ def test_only_parts_that_are_stored_give_back_their_room(tmp_path: Path) -> None
     draft.write(0, b"x" * (4 * MIB))
     draft.upload = upload()
     draft.parts = {number: Part(number, "etag", None, None) for number in (1, 2, 4)}
-    draft.drop_sent(0)
+    draft.note(b"key", Meta())
+    asyncio.run(draft.drop_sent(0))
     assert draft.sent == 2 * MIB
     assert draft.path.stat().st_blocks * 512 < 3 * MIB
     assert draft.read(2 * MIB, 3) == b"xxx"
+    draft.remove()
+
+
+def test_bytes_go_only_when_the_journal_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = Draft(tmp_path, None)
+    draft.write(0, b"x" * (2 * MIB))
+    draft.upload, draft.parts = upload(), {1: Part(1, "etag", None, None)}
+    draft.note(b"key", Meta())
+    told = []
+
+    def punch(fd: int, start: int, size: int) -> bool:
+        told.append(left(tmp_path)[0].sent)
+        return True
+
+    monkeypatch.setattr("adsmig.mount.draft._punch", punch)
+    asyncio.run(draft.drop_sent(0))
+    assert told == [MIB]
+    draft.remove()
+
+
+def test_bytes_stay_where_the_journal_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = Draft(tmp_path, None)
+    draft.write(0, b"x" * (2 * MIB))
+    draft.upload, draft.parts = upload(), {1: Part(1, "etag", None, None)}
+    draft.note(b"key", Meta())
+    monkeypatch.setattr(os, "replace", full)
+    asyncio.run(draft.drop_sent(0))
+    assert draft.sent == 0
+    assert draft.read(0, 3) == b"xxx"
+    with pytest.raises(OSError, match="full"):
+        draft.write(0, b"y")
+    assert draft.read(0, 3) == b"xxx"
+    assert 1 in draft.parts
+    draft.remove()
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "full")
+
+
+def test_the_journal_lists_no_part_that_was_written_to_again(tmp_path: Path) -> None:
+    draft = Draft(tmp_path, None)
+    draft.write(0, bytes(3 * MIB))
+    draft.upload = upload()
+    draft.parts = {number: Part(number, "etag", None, None) for number in (1, 2, 3)}
+    draft.note(b"key", Meta())
+    draft.write(MIB, b"new")
+    assert set(left(tmp_path)[0].parts) == {1, 3}
+    draft.truncate(2 * MIB)
+    assert set(left(tmp_path)[0].parts) == {1}
     draft.remove()
 
 
