@@ -150,7 +150,8 @@ class Coordinator:
             there = dst.identity() if self._writes else None
             self._check_places((src.identity(), there))
             self.job = replace(self.job, identities=(src.identity(), there))
-            if self._writes and self.job.delete_src and self.job.follows_links:
+            moves = self._writes and self.job.delete_src
+            if moves and self.job.follows_links and not self.job.single:
                 self._keeps_until_copied = has_links(self.job, lambda: self.interrupted)
         except AdsmigError as exc:
             self.manifest.end_run(self.run_id, "stopped", str(exc))
