@@ -20,12 +20,14 @@ FAILURES_SHOWN = 20
 
 
 def tell_result(
-    job: Job, run: Run, seconds: float, inventory: Inventory | None, output: Output
+    job: Job, run: Run, seconds: float, inventory: Inventory | None, output: Output, name: str
 ) -> None:
-    """Prints what a run came to, and the report of a dry one."""
+    """Prints what a run came to, for machines as an event of that ``name``, and the report of a dry
+    one.
+    """
     if output.as_json:
         event = {**run_event(run), "command": job.command, "job": job.id, "dryrun": job.dryrun}
-        output.event("result", **event, seconds=round(seconds, 3))
+        output.event(name, **event, seconds=round(seconds, 3))
     elif (not output.quiet or job.dryrun) and (run.state == "finished" or run.counts.found):
         if not output.as_csv:
             print(report.summary(job, run, seconds))

@@ -61,9 +61,10 @@ def start(job: Job, path: Path | None, output: Output, rebuild: bool = False) ->
         check_file(job)
         path = path or default_path(job)
         code = _run(job, path, output, _resume_or_begin, rebuild)
-        if code == 1 and job.delete_dst and _made_room(path):
+        by_paths = job.dst is not None and job.dst.is_path
+        if code == 1 and job.delete_dst and by_paths and _made_room(path):
             output.note("what was in the way of some was deleted: trying again what failed")
-            return _run(job, path, output, _retry)
+            return _perform(job, path, output, _retry, name="retry")[0]
         return code
 
 
@@ -227,9 +228,14 @@ def _run(job: Job, path: Path | None, output: Output, begin: Begin, rebuild: boo
 
 
 def _perform(
-    job: Job, path: Path | None, output: Output, begin: Begin, rebuild: bool = False
+    job: Job,
+    path: Path | None,
+    output: Output,
+    begin: Begin,
+    rebuild: bool = False,
+    name: str = "result",
 ) -> tuple[int, Counts]:
-    """The same, and what the run came to."""
+    """The same, and what the run came to, which is told as of result.tell_result."""
     which = job.id if path == default_path(job) else f"--manifest {path}"
     pause = Pause(output.warn, f"{report.program()} resume {which}")
     with contextlib.ExitStack() as stack:
@@ -296,5 +302,5 @@ def _perform(
             unwritten = record_links(job, manifest) if run.kind != "retry" else ""
             seconds = time.monotonic() - began
             log.info("run %d is %s: %s", run.id, run.state, report.summary(job, run, seconds))
-            tell_result(ready, run, seconds, coordinator.inventory, output)
+            tell_result(ready, run, seconds, coordinator.inventory, output, name)
         return exit_code(job, manifest, run, coordinator, output, unwritten), run.counts
