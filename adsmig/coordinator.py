@@ -10,13 +10,13 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
 
 from adsmig import failpoint, worker
 from adsmig.deletions import Deletions
 from adsmig.directories import Directories
-from adsmig.errors import AdsmigError, ObjectError
+from adsmig.errors import AdsmigError
 from adsmig.interruption import answered
 from adsmig.inventory import Inventory
 from adsmig.job import Job
@@ -28,11 +28,10 @@ from adsmig.model import (
     Budget,
     Counts,
     KeyRange,
-    Outcome,
     SliceResult,
     Stop,
 )
-from adsmig.place import has, has_links, refuse_overlap, same_place
+from adsmig.place import has_links, refuse_overlap, same_place
 from adsmig.ranges import LONG_S, SHORT_S, Ranges
 from adsmig.room import patiently
 from adsmig.scan import holds_objects
@@ -46,8 +45,6 @@ GROWTH = 1.2
 """How much longer slices last, with each one that was committed."""
 RECALL_S = 0.3
 """The least between two times that slices are recalled."""
-LOOKS = 16
-"""Of what had failed, so many at once."""
 TICK_S = 0.03
 SHOW_S = 0.1
 """The least between two calls of the watch: it takes its time to add up what many have done."""
@@ -217,19 +214,9 @@ class Coordinator:
 
     def _forget_gone(self) -> None:
         """Of what failed in earlier runs, what is not at the source any more is no failure."""
-        src = worker.storages(self.job)[0]
-
-        def is_gone(one: Outcome) -> bool:
-            with contextlib.suppress(ObjectError):
-                return not (self.interrupted or has(src, one.key))
-            return False
-
+        failed = [one.key for one in self.manifest.failures(self.run_id)]
         try:
-            with ThreadPoolExecutor(LOOKS) as pool:
-                failures = list(self.manifest.failures(self.run_id))
-                looks = zip(failures, pool.map(is_gone, failures), strict=True)
-                gone = [one.key for one, it_is in looks if it_is]
-            src.prepare()  # lest all of it be gone
+            gone = worker.gone_from_source(self.job, failed, lambda: self.interrupted)
         except AdsmigError as exc:
             log.warning("what had failed stays on record: %s", exc)
             return

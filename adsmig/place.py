@@ -52,7 +52,7 @@ def _is_directory_of(job: Job, src: Storage) -> bool:
     """Whether the source has the staging directory that the destination has at its top."""
     if job.single and job.single[0] != job.single[1]:
         return False
-    return has(src, os.fsencode(job.staging) + b"/")
+    return _has(src, os.fsencode(job.staging) + b"/")
 
 
 def _is_below(job: Job, src: Location) -> bool:
@@ -88,7 +88,7 @@ def _is_prefix_of(job: Job, src: Storage, dst: Storage) -> tuple[bool, bool]:
         key = there.path + mark
     dst.write(mark, iter(()), 0, Meta())
     try:
-        found = has(store, key)
+        found = _has(store, key)
     except ObjectError:  # what is above the source may be nobody's business here
         found = False
     finally:
@@ -121,8 +121,7 @@ def has_links(job: Job, stopping: Callable[[], bool]) -> bool:
         return True
 
 
-def has(storage: Storage, key: bytes) -> bool:
-    """Whether there is an object of exactly this key; tries again, and raises what stat does."""
+def _has(storage: Storage, key: bytes) -> bool:
     try:
         storage.stat(key)
     except NotFound:

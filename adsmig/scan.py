@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 
@@ -43,12 +42,15 @@ def selection_of(job: Job) -> Selection:
     return Selection(job.filters, job.began_ns)
 
 
-def keeps_of(job: Job) -> Callable[[Entry], bool]:
-    """Whether an entry that is selected by name is of interest: by its size, its age, its luck."""
+def keeps_of(job: Job, failed_too: bool = True) -> Callable[[Entry], bool]:
+    """Whether an entry that is selected by name is of interest: by its size, its age, its luck.
+
+    ``failed_too``: of whatever age, what an earlier run selected and could not copy.
+    """
     selection = selection_of(job)
     keeps: Callable[[Entry], bool]
     keeps = selection.keeps if selection.looks_at_entries else everything
-    if job.doubts and selection.looks_at_age:
+    if failed_too and job.doubts and selection.looks_at_age:
         keeps = _or_failed(job, selection)
     if not job.sample:
         return keeps
@@ -116,8 +118,7 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action | Run]:
     if job.dryrun and not job.dst:
         return _within(keys, counted(source_entries(job, keys), rules_of(job, keeps), large_size))
     # What had failed may be gone, and then its copy is as old as it is.
-    keeps_there = keeps_of(replace(job, doubts=False)) if job.doubts else None
-    rules = rules_of(job, keeps, keeps_there)
+    rules = rules_of(job, keeps, keeps_of(job, failed_too=False))
     return _within(keys, merge(source_entries(job, keys), there, rules, large_size))
 
 

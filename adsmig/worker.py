@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -201,6 +201,28 @@ def delete_objects(job: Job, deletions: list[Deletion], lease: Lease) -> Deletio
         stop = None if isinstance(exc, TransientError) and stopping() else stop_of(exc)
         return DeletionResult([], False, [], stop, os.getpid(), started, time.time())
     return DeletionResult(gone, True, failures, stop, os.getpid(), started, time.time())
+
+
+def gone_from_source(job: Job, keys: Sequence[bytes], stopping: Callable[[], bool]) -> list[bytes]:
+    """Those of the keys that the source has not any more, in any order, as far as was found out
+    before ``stopping`` turned true.  Raises AdsmigError if the source cannot be read.
+    """
+    src, _ = storages(job)
+    gone: list[bytes] = []
+
+    def look_at(key: bytes) -> None:
+        if stopping():
+            return
+        try:
+            src.stat(key)
+        except NotFound:
+            gone.append(key)
+        except ObjectError:
+            return  # it may well be there
+
+    _crew_for(job, REMOVALS).each(keys, look_at, src.release)
+    src.prepare()  # lest all of it be gone
+    return gone
 
 
 def finish_directories(job: Job, keys: list[bytes], lease: Lease) -> list[Outcome]:

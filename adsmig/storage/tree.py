@@ -133,7 +133,8 @@ class Tree:
                     yield _trouble(key, f"the directory cannot be listed: {exc.strerror}")
                     continue
                 if self._other and self._files.identity(directory.status) == self._other:
-                    harmless = self._written and self._leads_through_link(key)
+                    ways = (*self._above(key), os.path.join(self.root, key[:-1]))
+                    harmless = self._written and any(map(self._is_link, ways))
                     if not harmless:  # nothing is removed through a link at the destination
                         raise self._within(key)
                 if around:
@@ -247,21 +248,22 @@ class Tree:
         """Whether a listing does not show the key, as it does not follow a link above it."""
         if self._links == "follow":
             return False
-        ends = (at for at, byte in enumerate(key[:-1]) if byte == ord("/"))
-        return any(self._is_link(os.path.join(self.root, key[:end])) for end in ends)
+        return any(map(self._is_link, self._above(key)))
 
-    def _leads_through_link(self, key: bytes) -> bool:
-        ends = (at for at, byte in enumerate(key) if byte == ord("/"))
-        return any(self._is_link(os.path.join(self.root, key[:end])) for end in ends)
+    def _above(self, key: bytes) -> Iterator[bytes]:
+        """The paths of the directories that lead to a key."""
+        ends = (at for at, byte in enumerate(key[:-1]) if byte == ord("/"))
+        return (os.path.join(self.root, key[:end]) for end in ends)
 
     def hides(self, key: bytes) -> bool:
         """See Storage.hides."""
         if self._links == "copy":
             return False  # what is below a link that is copied is not there
-        ends = (at for at, byte in enumerate(key[:-1]) if byte == ord("/"))
-        above = (os.path.join(self.root, key[:end]) for end in ends)
         record = self._links == "record"
-        return any(self._is_link(path) and (record or not self._leads_in(path)) for path in above)
+        return any(
+            self._is_link(path) and (record or not self._leads_in(path))
+            for path in self._above(key)
+        )
 
     def _is_link(self, path: bytes) -> bool:
         try:
