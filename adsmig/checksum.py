@@ -13,12 +13,10 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable
-from functools import cache
 from typing import NamedTuple
 
-_POLYNOMIAL = 0xEDB88320
-"""Of ISO 3309 and zlib; as everywhere below, the lowest power has the highest bit."""
-_ONE, _X = 1 << 31, 1 << 30
+from isal.isal_zlib import crc32_combine
+
 _MD5 = re.compile(r"[0-9A-Fa-f]{32}\Z")
 _PARTS = re.compile(r"[0-9A-Fa-f]{32}-([0-9]{1,5})\Z")
 
@@ -86,29 +84,5 @@ def joined_crc32(parts: Iterable[tuple[str | None, int]]) -> str | None:
     for text, size in parts:
         if text is None:
             return None
-        whole = _product(_shift(size), whole) ^ int.from_bytes(base64.b64decode(text), "big")
+        whole = crc32_combine(whole, int.from_bytes(base64.b64decode(text), "big"), size)
     return crc32_text(whole)
-
-
-@cache
-def _shift(size: int) -> int:
-    """What a CRC is multiplied by, when so many bytes follow: x to the power of their bits."""
-    power, square = _ONE, _X
-    bits = 8 * size
-    while bits:
-        if bits & 1:
-            power = _product(square, power)
-        square = _product(square, square)
-        bits >>= 1
-    return power
-
-
-def _product(one: int, other: int) -> int:
-    """Of two polynomials over GF(2), modulo that of the CRC."""
-    product = 0
-    while one:
-        if one & _ONE:
-            product ^= other
-        one = one << 1 & 0xFFFFFFFF
-        other = other >> 1 ^ (_POLYNOMIAL if other & 1 else 0)
-    return product

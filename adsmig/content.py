@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import zlib
 from collections.abc import Iterator
 
 import xxhash
+from isal import isal_zlib
 
 from adsmig.checksum import Sums, Wanted, combined_etag, crc32_text, md5_in
 from adsmig.errors import SourceChanged, TransientError
@@ -116,7 +116,8 @@ class Reader:
         if self._md5:
             self._md5.update(chunk)
         if self._crc32 is not None:
-            self._crc32 = zlib.crc32(chunk, self._crc32)
+            # With the processor's own instructions: 20 GB/s and more, where zlib's has 4.
+            self._crc32 = isal_zlib.crc32(chunk, self._crc32)
 
     def _prove(self) -> None:
         """At the end, holds what was read against what the source tells, if it tells anything."""

@@ -7,6 +7,7 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from isal import isal_zlib
 
 from adsmig.checksum import crc32_in, crc32_text, joined_crc32
 
@@ -42,6 +43,15 @@ def test_parts_may_be_long() -> None:
     parts = [bytes([number]) * (3 * MIB + number) for number in range(4)]
     given = [(crc32_text(zlib.crc32(part)), len(part)) for part in parts]
     assert joined_crc32(given) == crc32_text(zlib.crc32(b"".join(parts)))
+
+
+def test_parts_may_be_as_long_as_any_store_takes_them() -> None:
+    zeros, first = bytes(MIB), b"what comes before"
+    part, whole = 0, zlib.crc32(first)
+    for _ in range(5 << 10):  # 5 GiB
+        part, whole = isal_zlib.crc32(zeros, part), isal_zlib.crc32(zeros, whole)
+    given = [(crc32_text(zlib.crc32(first)), len(first)), (crc32_text(part), 5 << 30)]
+    assert joined_crc32(given) == crc32_text(whole)
 
 
 def test_one_that_is_not_known_leaves_the_whole_unknown() -> None:
