@@ -24,7 +24,7 @@ from adsmig.database import Database as ManifestFile
 from adsmig.errors import DamagedManifest, ManifestError, StorageFull
 from adsmig.job import Job
 from adsmig.ledger import Run, default_path, jobs
-from adsmig.manifest import Manifest
+from adsmig.manifest import TOGETHER, Manifest
 from adsmig.model import (
     Counts,
     Deletion,
@@ -513,6 +513,16 @@ def test_what_was_found_equal_keeps_the_checksum_of_the_same_source(
     ]  # fmt: skip
 
 
+def test_all_that_was_found_equal_is_on_record_however_many(path: Path, manifest: Manifest) -> None:
+    run = manifest.begin_run("cp", [KeyRange()])
+    count = 2 * TOGETHER + 7
+    equal = [(f"{number:04d}", number, 2, None) for number in range(count)]
+    manifest.commit_slice(run.id, 1, result(equal=equal))
+    assert [(row["key"], row["size"], row["run"]) for row in rows(path, "objects")] == [
+        (key, size, run.id) for key, size, *_ in equal
+    ]
+
+
 # Failures
 
 
@@ -779,7 +789,7 @@ def test_each_commit_is_durable_before_it_returns(tmp_path: Path, new: bool) -> 
 
 def test_a_manifest_in_use_says_who_has_it(path: Path, manifest: Manifest) -> None:
     code = (
-        "import sys; from pathlib import Path; from adsmig.manifest import Manifest\n"
+        "import sys; from pathlib import Path; from adsmig.manifest import TOGETHER, Manifest\n"
         f"manifest = Manifest(Path({str(path)!r})); manifest.lock()\n"
         "print('locked', flush=True); sys.stdin.read()"
     )
