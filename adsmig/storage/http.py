@@ -19,6 +19,8 @@ Headers = dict[str, str]
 _MOST_HEAD = 64 << 10
 """Bytes of an answer's head; stores allow some kilobytes of metadata."""
 _BUFFER = 64 << 10
+_AT_ONCE = 1 << 20
+"""Bytes that are made room for because an answer announces them; for more, as they come."""
 _TOGETHER = 64 << 10
 """Bytes of a body's beginning that go out in one system call with the head."""
 _MOST_LINES = 100
@@ -248,9 +250,12 @@ class Answer:
 
     def read(self, most: int) -> bytes:
         """The rest of the body, but no more than ``most`` bytes of it."""
-        data = bytearray()
-        size = _BUFFER if self.left is None or self._chunked else min(self.left, 1 << 20)
-        buffer = memoryview(bytearray(min(size, most)))
-        while count := self.readinto(buffer[: most - len(data)]):
-            data += buffer[:count]
-        return bytes(data)
+        known = self.left is not None and not self._chunked
+        data, at = bytearray(min(self.left or 0, _AT_ONCE, most) if known else _BUFFER), 0
+        while not self.done and at < most:
+            if at == len(data):
+                data += bytes(at)
+            with memoryview(data) as view:
+                at += self.readinto(view[at:most])
+        with memoryview(data) as view:
+            return bytes(view[:at])
