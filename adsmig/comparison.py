@@ -140,6 +140,13 @@ def time_of(entry: Entry) -> int:
     return entry.stored_ns if entry.mtime_ns is None else entry.mtime_ns
 
 
+def times_in(mtimes: Sequence[int | None], stored: Sequence[int]) -> Sequence[int]:
+    """:func:`time_of` of many, of which these are the columns ``mtime_ns`` and ``stored_ns``."""
+    if mtimes.count(None) == len(mtimes):  # of a store
+        return stored
+    return [at if when is None else when for when, at in zip(mtimes, stored, strict=True)]
+
+
 def alike(ours: Sequence[Entry], theirs: Sequence[Entry], compare: Compare) -> bool:
     """Whether as many of both are equal, two by two, as far as that can be told of one field of all
     of them after the other, which takes less than half the time.

@@ -120,14 +120,15 @@ class Findings:
     def _skip(self, entries: list[Entry]) -> None:
         """Settles objects that were found equal."""
         listed, job = self._listed, self._job
+        size = sum(entry.size for entry in entries)
         listed.found += len(entries)
-        listed.found_bytes += sum(entry.size for entry in entries)
+        listed.found_bytes += size
         if job.against:
             known = [entry for entry in entries if entry.etag or not entry.size]
             listed.left += len(entries) - len(known)  # nobody knows their checksums
-            entries = known
+            entries, size = known, sum(entry.size for entry in known)
         listed.unchanged += len(entries)
-        listed.unchanged_bytes += sum(entry.size for entry in entries)
+        listed.unchanged_bytes += size
         if self._records:
             self._record_equal(entries)
         if job.delete_src:

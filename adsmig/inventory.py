@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from heapq import nsmallest
+from itertools import repeat
 from typing import Any
 
 from adsmig.forecast import Forecast
@@ -129,16 +130,17 @@ class Inventory:
         """
         if not keys:
             return
-        if 0 in sizes and any(
-            not size and key[-1:] == b"/" for key, size in zip(keys, sizes, strict=True)
-        ):
+        if 0 in sizes and any(map(bytes.endswith, keys, repeat(b"/"))):  # may be markers
             for one in zip(keys, sizes, times, classes, strict=True):
                 self.add(*one)
             return
         self._add_directories(keys, sizes)
         self._add_extensions(keys, sizes)
-        _spread(self._sizes, _SIZE_BOUNDS, sizes, sizes)
-        _spread(self._ages, _AGE_BOUNDS_NS, [self.now_ns - time_ns for time_ns in times], sizes)
+        largest, first_ns, last_ns = max(sizes), min(times), max(times)
+        _spread(self._sizes, _SIZE_BOUNDS, (min(sizes), largest), sizes, sizes)
+        ages = (self.now_ns - time_ns for time_ns in times)
+        extremes = self.now_ns - last_ns, self.now_ns - first_ns
+        _spread(self._ages, _AGE_BOUNDS_NS, extremes, ages, sizes)
         for name in dict.fromkeys(classes):
             of_name = sizes
             if len(of_name) != classes.count(name):
@@ -146,9 +148,8 @@ class Inventory:
             tally = tally_of(self._storage_classes, name, MOST_NAMES)
             tally[0] += len(of_name)
             tally[1] += sum(of_name)
-        self._first_ns = min(self._first_ns, min(times))
-        self._last_ns = max(self._last_ns, max(times))
-        largest = max(sizes)
+        self._first_ns = min(self._first_ns, first_ns)
+        self._last_ns = max(self._last_ns, last_ns)
         if largest >= self._least:
             found = ((-size, key) for size, key in zip(sizes, keys, strict=True))
             for negative, key in nsmallest(MOST_LARGEST, found):
@@ -180,7 +181,7 @@ class Inventory:
             at = until
 
     def _add_extensions(self, keys: Sequence[bytes], sizes: Sequence[int]) -> None:
-        if not any(b"." in key for key in keys):
+        if b"." not in b"".join(keys):
             tally = self._extensions[_NO_EXTENSION]
             tally[0] += len(keys)
             tally[1] += sum(sizes)
@@ -376,10 +377,16 @@ def when(time_ns: int | None) -> str | None:
 
 
 def _spread(
-    tallies: list[list[int]], bounds: Sequence[int], values: Sequence[int], sizes: Sequence[int]
+    tallies: list[list[int]],
+    bounds: Sequence[int],
+    extremes: tuple[int, int],
+    values: Iterable[int],
+    sizes: Sequence[int],
 ) -> None:
-    """Tallies objects by which of the classes between ``bounds`` their values are in."""
-    first, last = bisect_right(bounds, min(values)), bisect_right(bounds, max(values))
+    """Tallies objects by which of the classes between ``bounds`` their ``values`` are in, of which
+    the least and the greatest are ``extremes``; mostly one class has all.
+    """
+    first, last = (bisect_right(bounds, value) for value in extremes)
     if first == last:
         tallies[first][0] += len(sizes)
         tallies[first][1] += sum(sizes)

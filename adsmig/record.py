@@ -8,10 +8,10 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adsmig.comparison import time_of
+from adsmig.comparison import times_in
 from adsmig.ledger import Ledger
 from adsmig.model import Entry, KeyRange, Known, Outcome, entries_of
-from adsmig.schema import LEAST, MOST, number_to_db, to_db
+from adsmig.schema import LEAST, MOST, keys_to_db, number_to_db, to_db
 
 R = TypeVar("R", bound="tuple[Any, ...]")
 Rows = list[tuple[Any, ...]]
@@ -84,14 +84,18 @@ def known_rows(listed: list[Entry], read: list[Outcome]) -> list[Known]:
     """
     rows = list[Known]()
     if listed:
-        keys, sizes, times, stored, etags, *_ = zip(*listed, strict=True)
-        if times.count(None) == len(times):
-            times = stored  # as time_of has it, of those of a store
-        elif None in times:
-            times = tuple(map(time_of, listed))
-        if min(times) < LEAST or max(times) > MOST:
-            times = tuple(map(number_to_db, times))
-        rows = list(zip(map(to_db, keys), sizes, times, etags, strict=True))
+        keys, sizes, mtimes, stored, etags, *_ = zip(*listed, strict=True)
+        times = times_in(mtimes, stored)
+        held = LEAST <= min(times) and max(times) <= MOST
+        rows = list(
+            zip(
+                keys_to_db(keys),
+                sizes,
+                times if held else map(number_to_db, times),
+                etags,
+                strict=True,
+            )
+        )
     return rows + [(to_db(one.key), one.size, number_to_db(one.mtime_ns), one.etag) for one in read]
 
 

@@ -6,6 +6,7 @@ sqlite-utils, Datasette and the sqlite3 shell open it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from adsmig.model import Counts
@@ -182,6 +183,15 @@ def to_db(key: bytes) -> str | bytes:
         return key.decode()
     except UnicodeDecodeError:
         return key
+
+
+def keys_to_db(keys: Sequence[bytes]) -> Sequence[str | bytes]:
+    """Many as SQLite keeps them: decoded all in one, but where one is no text, or has a NUL."""
+    try:
+        texts = b"\0".join(keys).decode().split("\0")
+    except UnicodeDecodeError:
+        texts = []
+    return texts if len(texts) == len(keys) else list(map(to_db, keys))
 
 
 def from_db(value: str | bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adsmig.comparison import time_of
+from adsmig.comparison import time_of, times_in
 from adsmig.errors import AdsmigError
 from adsmig.inventory import Inventory
 from adsmig.job import Job
@@ -58,14 +58,13 @@ class Survey:
 
     def add_all(self, entries: list[Entry], what: What) -> None:
         """As :meth:`add`, for objects right after one another that the same was decided about."""
-        classes = [entry.storage_class for entry in entries]
-        if self._dst or not _ARCHIVES.isdisjoint(classes):
-            for entry in entries:
-                self.add(Action(what, entry), what)
-            return
-        keys = [entry.key for entry in entries]
-        sizes = [entry.size for entry in entries]
-        self.inventory.add_all(keys, sizes, list(map(time_of, entries)), classes)
+        if self._dst is None:
+            keys, sizes, mtimes, stored, _, classes, *_ = zip(*entries, strict=True)
+            if _ARCHIVES.isdisjoint(classes):
+                self.inventory.add_all(keys, sizes, times_in(mtimes, stored), classes)
+                return
+        for entry in entries:
+            self.add(Action(what, entry), what)
 
     def _in_the_way(self, key: bytes) -> bool:
         """Whether the name of another object is a directory of ``key``.

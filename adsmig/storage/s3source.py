@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 
 from adsmig.checksum import Wanted, crc32_in, parts_in
 from adsmig.errors import NotFound, ObjectError, SourceChanged
@@ -83,20 +84,24 @@ class S3Source:
 
     def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
         """See Storage.list."""
+        return chain.from_iterable(self._listings(keys, prune))
+
+    def _listings(self, keys: KeyRange, prune: Prune | None) -> Iterator[Iterable[Entry]]:
+        """What there is to list, one after the other; each is read to its end, or none after it."""
         if keys.closed and keys.after:
             if not (prune and listing.Pruned(prune).holds(keys.after)):
                 with contextlib.suppress(NotFound):
-                    yield self.stat(keys.after)
+                    yield (self.stat(keys.after),)
             if keys.upto == keys.after:
                 return
             keys = keys.rest(keys.after)
         if self._lists_by_directory():
-            yield from listing.walk(self._page, self.prefix, keys, prune=prune)
+            yield listing.walk(self._page, self.prefix, keys, prune=prune)
             return
         listing.prove_order(self._page, self.prefix, keys.after)
         pages = self._pages(ahead=True)
         try:
-            yield from listing.flat(pages, self.prefix, keys, prune=prune)
+            yield listing.flat(pages, self.prefix, keys, prune=prune)
         finally:
             pages.close()
 

@@ -38,7 +38,7 @@ from adsmig.model import (
     Upload,
 )
 from adsmig.record import known_objects
-from adsmig.schema import APPLICATION, SCHEMA, VERSION, from_db, to_db
+from adsmig.schema import APPLICATION, SCHEMA, VERSION, from_db, keys_to_db, to_db
 from adsmig.uri import parse
 
 SECRETS = "AKIDSECRETID", "wJalrXUtnFEMIsecret", "sessiontokensecret"
@@ -98,6 +98,11 @@ def test_keys_come_back_as_they_were(key: bytes) -> None:
 def test_text_keys_are_text_and_others_blobs() -> None:
     assert to_db("a\x00é".encode()) == "a\x00é"
     assert to_db(b"\xff") == b"\xff"
+
+
+@given(st.lists(st.binary(max_size=3) | st.text("a\0é", max_size=3).map(str.encode)))
+def test_many_keys_are_put_away_as_each_would_be(keys: list[bytes]) -> None:
+    assert list(keys_to_db(keys)) == list(map(to_db, keys))
 
 
 @given(
