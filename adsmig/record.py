@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from adsmig.comparison import times_in
 from adsmig.ledger import Ledger
 from adsmig.model import Entry, KeyRange, Known, Outcome, entries_of
-from adsmig.schema import LEAST, MOST, keys_to_db, number_to_db, to_db
+from adsmig.schema import keys_to_db, number_to_db, numbers_to_db, to_db
 
 R = TypeVar("R", bound="tuple[Any, ...]")
 Rows = list[tuple[Any, ...]]
@@ -85,17 +85,8 @@ def known_rows(listed: list[Entry], read: list[Outcome]) -> list[Known]:
     rows = list[Known]()
     if listed:
         keys, sizes, mtimes, stored, etags, *_ = zip(*listed, strict=True)
-        times = times_in(mtimes, stored)
-        held = LEAST <= min(times) and max(times) <= MOST
-        rows = list(
-            zip(
-                keys_to_db(keys),
-                sizes,
-                times if held else map(number_to_db, times),
-                etags,
-                strict=True,
-            )
-        )
+        times = numbers_to_db(times_in(mtimes, stored))
+        rows = list(zip(keys_to_db(keys), sizes, times, etags, strict=True))
     return rows + [(to_db(one.key), one.size, number_to_db(one.mtime_ns), one.etag) for one in read]
 
 

@@ -202,3 +202,10 @@ def from_db(value: str | bytes) -> bytes:
 def number_to_db(number: int | None) -> int | None:
     """The nearest that SQLite can hold: 64 bits of nanoseconds end in 1677 and in 2262."""
     return None if number is None else max(LEAST, min(number, MOST))
+
+
+def numbers_to_db(numbers: Sequence[int]) -> Sequence[int]:
+    """The same of many, at least one."""
+    if min(numbers) >= LEAST and max(numbers) <= MOST:
+        return numbers
+    return [max(LEAST, min(number, MOST)) for number in numbers]
