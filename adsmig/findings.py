@@ -22,7 +22,7 @@ from adsmig.model import (
     What,
 )
 from adsmig.plan import Run, rules_of
-from adsmig.record import Lookup, known_rows
+from adsmig.record import Lookup, to_be_known
 from adsmig.storage.base import Storage
 from adsmig.survey import Survey
 from adsmig.transfer import failure
@@ -330,7 +330,7 @@ class Findings:
             os.getpid(),
             started,
             time.time(),
-            known_rows(self._found_equal, read),
+            to_be_known(self._found_equal, read),
         )
 
     def listed_counts(self) -> Counts:

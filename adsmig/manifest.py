@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from functools import cache, wraps
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -307,11 +307,11 @@ class Manifest(Ledger):
             ],
         )
 
-    def _add_equal(self, run: int, equal: list[Known]) -> None:
+    def _add_equal(self, run: int, equal: Known) -> None:
         """What was copied of the same source, as far as that can be told, keeps its checksum."""
-        for first in range(0, len(equal), TOGETHER):
-            rows = equal[first : first + TOGETHER]
-            self._connection.execute(_record_equal(run, len(rows)), [*chain.from_iterable(rows)])
+        rows = zip(*equal, strict=True)
+        while values := list(chain.from_iterable(islice(rows, TOGETHER))):
+            self._connection.execute(_record_equal(run, len(values) // len(equal)), values)
 
     def _add_deletions(self, deletions: Iterable[Deletion]) -> None:
         self._connection.executemany(

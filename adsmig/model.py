@@ -8,7 +8,7 @@ an object, so they are named tuples, which cost a third of a frozen dataclass to
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -144,10 +144,17 @@ class Outcome(NamedTuple):
     """How long it took."""
 
 
-Known = tuple["str | bytes", int, "int | None", "str | None"]
-"""What is to be on record of an object: key, as the manifest keeps it (schema.to_db), and size,
-time and ETag of its source.
-"""
+class Known(NamedTuple):
+    """What is to be on record of objects, as the manifest keeps it: a column each, all of one
+    length, which cross to another process in half the time that as many rows take.
+    """
+
+    keys: Sequence[str | bytes] = ()
+    """See schema.to_db."""
+    sizes: Sequence[int] = ()
+    times: Sequence[int] = ()
+    """As Outcome.mtime_ns."""
+    etags: Sequence[str | None] = ()
 
 
 class Deletion(NamedTuple):
@@ -243,7 +250,7 @@ class SliceResult:
     started: float = 0.0
     """Unix time, seconds."""
     ended: float = 0.0
-    equal: list[Known] = field(default_factory=list)
+    equal: Known = field(default_factory=Known)
     """Found equal at the destination, and not on record as that."""
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from adsmig.comparison import times_in
 from adsmig.ledger import Ledger
 from adsmig.model import Entry, KeyRange, Known, Outcome, entries_of
-from adsmig.schema import keys_to_db, number_to_db, numbers_to_db, to_db
+from adsmig.schema import keys_to_db, numbers_to_db
 
 R = TypeVar("R", bound="tuple[Any, ...]")
 Rows = list[tuple[Any, ...]]
@@ -78,16 +78,15 @@ def _of_kind(
         after, closed = last, False
 
 
-def known_rows(listed: list[Entry], read: list[Outcome]) -> list[Known]:
-    """What is to be on record of objects of a source, as the manifest keeps it: of those that were
-    ``listed``, a column at a time, as they may be many, and of those whose content was ``read``.
+def to_be_known(listed: list[Entry], read: list[Outcome]) -> Known:
+    """What is to be on record of objects of a source: of those that were ``listed``, and of those
+    whose content was ``read``.
     """
-    rows = list[Known]()
-    if listed:
-        keys, sizes, mtimes, stored, etags, *_ = zip(*listed, strict=True)
-        times = numbers_to_db(times_in(mtimes, stored))
-        rows = list(zip(keys_to_db(keys), sizes, times, etags, strict=True))
-    return rows + [(to_db(one.key), one.size, number_to_db(one.mtime_ns), one.etag) for one in read]
+    entries = listed + [Entry(one.key, one.size, one.mtime_ns, 0, one.etag) for one in read]
+    if not entries:
+        return Known()
+    keys, sizes, mtimes, stored, etags, *_ = zip(*entries, strict=True)
+    return Known(keys_to_db(keys), sizes, numbers_to_db(times_in(mtimes, stored)), etags)
 
 
 class Lookup:

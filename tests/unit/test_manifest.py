@@ -31,6 +31,7 @@ from adsmig.model import (
     DeletionResult,
     Entry,
     KeyRange,
+    Known,
     Outcome,
     Part,
     PartsResult,
@@ -512,7 +513,7 @@ def test_what_was_found_equal_keeps_the_checksum_of_the_same_source(
     run = manifest.begin_run("cp", [KeyRange()])
     manifest.commit_slice(run.id, 1, result(outcomes=[copied(b"a"), copied(b"b"), copied(b"c")]))
     equal = [("a", 1, 2, "etag"), ("b", 1, 3, "etag"), ("c", 1, 2, None), (b"\xff", 9, 8, None)]
-    manifest.commit_slice(run.id, 1, result(equal=equal))
+    manifest.commit_slice(run.id, 1, result(equal=Known(*zip(*equal, strict=True))))
     assert [(row["key"], row["mtime_ns"], row["checksum"]) for row in rows(path, "objects")] == [
         ("a", 2, "xxh3:00"), ("b", 3, None), ("c", 2, None), (b"\xff", 8, None)
     ]  # fmt: skip
@@ -522,7 +523,7 @@ def test_all_that_was_found_equal_is_on_record_however_many(path: Path, manifest
     run = manifest.begin_run("cp", [KeyRange()])
     count = 2 * TOGETHER + 7
     equal = [(f"{number:04d}", number, 2, None) for number in range(count)]
-    manifest.commit_slice(run.id, 1, result(equal=equal))
+    manifest.commit_slice(run.id, 1, result(equal=Known(*zip(*equal, strict=True))))
     assert [(row["key"], row["size"], row["run"]) for row in rows(path, "objects")] == [
         (key, size, run.id) for key, size, *_ in equal
     ]

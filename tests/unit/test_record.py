@@ -13,7 +13,7 @@ from adsmig.comparison import time_of
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, Entry, KeyRange, Outcome, SliceResult
 from adsmig.rebuild import salvage
-from adsmig.record import known_objects, known_rows
+from adsmig.record import known_objects, to_be_known
 from adsmig.schema import SCHEMA, to_db
 
 TIMES = st.none() | st.integers(-(2**70), 2**70)
@@ -31,18 +31,18 @@ ENTRIES = st.builds(
 @example([Entry(b"a", 1, None, 5, "e"), Entry(b"\xff", 2, None, 6)])
 @example([Entry(b"a", 1, 7, 5), Entry(b"b", 2, None, 6)])
 @example([Entry(b"a", 1, 0, 5), Entry(b"b", 2, 2**63, 6)])
-def test_rows_of_many_are_those_of_each(entries: list[Entry]) -> None:
+def test_columns_of_many_hold_what_is_known_of_each(entries: list[Entry]) -> None:
     def nearest(time_ns: int) -> int:
         return max(-(2**63), min(time_ns, 2**63 - 1))
 
-    assert known_rows(entries, []) == [
+    assert list(zip(*to_be_known(entries, []), strict=True)) == [
         (to_db(one.key), one.size, nearest(time_of(one)), one.etag) for one in entries
     ]
 
 
-def test_rows_of_what_was_read_come_after_what_was_listed() -> None:
+def test_what_was_read_comes_after_what_was_listed() -> None:
     read = [Outcome(b"\xfe", 3, 2**63, None, "xxh3:00"), Outcome(b"c", 4, 9, "etag", None)]
-    assert known_rows([Entry(b"a", 1, 2, 3)], read) == [
+    assert list(zip(*to_be_known([Entry(b"a", 1, 2, 3)], read), strict=True)) == [
         ("a", 1, 2, None),
         (b"\xfe", 3, 2**63 - 1, None),
         ("c", 4, 9, "etag"),
@@ -70,7 +70,7 @@ def test_a_manifest_made_with_or_without_rowids_is_read_and_written_alike(
     path = tmp_path / "m.db"
     keys = filled(path, 100, with_rowid)
     with Manifest(path) as manifest:
-        equal = known_rows([Entry(keys[0], 1, 2, 2, "etag"), Entry(b"new", 5, 6, 6)], [])
+        equal = to_be_known([Entry(keys[0], 1, 2, 2, "etag"), Entry(b"new", 5, 6, 6)], [])
         result = SliceResult(keys[0], True, Counts(), [], equal=equal)
         manifest.commit_slice(1, 1, result)
     assert list(known_objects(str(path), KeyRange())) == [
