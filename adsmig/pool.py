@@ -12,19 +12,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
-from typing import Any, NoReturn
+from typing import Any
 
 from adsmig import log
 from adsmig.interruption import SIGNALS
 
 _server: Any = forkserver._forkserver
 """Python's own client of the process that workers are forked from."""
+_tracker: Any = resource_tracker._resource_tracker
+"""And of the one that removes the semaphores of processes that were killed."""
 PATIENCE_S = 5.0
 """How long idle processes have to end by themselves."""
 
@@ -41,15 +44,18 @@ def processes(count: int) -> ProcessPoolExecutor:
 
 @contextlib.contextmanager
 def prepared() -> Iterator[None]:
-    """Forks the process that workers are forked from, off this one as it is now: a matter of some
-    milliseconds, where to start it anew takes a third of a second.  Ends it at last.
+    """Forks the processes that a pool needs beside its workers, off this one as it is now: a matter
+    of some milliseconds, where to start them anew takes a third of a second.  Ends at last the one
+    that workers are forked from; the other ends with this process.
 
     Does nothing where there are threads already, as with SFTP's from the login on, within another
-    such context, or where it cannot be done; then the first pool starts such a process.
+    such context, or where it cannot be done; then the first pool starts such processes.
     """
     made: tuple[int, int] | None = None
     if not _server._forkserver_pid and _may_fork():
         with contextlib.suppress(OSError):  # no room for a socket, or for another process
+            if _tracker._fd is None:
+                _fork_tracker()
             made = _fork_server()
     try:
         yield
@@ -84,17 +90,9 @@ def _fork_server() -> tuple[int, int]:
         stack.callback(os.close, address)
         alive_r, alive_w = os.pipe()
         stack.callback(os.close, alive_w)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, ValueError):  # who closed it has none
-                stream.flush()
-        gc.freeze()  # where nothing is looked at, memory stays shared
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            pid = os.fork()
-            if not pid:
-                _serve(listener.fileno(), alive_r)
+            pid = _fork(_serve, listener.fileno(), alive_r)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(alive_r)
         stack.pop_all()
     # A socket that has no name any more is not in the way of anybody, whatever ends this process.
@@ -102,6 +100,44 @@ def _fork_server() -> tuple[int, int]:
     _server._forkserver_alive_fd = alive_w
     _server._forkserver_pid = pid
     return pid, address
+
+
+def _fork_tracker() -> None:
+    """Does what ResourceTracker.ensure_running does, but for the new interpreter.  Raises OSError.
+
+    It ends once nobody can tell it anything any more.
+    """
+    told, tell = os.pipe()
+    try:
+        pid = _fork(_track, told)
+    except BaseException:
+        os.close(tell)
+        raise
+    finally:
+        os.close(told)
+    _tracker._fd, _tracker._pid = tell, pid
+
+
+def _fork(work: Callable[..., object], *descriptors: int) -> int:
+    """Has a copy of this process do the work and end, which keeps these files open, no others but
+    the standard streams; its id.  Raises OSError.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # who closed it has none
+            stream.flush()
+    gc.freeze()  # where nothing is looked at, memory stays shared
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        pid = os.fork()
+        if not pid:
+            try:
+                _let_go({0, 1, 2, *descriptors})
+                work(*descriptors)
+            finally:
+                os._exit(0)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_server(pid: int, address: int) -> None:
@@ -116,16 +152,18 @@ def _end_server(pid: int, address: int) -> None:
     _server._forkserver_pid = None
 
 
-def _serve(listener: int, alive: int) -> NoReturn:
-    """What the new process does: it forks whom it is asked for, until the other is gone."""
-    try:
-        from adsmig import tied  # not before: to import it is to be tied
+def _serve(listener: int, alive: int) -> None:
+    """What the one process does: it forks whom it is asked for, until the other is gone."""
+    from adsmig import tied  # not before: to import it is to be tied
 
-        tied.tie()
-        _let_go({0, 1, 2, listener, alive})
-        forkserver.main(listener, alive, [])
-    finally:
-        os._exit(0)
+    tied.tie()
+    forkserver.main(listener, alive, [])
+
+
+def _track(told: int) -> None:
+    """What the other does.  It need not complain when all of us were killed."""
+    warnings.simplefilter("ignore")
+    resource_tracker.main(told)
 
 
 def _let_go(kept: set[int]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,42 @@ for pid in (copied, held):
 assert len(parents()) == 1  # of a server that is started anew
 """
     run(code, tmp_path)
+
+
+def test_what_counts_semaphores_is_a_copy_too_and_outlives_whoever_is_killed(
+    tmp_path: Path,
+) -> None:
+    code = """
+import pathlib, sys
+with pool.prepared():
+    counter = pool._tracker._pid
+    command = [pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (counter, os.getpid())]
+    assert command[0] == command[1], "a new interpreter"
+    members = pool.processes(2)
+    members.submit(os.getpid).result()
+    assert pool._tracker._pid == counter
+    lock = members._mp_context.Lock()
+    assert os.path.exists(f"/dev/shm/sem.{lock._semlock.name[1:]}")
+    print(counter, f"/dev/shm/sem.{lock._semlock.name[1:]}", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    words = [sys.executable, "-c", PREPARED + code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+    counter, semaphore = done.stdout.split()
+    for _ in range(100):
+        if not os.path.exists(semaphore) and not runs(int(counter)):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{semaphore} and process {counter} are left")
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_process_with_threads_is_not_copied(tmp_path: Path) -> None:
