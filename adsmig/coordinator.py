@@ -57,7 +57,8 @@ class Coordinator:
     """Runs one Run of a job to its end, or as far as it gets.
 
     ``executor`` is a pool of the caller's, who shuts it down; without one, the first short slice
-    runs in this process, and processes are started only if that was not all.
+    runs in this process, and processes are started only if that was not all, or if earlier runs
+    had much to do.
     """
 
     def __init__(
@@ -75,7 +76,8 @@ class Coordinator:
         """Nothing goes at the source before all was copied, for links may lead to it."""
         self.inventory = Inventory(job.began_ns, job.depth) if job.dryrun else None
         self._watch = watch
-        self._workforce = Workforce(job, executor)
+        known = [one.counts.found for one in manifest.runs() if one.state == "finished"]
+        self._workforce = Workforce(job, executor, max(known, default=0))
         # Whatever ended a resumed run, may have been in this process.
         self._tried = self._resumed = run.resumed > 0
         self._shown_at = 0.0
@@ -376,10 +378,10 @@ class Coordinator:
             self._limits.recall()
 
     def _wants_processes(self) -> bool:
-        if self._workforce.told:
-            return bool(self._tried or self._large or self._ranges.waiting != 1)
-        if self._ranges.waiting > 1 or self._resumed:
+        if self._ranges.waiting > 1 or self._resumed or self._workforce.eager:
             return True
+        if self._workforce.told:
+            return bool(self._tried or self._large or not self._ranges.waiting)
         more = self.listing or self._large.waiting
         return self._tried and more and self._has_room()
 

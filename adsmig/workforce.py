@@ -13,6 +13,8 @@ from adsmig.model import Counts
 from adsmig.pool import close, kill, processes
 from adsmig.spare import LISTING, LOGINS, USUAL, SpareTime, Terms
 
+MANY = 50_000
+"""Objects, of which processes take less than one that tries first how many there are."""
 STARTS = 3
 """How often to start processes that die at once."""
 
@@ -20,10 +22,11 @@ STARTS = 3
 class Workforce:
     """The workers of one run; whoever made it calls :meth:`close`.
 
-    ``given`` is a pool of the caller's, which it leaves open.
+    ``given`` is a pool of the caller's, which it leaves open.  ``known``: how many objects an
+    earlier run has found.
     """
 
-    def __init__(self, job: Job, given: Executor | None = None) -> None:
+    def __init__(self, job: Job, given: Executor | None = None, known: int = 0) -> None:
         self._job, self._given = job, given
         self._executor = given
         self.pooled = given is not None
@@ -31,6 +34,8 @@ class Workforce:
         # Who says how many processes, or how much at once, gets it as soon as may be.
         told = job.workers is not None or job.threads is not None
         self._spare = None if told else SpareTime(_terms_of(job))
+        self.eager = known >= MANY and _terms_of(job) is USUAL
+        """Whether to have processes from the start."""
         self._seen = Counts()
 
     @property

@@ -380,6 +380,38 @@ def test_processes_are_started_for_what_one_slice_left(
     assert content(stores.dst) == content(stores.src)
 
 
+@pytest.mark.parametrize(("earlier", "first"), [(100, "cut_range"), (101, "run_slice")])
+def test_what_was_known_to_be_much_is_for_processes_from_the_start(
+    stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, earlier: int, first: str
+) -> None:
+    called: list[str] = []
+
+    def processes(count: int) -> Executor:
+        called.append("processes")
+        return ThreadPoolExecutor(count)
+
+    def noted(name: str) -> Callable[..., Any]:
+        function = getattr(worker, name)
+
+        def call(*args: Any) -> Any:
+            called.append(name)
+            return function(*args)
+
+        return call
+
+    fill(stores.src, 100)
+    run(job(), manifest)
+    monkeypatch.setattr(workforce, "MANY", earlier)
+    monkeypatch.setattr(module, "TICK_S", 60)  # seconds: a moment on whatever machine
+    monkeypatch.setattr(workforce, "processes", processes)
+    for name in ("cut_range", "run_slice"):
+        monkeypatch.setattr(worker, name, noted(name))
+    run(job("sync", workers=3, threads=3), manifest)
+    assert next(one for one in called if one != "processes") == first
+    assert ("processes" in called) == (first == "cut_range")
+    assert finished(manifest).unchanged == 100
+
+
 def test_processes_are_started_before_what_was_done_without_them_is_committed(
     stores: Stores, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
