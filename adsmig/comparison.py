@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import operator
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -174,6 +175,16 @@ def _same_md5s(ours: Columns, theirs: Columns) -> bool:
     )
 
 
+def _unchanged(ours: Columns, theirs: Columns) -> bool:
+    """Of files, which have no ETags, none may be newer than its copy."""
+    if ours[4][0]:
+        return _same_md5s(ours, theirs)
+    stored = theirs[2].count(None)
+    if None in ours[2] or ours[4].count(None) < len(ours[4]) or stored not in (0, len(theirs[2])):
+        return False
+    return all(map(operator.le, ours[2], theirs[3] if stored else theirs[2]))
+
+
 def _as_recorded(ours: Columns, theirs: Columns) -> bool:
     without = ours[2].count(None)
     if without not in (0, len(ours[2])):
@@ -183,7 +194,7 @@ def _as_recorded(ours: Columns, theirs: Columns) -> bool:
 
 
 _IN_COLUMNS: dict[Compare, Callable[[Columns, Columns], bool]] = {
-    by_default: _same_md5s,
+    by_default: _unchanged,
     by_seconds: _same_md5s,
     by_content: _same_md5s,
     by_record: _as_recorded,

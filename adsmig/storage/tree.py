@@ -75,6 +75,7 @@ class Tree:
     ) -> None:
         self._files: Files = files or LocalFiles()
         self.root, self._written, self._hidden = root, written, hidden
+        self._base = os.path.join(root, b"")
         self._staging, self._own, self._other = os.fsencode(staging) + b"/", own, other
         self._check, self._links = check, links
         self._kept: _Directory | None = None
@@ -219,10 +220,12 @@ class Tree:
         )
 
     def _file_entry(self, key: bytes, status: Status | None) -> Entry | None:
-        path = os.path.join(self.root, key)
+        path = self._base + key
         try:
             if status is None or (stat.S_ISLNK(status.st_mode) and self._links != "copy"):
                 status = self.examine(path)
+            if stat.S_ISREG(status.st_mode):
+                return Entry(key, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             return self.entry(key, status)
         except OSError as exc:
             try:

@@ -361,13 +361,19 @@ oddly = st.fixed_dictionaries(
 @given(
     st.lists(st.tuples(oddly | st.just({}), oddly | st.just({}), st.booleans()), max_size=9),
     st.sampled_from([by_default, by_seconds, by_content, by_size, by_record]),
-    st.sampled_from([{}, {"mtime_ns": 10**9}, {"mtime_ns": 0}]),
+    st.sampled_from([{}, {"mtime_ns": 10**9}, {"mtime_ns": 0}, {"mtime_ns": None, "etag": MD5}]),
+    st.booleans(),
 )
-@settings(max_examples=500)
+@settings(max_examples=1000)
 def test_many_that_are_alike_are_told_as_each_alone_would_be(
-    pairs: list[tuple[dict[str, Any], dict[str, Any], bool]], compare: Any, kept: dict[str, Any]
+    pairs: list[tuple[dict[str, Any], dict[str, Any], bool]],
+    compare: Any,
+    kept: dict[str, Any],
+    files: bool,
 ) -> None:
     plain = entry(b"", stored=1, etag=MD5)
+    if files:
+        plain = plain._replace(mtime_ns=1, etag=None)
     here = [plain._replace(key=b"%d" % at, **odd) for at, (odd, _, _) in enumerate(pairs)]
     there = [
         plain._replace(key=b"%d" % at, **(odd if same else other))._replace(**kept)
@@ -383,11 +389,22 @@ def test_many_that_are_alike_are_told_as_each_alone_would_be(
     assert at_once == singly
 
 
-@pytest.mark.parametrize("compare", [by_default, by_seconds, by_content, by_record])
+@pytest.mark.parametrize(
+    ("compare", "files"),
+    [
+        (by_default, False),
+        (by_seconds, False),
+        (by_content, False),
+        (by_record, False),
+        (by_default, True),
+    ],
+)
 def test_many_that_are_alike_are_not_looked_at_alone(
-    compare: Any, monkeypatch: pytest.MonkeyPatch
+    compare: Any, files: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = [entry(b"%04d" % number, etag=MD5) for number in range(2000)]
+    if files:
+        here = [one._replace(mtime_ns=1, etag=None) for one in here]
     kept = {"mtime_ns": 0} if compare is by_record else {}
     there = [one._replace(**kept) for one in here]
     looked: list[Entry] = []
@@ -409,7 +426,7 @@ def test_many_that_are_alike_are_not_looked_at_alone(
     found = plan(here, there, Rules(told, everything))
     assert [one.src.key for one in found if one.what != What.SKIP] == [b"1234"]
     blocks.clear()
-    there = [one._replace(etag=OTHER) if at % 2 else one for at, one in enumerate(there)]
+    there = [one._replace(size=2, etag=OTHER) if at % 2 else one for at, one in enumerate(there)]
     found = plan(here, there, Rules(told, everything))
     assert sum(one.what == What.SKIP for one in found) == 1000 - 1
     assert len(blocks) < 20  # each is looked at so once, whatever comes of it
