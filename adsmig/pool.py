@@ -161,7 +161,12 @@ def _serve(listener: int, alive: int) -> None:
 
 
 def _track(told: int) -> None:
-    """What the other does.  It need not complain when all of us were killed."""
+    """What the other does.  It need not complain when all of us were killed, but even one that was
+    stopped has its work to do then.
+    """
+    from adsmig import tied
+
+    tied.tie(signal.SIGCONT)
     warnings.simplefilter("ignore")
     resource_tracker.main(told)
 

@@ -622,6 +622,6 @@ def _nobody_left() -> Iterator[None]:
     before = {one.pid for one in psutil.Process().children(recursive=True)}
     yield
     for one in psutil.Process().children(recursive=True):
-        if one.pid not in before and "adsmig" in " ".join(one.cmdline()):
-            with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.NoSuchProcess):  # nor those that nobody has waited for
+            if one.pid not in before and "adsmig" in " ".join(one.cmdline()):
                 one.kill()

@@ -116,6 +116,27 @@ with pool.prepared():
     raise AssertionError(f"{semaphore} and process {counter} are left")
 
 
+def test_a_process_that_is_stopped_before_it_is_a_worker_does_not_outlive_the_first() -> None:
+    code = """
+with pool.prepared():
+    child = pool._clean_processes().Process(target=time.sleep, args=(600,))
+    child.start()
+    while open(f"/proc/{child.pid}/stat").read().rpartition(")")[2].split()[0] != "S":
+        time.sleep(0.01)  # until it waits for something
+    os.kill(child.pid, signal.SIGSTOP)
+    print(child.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    words = [sys.executable, "-c", PREPARED + code]
+    child = int(subprocess.run(words, stdout=subprocess.PIPE, timeout=60).stdout)
+    for _ in range(100):
+        if not runs(child):
+            return
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    raise AssertionError("it is still there")
+
+
 def runs(pid: int) -> bool:
     """Whether there is such a process, that has not ended."""
     try:
