@@ -795,7 +795,7 @@ def test_each_commit_is_durable_before_it_returns(tmp_path: Path, new: bool) -> 
 
 def test_a_manifest_in_use_says_who_has_it(path: Path, manifest: Manifest) -> None:
     code = (
-        "import sys; from pathlib import Path; from adsmig.manifest import TOGETHER, Manifest\n"
+        "import sys; from pathlib import Path; from adsmig.manifest import Manifest\n"
         f"manifest = Manifest(Path({str(path)!r})); manifest.lock()\n"
         "print('locked', flush=True); sys.stdin.read()"
     )
