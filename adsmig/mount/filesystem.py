@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
-import itertools
-import logging
 import os
 import stat
 import struct
@@ -14,46 +11,18 @@ import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-from adsmig.model import Entry
 from adsmig.mount import protocol as p
 from adsmig.mount.changes import Changes
 from adsmig.mount.channel import Handler, Reply, Request
 from adsmig.mount.files import Files
-from adsmig.mount.links import may_be_link
+from adsmig.mount.listings import Listings
 from adsmig.mount.names import LONGEST
-from adsmig.mount.nodes import MOST_LISTED, Directory, Node, Nodes
-from adsmig.mount.tree import Listed, Tree, named
-
-log = logging.getLogger(__name__)
+from adsmig.mount.nodes import Directory, Node, Nodes
+from adsmig.mount.tree import Tree
 
 Work = Coroutine[Any, Any, "bytes | Reply"]
-_PAGE = 1000
 _SIZE = 1 << 38
 """Of the file system, in blocks of 4 KiB, to whom asks: a petabyte."""
-
-
-class Listing:
-    """A directory that is open: its names, as they are asked for."""
-
-    def __init__(self, directory: Directory) -> None:
-        self.directory, self.key = directory, directory.key
-        self.rows: Iterator[tuple[bytes, Entry | None]] | None = None
-        """What is still to come from the store."""
-        self.names: list[Listed] = []
-        self.first = 0
-        """How many names came before these."""
-        self.ours = {
-            name for name, node in directory.children.items() if node.draft and not node.gone
-        }
-        """Names of files that may be here only: those that the store has not told of so far."""
-        self.all: list[Listed] | None = []
-        """All names, as long as they may become what is known of the directory."""
-        self.began = 0.0
-        self.done = False
-
-    def restart(self) -> None:
-        """Begins again."""
-        self.__init__(self.directory)  # type: ignore[misc]
 
 
 class Filesystem:
@@ -61,8 +30,7 @@ class Filesystem:
 
     def __init__(self, nodes: Nodes, tree: Tree, files: Files, changes: Changes) -> None:
         self.nodes, self.tree, self.files, self.changes = nodes, tree, files, changes
-        self._listings: dict[int, Listing] = {}
-        self._last = 0
+        self._listings = Listings(nodes, tree)
 
     def handlers(self, writing: bool) -> dict[int, Handler]:
         """What to call for which request."""
@@ -134,20 +102,16 @@ class Filesystem:
 
     def _getattr(self, request: Request) -> bytes | Work:
         node = self._node(request.node)
-        if self._is_told(node) and (node.is_fresh or node.parent is None):
+        if node.is_told(self.nodes.defaults) and (node.is_fresh or node.parent is None):
             return p.attributes_reply(node.attributes(self.nodes.defaults))
         return self._attributes(node)
-
-    def _is_told(self, node: Node) -> bool:
-        """Whether all that stat(2) tells is here."""
-        return node.known or node.is_plain(self.nodes.defaults)
 
     async def _attributes(self, node: Node) -> bytes:
         if node.parent and not node.is_fresh and not node.gone:
             shown = self.nodes.shown(node)
             if await self.tree.current(node.parent, shown) is not node:
                 raise OSError(errno.ESTALE, "the object was replaced")
-        if not self._is_told(node) and not node.gone:
+        if not node.is_told(self.nodes.defaults) and not node.gone:
             entry = node.entry
             if node.handles and entry and 0 < entry.size <= self.files.small:
                 await self.files.read_whole(node, entry)
@@ -260,140 +224,15 @@ class Filesystem:
     # Directories
 
     def _opendir(self, request: Request) -> bytes:
-        self._last += 1
-        self._listings[self._last] = Listing(self._directory(request.node))
-        return p.open_reply(self._last, 0)
+        return p.open_reply(self._listings.open(self._directory(request.node)), 0)
 
     def _releasedir(self, request: Request) -> bytes:
-        self._listings.pop(p.number(request.body), None)
+        self._listings.close(p.number(request.body))
         return b""
 
     def _readdir(self, request: Request) -> bytes | Work:
         number, offset, size, *_ = p.IO.unpack_from(request.body)
-        listing = self._listings[number]
-        plus = request.opcode == p.READDIRPLUS
-        if offset == 0:
-            listing.restart()
-        if listing.directory.is_listed and offset == 0:
-            self._take_known(listing)
-        # The kernel asks for more than the first names in this way if these were asked about.
-        if plus and (offset or self.tree.statting):
-            return self._read_known(listing, offset, size)
-        if offset < listing.first + len(listing.names) or listing.done:
-            return self._dirents(listing, offset, size, plus)
-        return self._read_on(listing, offset, size, plus)
-
-    async def _read_known(self, listing: Listing, offset: int, size: int) -> bytes:
-        """As :meth:`_read_on`, with the metadata of all that is read."""
-        directory = listing.directory
-        await self._load(listing, offset)
-        at = max(offset - listing.first, 0)
-        count = size // 160 + 1
-        rows = [(name, entry) for name, _, entry in listing.names[at : at + 2 * count]]
-        wanted = self.tree.learn_all(directory, rows[:count])
-        self.tree.learn_all(directory, rows[count:])
-        if offset == 0:
-            self.tree.walked(directory)
-        if wanted:
-            await asyncio.wait(wanted)
-        return self._dirents(listing, offset, size, True)
-
-    def _take_known(self, listing: Listing) -> None:
-        directory = listing.directory
-        assert directory.listed is not None
-        listing.names = [(name, b"", entry) for name, entry in directory.listed.items()]
-        listing.ours.difference_update(directory.listed)
-        self._finish(listing)
-
-    def _finish(self, listing: Listing) -> None:
-        """Adds what is only here."""
-        for name in sorted(listing.ours):
-            node = listing.directory.children.get(name)
-            if node and not node.gone:
-                listing.names.append((name, node.name, node.entry or Entry(b"", 0, None, 0)))
-        listing.done = True
-
-    async def _read_on(self, listing: Listing, offset: int, size: int, plus: bool) -> bytes:
-        await self._load(listing, offset)
-        return self._dirents(listing, offset, size, plus)
-
-    async def _load(self, listing: Listing, offset: int) -> None:
-        """Has the names from ``offset`` on."""
-        directory = listing.directory
-        store = self.tree.store
-        if directory.reading and offset == 0:
-            with contextlib.suppress(OSError):  # then it is asked for again
-                await asyncio.shield(directory.reading)
-            if directory.is_listed:
-                self._take_known(listing)
-        while not listing.done and offset >= listing.first + len(listing.names):
-            if listing.rows is None:
-                listing.began = time.monotonic()
-                if directory.reading is None:
-                    directory.changed = set()
-                else:
-                    listing.all = None
-                listing.rows = store.storage.children(directory.key)
-            rows = listing.rows
-            page = await store.run(lambda rows=rows: list(itertools.islice(rows, _PAGE)))
-            if directory.key != listing.key:  # it got another name meanwhile
-                listing.restart()
-                continue
-            listing.first += len(listing.names)
-            listing.names = [one for one in named(directory, page) if self._there(directory, one)]
-            if listing.ours:
-                listing.ours.difference_update(name for name, _, _ in listing.names)
-            if listing.all is not None:
-                listing.all += listing.names
-                if len(listing.all) > MOST_LISTED:
-                    listing.all, directory.wide = None, True
-            if len(page) < _PAGE:
-                if listing.all is not None:
-                    self.tree.install(directory, listing.all, listing.began)
-                self._finish(listing)
-        await self._types(listing)
-
-    @staticmethod
-    def _there(directory: Directory, one: Listed) -> bool:
-        """Whether it was not removed while it was listed."""
-        name = one[0]
-        return name not in directory.changed or name in directory.children
-
-    async def _types(self, listing: Listing) -> None:
-        """Looks at what may be symbolic links."""
-        directory = listing.directory
-        for name, _, entry in listing.names:
-            if entry and may_be_link(entry):
-                try:
-                    await self.tree.current(directory, name)
-                except OSError as exc:
-                    log.info("%r: %s", name, exc)
-
-    def _dirents(self, listing: Listing, offset: int, size: int, plus: bool) -> bytes:
-        directory, parts, left = listing.directory, list[bytes](), size
-        children, defaults = directory.children, self.nodes.defaults
-        until = directory.listed_until - time.monotonic()
-        for at in range(max(offset - listing.first, 0), len(listing.names)):
-            name, _, entry = listing.names[at]
-            node = children.get(name)
-            kind = node.kind if node else stat.S_IFREG if entry else stat.S_IFDIR
-            ino = node.ino if node else 0xFFFFFFFF
-            next_at = listing.first + at + 1
-            if plus:
-                known = None
-                if node and self._is_told(node) and node.is_fresh:
-                    known = node.attributes(defaults)
-                part = p.direntplus(known, until, ino, next_at, kind, name)
-            else:
-                known = None
-                part = p.dirent(ino, next_at, kind, name)
-            left -= len(part)
-            if left < 0:
-                break
-            if known and node:
-                node.lookups += 1
-            parts.append(part)
-        return b"".join(parts)
+        return self._listings.read(number, offset, size, request.opcode == p.READDIRPLUS)
 
     # Changes
 

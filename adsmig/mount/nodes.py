@@ -142,6 +142,10 @@ class Node:
         listed = self.entry is not None and self.entry.stored_ns > 0
         return defaults.server_times and listed and self.kind == stat.S_IFREG and not self.draft
 
+    def is_told(self, defaults: Defaults) -> bool:
+        """Whether all that stat(2) tells is here."""
+        return self.known or self.is_plain(defaults)
+
     def attributes(self, defaults: Defaults) -> Attributes:
         """What stat(2) tells, as far as it is known."""
         plain = self.is_plain(defaults)

@@ -1,4 +1,4 @@
-"""File systems: listing in byte order, reading with a check for change, writing by rename."""
+"""File systems: what storage.localsource tells of and reads, written by rename."""
 
 from __future__ import annotations
 
@@ -11,50 +11,29 @@ from itertools import groupby
 from typing import NoReturn
 
 from adsmig.checksum import NO_SUMS, Sums, Wanted
-from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged
+from adsmig.errors import AdsmigError, NotFound, ObjectError
 from adsmig.location import Location
-from adsmig.model import Entry, KeyRange, Meta, Part, Upload
-from adsmig.storage.base import (
-    GONE,
-    ITSELF,
-    LINKED,
-    STAGING,
-    Body,
-    Identity,
-    Prune,
-    Settings,
-    Storage,
-    Stored,
-    part_size_for,
-)
-from adsmig.storage.descent import MISSING, BehindLink, Held, descend, held, not_removed, remove
+from adsmig.model import Entry, Meta, Part, Upload
+from adsmig.storage.base import Settings, Storage, Stored, part_size_for
+from adsmig.storage.descent import MISSING, BehindLink, Held, descend, not_removed, remove
 from adsmig.storage.localfile import (
     MUCH,
-    DirectoryBody,
-    LocalBody,
     begin_to_store,
-    check_same,
     from_os_error,
-    kept_as,
-    meta_of,
     set_directory_meta,
     set_meta,
     write_all,
 )
-from adsmig.storage.paths import below, names_of, problem_of
-from adsmig.storage.root import Root
+from adsmig.storage.localsource import OWN, LocalSource
+from adsmig.storage.paths import names_of
 from adsmig.storage.staging import Staging
-from adsmig.storage.tree import Tree
-
-OWN = "this is a file of this very job: its manifest, or its log"
 
 
-class LocalStorage:
-    """A directory tree.  Everything is relative to ``location.path``.
+class LocalStorage(LocalSource):
+    """A directory tree that files are written to as well.
 
     ``destination`` says that this run writes here.  What is being written lies in a staging
-    directory of the job's at the top, where it stays if the run ends early; staging directories,
-    also of other jobs, are not listed then.
+    directory of the job's at the top, where it stays if the run ends early.
 
     Nothing is written or deleted through a symbolic link below the root, whoever made it, and
     whenever: a key must not lead out of the destination, nor to what has another key.  So
@@ -62,131 +41,16 @@ class LocalStorage:
     """
 
     etag_is_md5 = False
-    keeps_files = True
-    is_local = True
-    tick_ns = 1
 
     def __init__(self, location: Location, settings: Settings, destination: bool = False) -> None:
-        self.location, self.destination = location, destination
-        self._root = Root(location, settings.identities[destination])
+        super().__init__(location, settings, destination)
         self._staging = Staging(self._root, os.fsencode(settings.staging))
-        # Only a source tells of the links that it does not follow.
-        links = "follow" if destination and settings.links == "record" else settings.links
-        self._copies_links = links == "copy"
-        self._own = below(location.path, settings.own)
-        other = settings.identities[not destination] if all(settings.identities) else None
-        self._tree = Tree(
-            location.path, destination, STAGING, settings.staging, self._root.check, links,
-            self._own, other[:2] if other else None,
-        )  # fmt: skip
 
-    def __repr__(self) -> str:
-        return f"LocalStorage({self.location})"
-
-    # Listing
-
-    def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
-        """See Storage.list.  A directory's own entry comes before its content."""
-        return self._tree.list(keys, prune)
-
-    def probe(self, after: bytes, guess: bool = False) -> bytes | None:
-        """See Storage.probe."""
-        for entry in self._tree.list(KeyRange(after), guess=guess):
-            return entry.key
-        return None
-
-    def stat(self, key: bytes) -> Entry:
-        """See Storage.stat."""
-        path = self._path(key)
-        missing = NotFound(f"no such file: {os.fsdecode(path)}")
-        try:
-            if not key or self._tree.is_behind_link(key):
-                raise missing
-            status = self._tree.examine(path.removesuffix(b"/"))
-            if stat.S_ISDIR(status.st_mode) != key.endswith(b"/"):
-                raise missing
-            return self._tree.entry(key, status)
-        except OSError as exc:
-            if exc.errno in MISSING:
-                raise missing from exc
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
-
-    def hides(self, key: bytes) -> bool:
-        """See Storage.hides."""
-        return self._tree.hides(key)
-
-    def missing(self, key: bytes, size: int, src: Storage, its_key: bytes) -> str:
-        """See Storage.missing.  A directory may be mounted in two places."""
-        self._path(key)
-        try:
-            above = self._directory_of(key)
-            status = os.lstat(names_of(key)[-1], dir_fd=above.fd)
-            here = os.lstat(src._path(its_key)) if isinstance(src, LocalStorage) else None
-            if here and status.st_nlink == 1 and os.path.samestat(status, here):
-                return ITSELF
-        except BehindLink:
-            return LINKED
-        except OSError as exc:
-            if exc.errno in MISSING:
-                return GONE
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
-        return kept_as(status, size, self._copies_links)
-
-    # Reading
-
-    def read(self, entry: Entry, start: int = 0, size: int | None = None) -> Body:
-        """See Storage.read."""
-        if entry.link is not None:
-            raise ObjectError("link", "a symbolic link has no content of its own")
-        if entry.key.endswith(b"/"):
-            return DirectoryBody(self.meta(entry))
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        if self._copies_links:
-            flags |= os.O_NOFOLLOW
-        try:
-            fd = os.open(self._path(entry.key), flags)
-        except OSError as exc:
-            if exc.errno in MISSING:
-                raise SourceChanged("removed since it was listed") from exc
-            if exc.errno == errno.ELOOP and self._copies_links:
-                raise SourceChanged("a link has taken its place since it was listed") from exc
-            raise ObjectError("unreadable", f"cannot be read: {exc.strerror}") from exc
-        return LocalBody(fd, entry, start, entry.size - start if size is None else size)
-
-    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
-        """None: there are no such parts."""
-        return None
-
-    def crc32(self, entry: Entry) -> str | None:
-        """None: no hash is kept with a file."""
-        return None
+    # Writing
 
     def wanted(self) -> Wanted:
         """None: what is written here is not held against any."""
         return Wanted()
-
-    def meta(self, entry: Entry) -> Meta:
-        """See Storage.meta.  A directory is still the same whatever came and went in it."""
-        path = self._path(entry.key).removesuffix(b"/")
-        try:
-            status = self._tree.examine(path)
-            if entry.link is not None:
-                same = stat.S_ISLNK(status.st_mode) and os.readlink(path) == entry.link
-            elif entry.key.endswith(b"/"):
-                same = stat.S_ISDIR(status.st_mode)
-            else:
-                same = not stat.S_ISLNK(status.st_mode)
-                if same:
-                    check_same(entry, status)
-        except OSError as exc:
-            if exc.errno in MISSING:
-                raise SourceChanged("removed since it was listed") from exc
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
-        if not same:
-            raise SourceChanged("something else has taken its place since it was listed")
-        return meta_of(status)
-
-    # Writing
 
     def write(
         self,
@@ -379,10 +243,6 @@ class LocalStorage:
             verb = "write to" if self.destination else "read"
             raise AdsmigError(f"cannot {verb} {self.location}: {exc.strerror}") from exc
 
-    def identity(self) -> Identity | None:
-        """The root's device and inode."""
-        return self._root.identity()
-
     def sync(self) -> None:
         """See Storage.sync."""
         try:
@@ -395,29 +255,7 @@ class LocalStorage:
         """Removes the staging directory."""
         self._staging.tidy()
 
-    def release(self) -> None:
-        """Nothing: there are no connections."""
-
-    def close(self) -> None:
-        """Nothing is kept for a thread."""
-
     # Inside
-
-    def problem(self, key: bytes) -> str:
-        """See Storage.problem."""
-        if self.destination and key in self._own:
-            return OWN
-        return problem_of(key, self._root.path, self.destination)
-
-    def _path(self, key: bytes) -> bytes:
-        """The path of ``key``, which is certain to lie inside the root, but for links."""
-        if problem := self.problem(key):
-            raise ObjectError("key", problem)
-        return os.path.join(self._root.path, key)
-
-    def _directory_of(self, key: bytes, make: bool = False) -> Held:
-        """The directory of ``key``, which no link led to; ``make`` makes it."""
-        return held(self._root.opened(), names_of(key)[:-1], make)
 
     def _checked(self, key: bytes) -> Held | None:
         """The directory of ``key``, None if it is not there.

@@ -1,200 +1,55 @@
-"""SFTP servers: listed like a file system, read with a check for change, written by rename."""
+"""SFTP servers: what storage.sftpsource tells of and reads, written by rename."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from adsmig.checksum import NO_SUMS, Sums, Wanted
-from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, TransientError
+from adsmig.errors import AdsmigError, NotFound, ObjectError, TransientError
 from adsmig.location import Location
-from adsmig.model import Entry, KeyRange, Meta, Part, Upload
-from adsmig.storage.base import (
-    GONE,
-    LINKED,
-    STAGING,
-    Body,
-    Identity,
-    Prune,
-    Settings,
-    Storage,
-    Stored,
-    part_size_for,
-)
+from adsmig.model import Entry, Meta, Part, Upload
+from adsmig.storage.base import Settings, Storage, Stored, part_size_for
 from adsmig.storage.descent import MISSING, BehindLink, not_removed
-from adsmig.storage.localfile import DirectoryBody, kept_as, meta_of
-from adsmig.storage.paths import names_of, problem_of
+from adsmig.storage.paths import names_of
 from adsmig.storage.several import Whole
 from adsmig.storage.sftpbatch import BatchFile, can_batch, write_batch
-from adsmig.storage.sftpfile import Expected, SftpBody, send_spans, write_spans
-from adsmig.storage.sftpfiles import SftpFiles
-from adsmig.storage.sftplogin import (
-    drop,
-    drop_released,
-    release,
-    shown,
-    wire_to,
-)
-from adsmig.storage.sftppacket import FOR_WRITING, Status, seconds_of
+from adsmig.storage.sftpfile import send_spans, write_spans
+from adsmig.storage.sftplogin import shown
+from adsmig.storage.sftppacket import FOR_WRITING, seconds_of
 from adsmig.storage.sftpremoval import remove_in
+from adsmig.storage.sftpsource import SftpSource
 from adsmig.storage.sftpstaging import SftpStaging, translated
 from adsmig.storage.sftpwire import SftpWire
-from adsmig.storage.tree import Tree
 
 BATCH = 32
 """Small files that are written at once."""
 
 
-class SftpStorage:
-    """A directory of a server.  Everything is relative to ``location.path``.
+class SftpStorage(SftpSource):
+    """A directory of a server that files are written to as well.
 
     What is being written lies in a staging directory of the job's at the top, as with file systems
     (storage.local); so do the rules about links hold, as far as the protocol lets them: it has no
     descriptors of directories, so links on the way to a key are looked for, and one that takes a
-    directory's place right after that is followed.  Times are whole seconds.
+    directory's place right after that is followed.
     """
 
     etag_is_md5 = False
-    keeps_files = True
-    is_local = False
-    tick_ns = 1_000_000_000
 
     def __init__(self, location: Location, settings: Settings, destination: bool = False) -> None:
-        self.location, self.destination = location, destination
-        self._settings, self._root = settings, location.path
-        # Only a source tells of the links that it does not follow.
-        links = "follow" if destination and settings.links == "record" else settings.links
-        self._copies_links = links == "copy"
-        self._files = SftpFiles(self._wire)
-        self._expected = Expected()
-        self._tree = Tree(
-            self._root, destination, STAGING, settings.staging, lambda: None, links,
-            files=self._files,
-        )  # fmt: skip
+        super().__init__(location, settings, destination)
         self._staging = SftpStaging(
             self._root, os.fsencode(settings.staging), self._copies_links, shown(location)
         )
 
-    def __repr__(self) -> str:
-        return f"SftpStorage({self.location})"
-
-    def _wire(self) -> SftpWire:
-        return wire_to(self.location, self._settings)
-
-    # Listing
-
-    def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
-        """See Storage.list.  A directory's own entry comes before its content."""
-        return self._tree.list(keys, prune)
-
-    def probe(self, after: bytes, guess: bool = False) -> bytes | None:
-        """See Storage.probe."""
-        entries = self._tree.list(KeyRange(after), guess=guess)
-        return next((entry.key for entry in entries), None)
-
-    def stat(self, key: bytes) -> Entry:
-        """See Storage.stat."""
-        path = self._path(key)
-        missing = NotFound(f"no such file at {shown(self.location)}: {os.fsdecode(path)}")
-        try:
-            if not key or self._tree.is_behind_link(key):
-                raise missing
-            status = self._tree.examine(path.removesuffix(b"/"))
-            if stat.S_ISDIR(status.st_mode) != key.endswith(b"/"):
-                raise missing
-            return self._tree.entry(key, status)
-        except OSError as exc:
-            if exc.errno in MISSING:
-                raise missing from exc
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
-
-    def hides(self, key: bytes) -> bool:
-        """See Storage.hides."""
-        return self._tree.hides(key)
-
-    def missing(self, key: bytes, size: int, src: Storage, its_key: bytes) -> str:
-        """See Storage.missing."""
-        path = self._path(key)
-        ends = [at for at, byte in enumerate(key) if byte == ord("/")]
-        paths = [*(os.path.join(self._root, key[:end]) for end in ends), path]
-        try:
-            *above, status = self._files.retried(lambda wire: wire.lstats(paths), "looking at it")
-        except OSError as exc:
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
-        if any(isinstance(one, Status) and stat.S_ISLNK(one.st_mode) for one in above):
-            return LINKED
-        if isinstance(status, OSError):
-            if status.errno in MISSING:
-                return GONE
-            raise ObjectError("unreadable", f"cannot be examined: {status.strerror}") from status
-        return kept_as(status, size, self._copies_links)
-
-    # Reading
-
-    def read(self, entry: Entry, start: int = 0, size: int | None = None) -> Body:
-        """See Storage.read."""
-        if entry.link is not None:
-            raise ObjectError("link", "a symbolic link has no content of its own")
-        if entry.key.endswith(b"/"):
-            return DirectoryBody(self.meta(entry))
-        wire = self._wire()
-        size = entry.size - start if size is None else size
-        if size == entry.size and (body := self._expected.take(wire, entry)):
-            return body.look()
-        try:
-            return self._opened_body(wire, entry, start, size)
-        except ObjectError:
-            # Perhaps it holds no more files open than those that are about to be read.
-            if not self._expected.drop():
-                raise
-            return self._opened_body(wire, entry, start, size)
-
-    def _opened_body(self, wire: SftpWire, entry: Entry, start: int, size: int) -> SftpBody:
-        path = self._path(entry.key)
-        return SftpBody(wire, path, entry, start, size, self._copies_links).ask().look()
-
-    def expect(self, entries: Sequence[Entry]) -> None:
-        """See Expecting."""
-        files = [(self._path(one.key), one) for one in entries if not self.problem(one.key)]
-        with contextlib.suppress(TransientError):
-            self._expected.ask(self._wire(), files, self._copies_links)
-
-    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
-        """None: there are no such parts."""
-        return None
-
-    def crc32(self, entry: Entry) -> str | None:
-        """None: no hash is kept with a file."""
-        return None
+    # Writing
 
     def wanted(self) -> Wanted:
         """None: what is written here is not held against any."""
         return Wanted()
-
-    def meta(self, entry: Entry) -> Meta:
-        """See Storage.meta.  A directory is still the same whatever came and went in it."""
-        path = self._path(entry.key).removesuffix(b"/")
-        try:
-            status = self._tree.examine(path)
-            if entry.link is not None:
-                same = stat.S_ISLNK(status.st_mode) and self._files.readlink(path) == entry.link
-            elif entry.key.endswith(b"/"):
-                same = stat.S_ISDIR(status.st_mode)
-            else:
-                same = stat.S_ISREG(status.st_mode)
-                same = same and (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
-        except OSError as exc:
-            if exc.errno in MISSING:
-                raise SourceChanged("removed since it was listed") from exc
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
-        if not same:
-            raise SourceChanged("it changed, or something else took its place, since it was listed")
-        return meta_of(status)
-
-    # Writing
 
     def write(
         self,
@@ -410,10 +265,6 @@ class SftpStorage:
             verb = "write to" if self.destination else "read"
             raise AdsmigError(f"cannot {verb} {self.location}: {reason}") from exc
 
-    def identity(self) -> Identity | None:
-        """None: the protocol tells no inodes."""
-        return None
-
     def sync(self) -> None:
         """Has the server bring the directories that were written to, and the parts of large files,
         to stable storage, if it knows how to.
@@ -426,28 +277,7 @@ class SftpStorage:
         with contextlib.suppress(OSError, AdsmigError):
             self._files.retried(self._staging.tidy, "tidying")
 
-    def release(self) -> None:
-        """See Storage.release.  A login takes some 60 ms of a processor's time over there."""
-        self._expected.drop()
-        release(self.location)
-
-    def close(self) -> None:
-        """See Storage.close."""
-        self._expected.drop()
-        drop(self.location)
-        drop_released(self.location)
-
     # Inside
-
-    def problem(self, key: bytes) -> str:
-        """See Storage.problem."""
-        return problem_of(key, self._root, self.destination)
-
-    def _path(self, key: bytes) -> bytes:
-        """The path of ``key``, which is certain to lie inside the root, but for links."""
-        if problem := self.problem(key):
-            raise ObjectError("key", problem)
-        return os.path.join(self._root, key)
 
     def _translated(
         self, wire: SftpWire, staged: bytes | None = None

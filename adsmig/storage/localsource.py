@@ -1,0 +1,187 @@
+"""File systems as a source: listing in byte order, reading with a check for change."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from adsmig.errors import NotFound, ObjectError, SourceChanged
+from adsmig.location import Location
+from adsmig.model import Entry, KeyRange, Meta
+from adsmig.storage.base import (
+    GONE,
+    ITSELF,
+    LINKED,
+    STAGING,
+    Body,
+    Identity,
+    Prune,
+    Settings,
+    Storage,
+)
+from adsmig.storage.descent import MISSING, BehindLink, Held, held
+from adsmig.storage.localfile import DirectoryBody, LocalBody, check_same, kept_as, meta_of
+from adsmig.storage.paths import below, names_of, problem_of
+from adsmig.storage.root import Root
+from adsmig.storage.tree import Tree
+
+OWN = "this is a file of this very job: its manifest, or its log"
+
+
+class LocalSource:
+    """A directory tree.  Everything is relative to ``location.path``.
+
+    ``destination``: it is listed and looked at as what a run writes to.  Staging directories, of
+    whatever job, are not listed then.
+    """
+
+    keeps_files = True
+    is_local = True
+    tick_ns = 1
+
+    def __init__(self, location: Location, settings: Settings, destination: bool) -> None:
+        self.location, self.destination = location, destination
+        self._root = Root(location, settings.identities[destination])
+        # Only a source tells of the links that it does not follow.
+        links = "follow" if destination and settings.links == "record" else settings.links
+        self._copies_links = links == "copy"
+        self._own = below(location.path, settings.own)
+        other = settings.identities[not destination] if all(settings.identities) else None
+        self._tree = Tree(
+            location.path, destination, STAGING, settings.staging, self._root.check, links,
+            self._own, other[:2] if other else None,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"LocalStorage({self.location})"
+
+    # Listing
+
+    def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
+        """See Storage.list.  A directory's own entry comes before its content."""
+        return self._tree.list(keys, prune)
+
+    def probe(self, after: bytes, guess: bool = False) -> bytes | None:
+        """See Storage.probe."""
+        for entry in self._tree.list(KeyRange(after), guess=guess):
+            return entry.key
+        return None
+
+    def stat(self, key: bytes) -> Entry:
+        """See Storage.stat."""
+        path = self._path(key)
+        missing = NotFound(f"no such file: {os.fsdecode(path)}")
+        try:
+            if not key or self._tree.is_behind_link(key):
+                raise missing
+            status = self._tree.examine(path.removesuffix(b"/"))
+            if stat.S_ISDIR(status.st_mode) != key.endswith(b"/"):
+                raise missing
+            return self._tree.entry(key, status)
+        except OSError as exc:
+            if exc.errno in MISSING:
+                raise missing from exc
+            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+
+    def hides(self, key: bytes) -> bool:
+        """See Storage.hides."""
+        return self._tree.hides(key)
+
+    def missing(self, key: bytes, size: int, src: Storage, its_key: bytes) -> str:
+        """See Storage.missing.  A directory may be mounted in two places."""
+        self._path(key)
+        try:
+            above = self._directory_of(key)
+            status = os.lstat(names_of(key)[-1], dir_fd=above.fd)
+            here = os.lstat(src._path(its_key)) if isinstance(src, LocalSource) else None
+            if here and status.st_nlink == 1 and os.path.samestat(status, here):
+                return ITSELF
+        except BehindLink:
+            return LINKED
+        except OSError as exc:
+            if exc.errno in MISSING:
+                return GONE
+            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+        return kept_as(status, size, self._copies_links)
+
+    # Reading
+
+    def read(self, entry: Entry, start: int = 0, size: int | None = None) -> Body:
+        """See Storage.read."""
+        if entry.link is not None:
+            raise ObjectError("link", "a symbolic link has no content of its own")
+        if entry.key.endswith(b"/"):
+            return DirectoryBody(self.meta(entry))
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        if self._copies_links:
+            flags |= os.O_NOFOLLOW
+        try:
+            fd = os.open(self._path(entry.key), flags)
+        except OSError as exc:
+            if exc.errno in MISSING:
+                raise SourceChanged("removed since it was listed") from exc
+            if exc.errno == errno.ELOOP and self._copies_links:
+                raise SourceChanged("a link has taken its place since it was listed") from exc
+            raise ObjectError("unreadable", f"cannot be read: {exc.strerror}") from exc
+        return LocalBody(fd, entry, start, entry.size - start if size is None else size)
+
+    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
+        """None: there are no such parts."""
+        return None
+
+    def crc32(self, entry: Entry) -> str | None:
+        """None: no hash is kept with a file."""
+        return None
+
+    def meta(self, entry: Entry) -> Meta:
+        """See Storage.meta.  A directory is still the same whatever came and went in it."""
+        path = self._path(entry.key).removesuffix(b"/")
+        try:
+            status = self._tree.examine(path)
+            if entry.link is not None:
+                same = stat.S_ISLNK(status.st_mode) and os.readlink(path) == entry.link
+            elif entry.key.endswith(b"/"):
+                same = stat.S_ISDIR(status.st_mode)
+            else:
+                same = not stat.S_ISLNK(status.st_mode)
+                if same:
+                    check_same(entry, status)
+        except OSError as exc:
+            if exc.errno in MISSING:
+                raise SourceChanged("removed since it was listed") from exc
+            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+        if not same:
+            raise SourceChanged("something else has taken its place since it was listed")
+        return meta_of(status)
+
+    # The place
+
+    def identity(self) -> Identity | None:
+        """The root's device and inode."""
+        return self._root.identity()
+
+    def release(self) -> None:
+        """Nothing: there are no connections."""
+
+    def close(self) -> None:
+        """Nothing is kept for a thread."""
+
+    # Inside
+
+    def problem(self, key: bytes) -> str:
+        """See Storage.problem."""
+        if self.destination and key in self._own:
+            return OWN
+        return problem_of(key, self._root.path, self.destination)
+
+    def _path(self, key: bytes) -> bytes:
+        """The path of ``key``, which is certain to lie inside the root, but for links."""
+        if problem := self.problem(key):
+            raise ObjectError("key", problem)
+        return os.path.join(self._root.path, key)
+
+    def _directory_of(self, key: bytes, make: bool = False) -> Held:
+        """The directory of ``key``, which no link led to; ``make`` makes it."""
+        return held(self._root.opened(), names_of(key)[:-1], make)
