@@ -256,6 +256,10 @@ class Wire:
         """Closes the connection, and raises: of the network's errors, ours."""
         connection.close()
         if isinstance(exc, (OSError, BadAnswer)):
+            if reused:
+                # The others have been idle for longer. A server that closes what is idle has closed
+                # them all, and there may be more of them than there are tries.
+                self.close()
             raise TransientError(
                 f"lost the connection to {self.host}: {_reason(exc)}",
                 immediate=reused and isinstance(exc, ConnectionError),

@@ -25,6 +25,7 @@ from adsmig.errors import (
     Unreachable,
 )
 from adsmig.location import Credentials
+from adsmig.retry import TRIES
 from adsmig.routes import Route
 from adsmig.storage import wire as module
 from adsmig.storage.http import BadAnswer, Connection
@@ -327,6 +328,24 @@ def test_a_body_sent_to_a_server_that_had_hung_up_is_worth_another_try_at_once(
     with pytest.raises(TransientError) as caught:
         wire.request("PUT", b"/", body=chunks(*[b"x" * 200_000] * 50), size=10_000_000)
     assert caught.value.immediate
+
+
+def test_however_many_connections_the_server_closed_meanwhile_the_next_try_has_a_new_one(
+    server: Server, wire: Wire
+) -> None:
+    count = TRIES + 3
+    server.answers = [ok() for _ in range(count)]
+    asked = [wire.ask("GET", b"/") for _ in range(count)]
+    for one in asked:
+        one.answer()
+    assert len(wire._local.idle) == count
+    server.hang_up()
+    server.answers = [ok(b"again")]
+    with pytest.raises(TransientError) as caught:
+        wire.request("GET", b"/")
+    assert caught.value.immediate
+    assert wire.request("GET", b"/").body == b"again"
+    assert used(server)[-1] == count + 1
 
 
 def test_a_new_connection_that_the_server_closes_is_worth_waiting_for(
