@@ -73,6 +73,8 @@ class Listings:
     ) -> bytes | Coroutine[Any, Any, bytes]:
         """The kernel's records, in up to ``size`` bytes, of the names from the ``offset``-th on;
         none at the end.  ``plus``: with what stat(2) tells of those of which that is known.
+
+        What is not here yet is waited for; OSError where the store fails.
         """
         listing = self._open[number]
         if offset == 0:
@@ -184,7 +186,7 @@ class Listings:
             next_at = listing.first + at + 1
             if plus:
                 known = None
-                if node and node.is_told(self.nodes.defaults) and node.is_fresh:
+                if node and node.is_told(defaults) and node.is_fresh:
                     known = node.attributes(defaults)
                 part = p.direntplus(known, until, ino, next_at, kind, name)
             else:
