@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 
-from adsmig.errors import NotFound, ObjectError, SourceChanged
+from adsmig.errors import ObjectError, SourceChanged
 from adsmig.location import Location
-from adsmig.model import Entry, KeyRange, Meta
+from adsmig.model import Entry, Meta
 from adsmig.storage.base import (
     GONE,
     ITSELF,
@@ -17,7 +16,6 @@ from adsmig.storage.base import (
     STAGING,
     Body,
     Identity,
-    Prune,
     Settings,
     Storage,
 )
@@ -26,18 +24,18 @@ from adsmig.storage.localfile import DirectoryBody, LocalBody, check_same, kept_
 from adsmig.storage.paths import below, names_of, problem_of
 from adsmig.storage.root import Root
 from adsmig.storage.tree import Tree
+from adsmig.storage.treesource import TreeSource
 
 OWN = "this is a file of this very job: its manifest, or its log"
 
 
-class LocalSource:
+class LocalSource(TreeSource):
     """A directory tree.  Everything is relative to ``location.path``.
 
     ``destination``: it is listed and looked at as what a run writes to.  Staging directories, of
     whatever job, are not listed then.
     """
 
-    keeps_files = True
     is_local = True
     tick_ns = 1
 
@@ -49,45 +47,16 @@ class LocalSource:
         self._copies_links = links == "copy"
         self._own = below(location.path, settings.own)
         other = settings.identities[not destination] if all(settings.identities) else None
-        self._tree = Tree(
+        tree = Tree(
             location.path, destination, STAGING, settings.staging, self._root.check, links,
             self._own, other[:2] if other else None,
         )  # fmt: skip
+        super().__init__(tree, location.path)
 
     def __repr__(self) -> str:
         return f"LocalStorage({self.location})"
 
     # Listing
-
-    def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
-        """See Storage.list.  A directory's own entry comes before its content."""
-        return self._tree.list(keys, prune)
-
-    def probe(self, after: bytes, guess: bool = False) -> bytes | None:
-        """See Storage.probe."""
-        for entry in self._tree.list(KeyRange(after), guess=guess):
-            return entry.key
-        return None
-
-    def stat(self, key: bytes) -> Entry:
-        """See Storage.stat."""
-        path = self._path(key)
-        missing = NotFound(f"no such file: {os.fsdecode(path)}")
-        try:
-            if not key or self._tree.is_behind_link(key):
-                raise missing
-            status = self._tree.examine(path.removesuffix(b"/"))
-            if stat.S_ISDIR(status.st_mode) != key.endswith(b"/"):
-                raise missing
-            return self._tree.entry(key, status)
-        except OSError as exc:
-            if exc.errno in MISSING:
-                raise missing from exc
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
-
-    def hides(self, key: bytes) -> bool:
-        """See Storage.hides."""
-        return self._tree.hides(key)
 
     def missing(self, key: bytes, size: int, src: Storage, its_key: bytes) -> str:
         """See Storage.missing.  A directory may be mounted in two places."""
@@ -126,14 +95,6 @@ class LocalSource:
                 raise SourceChanged("a link has taken its place since it was listed") from exc
             raise ObjectError("unreadable", f"cannot be read: {exc.strerror}") from exc
         return LocalBody(fd, entry, start, entry.size - start if size is None else size)
-
-    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
-        """None: there are no such parts."""
-        return None
-
-    def crc32(self, entry: Entry) -> str | None:
-        """None: no hash is kept with a file."""
-        return None
 
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta.  A directory is still the same whatever came and went in it."""
@@ -175,12 +136,6 @@ class LocalSource:
         if self.destination and key in self._own:
             return OWN
         return problem_of(key, self._root.path, self.destination)
-
-    def _path(self, key: bytes) -> bytes:
-        """The path of ``key``, which is certain to lie inside the root, but for links."""
-        if problem := self.problem(key):
-            raise ObjectError("key", problem)
-        return os.path.join(self._root.path, key)
 
     def _directory_of(self, key: bytes, make: bool = False) -> Held:
         """The directory of ``key``, which no link led to; ``make`` makes it."""

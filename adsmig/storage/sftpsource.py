@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from adsmig.errors import NotFound, ObjectError, SourceChanged, TransientError
+from adsmig.errors import ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
-from adsmig.model import Entry, KeyRange, Meta
-from adsmig.storage.base import GONE, LINKED, STAGING, Body, Identity, Prune, Settings, Storage
+from adsmig.model import Entry, Meta
+from adsmig.storage.base import GONE, LINKED, STAGING, Body, Identity, Settings, Storage
 from adsmig.storage.descent import MISSING
 from adsmig.storage.localfile import DirectoryBody, kept_as, meta_of
 from adsmig.storage.paths import problem_of
@@ -20,16 +20,16 @@ from adsmig.storage.sftplogin import drop, drop_released, release, shown, wire_t
 from adsmig.storage.sftppacket import Status
 from adsmig.storage.sftpwire import SftpWire
 from adsmig.storage.tree import Tree
+from adsmig.storage.treesource import TreeSource
 
 
-class SftpSource:
+class SftpSource(TreeSource):
     """A directory of a server.  Everything is relative to ``location.path``.
 
     ``destination``: it is listed and looked at as what a run writes to.  Staging directories, of
     whatever job, are not listed then.  Times are whole seconds.
     """
 
-    keeps_files = True
     is_local = False
     tick_ns = 1_000_000_000
 
@@ -41,10 +41,11 @@ class SftpSource:
         self._copies_links = links == "copy"
         self._files = SftpFiles(self._wire)
         self._expected = Expected()
-        self._tree = Tree(
+        tree = Tree(
             self._root, destination, STAGING, settings.staging, lambda: None, links,
             files=self._files,
         )  # fmt: skip
+        super().__init__(tree, location.path, f" at {shown(location)}")
 
     def __repr__(self) -> str:
         return f"SftpStorage({self.location})"
@@ -53,35 +54,6 @@ class SftpSource:
         return wire_to(self.location, self._settings)
 
     # Listing
-
-    def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
-        """See Storage.list.  A directory's own entry comes before its content."""
-        return self._tree.list(keys, prune)
-
-    def probe(self, after: bytes, guess: bool = False) -> bytes | None:
-        """See Storage.probe."""
-        entries = self._tree.list(KeyRange(after), guess=guess)
-        return next((entry.key for entry in entries), None)
-
-    def stat(self, key: bytes) -> Entry:
-        """See Storage.stat."""
-        path = self._path(key)
-        missing = NotFound(f"no such file at {shown(self.location)}: {os.fsdecode(path)}")
-        try:
-            if not key or self._tree.is_behind_link(key):
-                raise missing
-            status = self._tree.examine(path.removesuffix(b"/"))
-            if stat.S_ISDIR(status.st_mode) != key.endswith(b"/"):
-                raise missing
-            return self._tree.entry(key, status)
-        except OSError as exc:
-            if exc.errno in MISSING:
-                raise missing from exc
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
-
-    def hides(self, key: bytes) -> bool:
-        """See Storage.hides."""
-        return self._tree.hides(key)
 
     def missing(self, key: bytes, size: int, src: Storage, its_key: bytes) -> str:
         """See Storage.missing."""
@@ -130,14 +102,6 @@ class SftpSource:
         with contextlib.suppress(TransientError):
             self._expected.ask(self._wire(), files, self._copies_links)
 
-    def part_size(self, entry: Entry, sure: bool = False) -> int | None:
-        """None: there are no such parts."""
-        return None
-
-    def crc32(self, entry: Entry) -> str | None:
-        """None: no hash is kept with a file."""
-        return None
-
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta.  A directory is still the same whatever came and went in it."""
         path = self._path(entry.key).removesuffix(b"/")
@@ -180,9 +144,3 @@ class SftpSource:
     def problem(self, key: bytes) -> str:
         """See Storage.problem."""
         return problem_of(key, self._root, self.destination)
-
-    def _path(self, key: bytes) -> bytes:
-        """The path of ``key``, which is certain to lie inside the root, but for links."""
-        if problem := self.problem(key):
-            raise ObjectError("key", problem)
-        return os.path.join(self._root, key)
