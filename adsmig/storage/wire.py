@@ -1,4 +1,4 @@
-"""Signed HTTP to one S3 endpoint: a kept-alive connection a thread, errors told apart.
+"""Signed HTTP to one S3 endpoint: connections kept alive, errors told apart.
 
 A request costs about a tenth of what it does through an SDK, which is what the many small
 requests of a migration are made of.  Header values are as in storage.http.
@@ -11,7 +11,6 @@ import logging
 import socket
 import ssl
 import struct
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 from xml.etree import ElementTree
@@ -33,23 +32,17 @@ log = logging.getLogger(__name__)
 MAX_DOCUMENT = 16 << 20
 """Bytes of an XML answer; a listing page of 1,000 keys of 1,024 bytes, escaped, has under 10 MB."""
 
-MOST_IDLE = 32
-"""Connections that a thread keeps: as many as it may have had answers to wait for at once."""
+MOST_IDLE = 64
+"""Connections that are kept: as many as all threads of a crew may have answers to wait for."""
 
 PATIENCE = 15
 """Times the time-out that a server may keep us waiting within one answer: at the end of a large
 upload, AWS sends a blank now and then for minutes (API_CompleteMultipartUpload.html)."""
 
 
-class _Connections(threading.local):
-    """The calling thread's idle connections, the one used last at the end."""
-
-    def __init__(self) -> None:
-        self.idle: list[Connection] = []
-
-
 class Wire:
-    """Requests to one host.  Safe to share among threads; each has a connection of its own.
+    """Requests to one host.  Safe to share among threads, which leave each other the connections
+    that they do not need.
 
     ``credentials`` is called for every request, so that it can refresh what expires; None makes
     requests unsigned.  Without ``tls``, over plain HTTP.  Raises the errors of
@@ -71,7 +64,8 @@ class Wire:
         self._credentials = credentials
         self._connect_timeout_s, self._read_timeout_s = connect_timeout_s, read_timeout_s
         self._routes = routes
-        self._local = _Connections()
+        self._idle: list[Connection] = []
+        """The one used last at the end.  Only appended to and popped from, each in one step."""
         self._tls = tls
         self.servers: set[str] = set()
         """The ``Server`` headers seen: a proxy may answer with its own now and then."""
@@ -148,16 +142,22 @@ class Wire:
         return error_of(method, self.host, answer, secrets)
 
     def close(self) -> None:
-        """Drops the calling thread's connections."""
-        while self._local.idle:
-            self._local.idle.pop().close()
+        """Drops the connections that nobody uses; another may be made after that."""
+        while connection := self._take():
+            connection.close()
 
     def _keep(self, connection: Connection, response: Answer) -> None:
-        idle = self._local.idle
-        if response.will_close or not connection.clean or len(idle) >= MOST_IDLE:
+        if response.will_close or not connection.clean or len(self._idle) >= MOST_IDLE:
             connection.close()
         else:
-            idle.append(connection)
+            self._idle.append(connection)
+
+    def _take(self) -> Connection | None:
+        """One that nobody uses, for the caller alone."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _connect(self) -> Connection:
         name, port = _address(self.host, 443 if self._tls else 80)
@@ -212,8 +212,8 @@ class Wire:
         signed = {"host": self.host, **headers}
         if credentials := self._credentials():
             signed = sign(credentials, self.region, method, target, arguments, signed)
-        reused = bool(self._local.idle)
-        connection = self._local.idle.pop() if reused else self._connect()
+        idle = self._take()
+        connection, reused = idle or self._connect(), idle is not None
         try:
             url = f"{target}?{arguments}" if arguments else target
             self._send_all(connection, method, url, signed, body, size)

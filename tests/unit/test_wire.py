@@ -338,7 +338,7 @@ def test_however_many_connections_the_server_closed_meanwhile_the_next_try_has_a
     asked = [wire.ask("GET", b"/") for _ in range(count)]
     for one in asked:
         one.answer()
-    assert len(wire._local.idle) == count
+    assert len(wire._idle) == count
     server.hang_up()
     server.answers = [ok(b"again")]
     with pytest.raises(TransientError) as caught:
@@ -767,7 +767,7 @@ def test_a_stream_closed_early_takes_its_connection_along(server: Server, wire: 
     assert used(server) == [1, 2]
 
 
-def test_as_many_idle_connections_are_kept_as_a_thread_waits_by(
+def test_as_many_idle_connections_are_kept_as_may_be_waited_by_at_once(
     server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsmig.storage.wire.MOST_IDLE", 2)
@@ -779,8 +779,17 @@ def test_as_many_idle_connections_are_kept_as_a_thread_waits_by(
     with wire.open(b"/1") as first, wire.open(b"/2") as second, wire.open(b"/3") as third:
         for stream in (first, second, third):
             read_all(stream)
-    assert len(wire._local.idle) == 2
+    assert len(wire._idle) == 2
     assert len(set(used(server))) == 3
+
+
+def test_what_one_thread_has_done_with_serves_the_next(server: Server, wire: Wire) -> None:
+    server.answers = [ok(b"one"), ok(b"two")]
+    for _ in range(2):
+        thread = threading.Thread(target=wire.request, args=("GET", b"/"))
+        thread.start()
+        thread.join()
+    assert used(server) == [1, 1]
 
 
 def test_a_stream_that_is_an_error_raises_it_and_keeps_the_connection(
@@ -823,7 +832,7 @@ def test_a_broken_connection_is_not_kept(server: Server, wire: Wire) -> None:
     server.answers = [CUT_OFF]
     with pytest.raises(TransientError), wire.open(b"/k") as stream:
         read_all(stream, 3)
-    assert wire._local.idle == []
+    assert wire._idle == []
 
 
 def test_a_stream_that_stalls_is_worth_another_try(server: Server, make_wire: MakeWire) -> None:
