@@ -141,14 +141,22 @@ class Connection:
     def read_some(self, buffer: memoryview, certain: bool = False) -> int:
         """Bytes put into ``buffer``: those at hand, else straight from the socket; 0 at the end.
 
-        ``certain``: at least as many as it holds have been announced.
+        ``certain``: at least as many as it holds have been announced, and it is filled, unless the
+        connection ends.  TLS gives out 16 KB at a time (RFC 8446, section 5.1), and a file takes
+        whole pages sooner than what begins and ends within them.
         """
-        if self._at < self._end:
-            count = min(len(buffer), self._end - self._at)
+        count = min(len(buffer), self._end - self._at)
+        if count:
             buffer[:count] = self._buffer[self._at : self._at + count]
             self._at += count
-            return count
-        return self._receive(buffer, self._whole if certain else 0) if buffer else 0
+        if not certain:
+            return count or (self._receive(buffer) if buffer else 0)
+        while count < len(buffer):
+            received = self._receive(buffer[count:], self._whole)
+            if not received:
+                break
+            count += received
+        return count
 
     def _receive(self, buffer: memoryview, flags: int = 0) -> int:
         began = time.monotonic()

@@ -889,6 +889,33 @@ def test_what_is_announced_is_taken_with_one_call_as_it_comes() -> None:
     theirs.close()
 
 
+class Records(socket.socket):
+    """Gives out a few bytes at a time, however many there are, as TLS does."""
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        assert not flags, "TLS has none"
+        return super().recv_into(memoryview(buffer)[:7])
+
+
+@pytest.mark.parametrize("kind", [socket.socket, Records])
+def test_a_buffer_is_filled_from_what_came_with_the_head_and_after_it(
+    kind: type[socket.socket],
+) -> None:
+    plain, theirs = socket.socketpair()
+    connection = Connection(kind(fileno=plain.detach()))
+    theirs.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n" + bytes(range(5)))
+    answer = connection.answer("GET")
+    theirs.sendall(bytes(range(5, 40)) + b"HTTP/1.1 204 No Content\r\n\r\n")
+    buffer = memoryview(bytearray(64))
+    assert answer.readinto(buffer[:30]) == 30
+    assert answer.readinto(buffer[30:]) == 10
+    assert answer.done
+    assert bytes(buffer[:40]) == bytes(range(40))
+    assert connection.answer("GET").status == 204
+    connection.close()
+    theirs.close()
+
+
 def test_a_body_that_breaks_off_gives_what_came_of_it() -> None:
     ours, theirs = socket.socketpair()
     connection = Connection(ours)
