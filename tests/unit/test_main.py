@@ -1,0 +1,43 @@
+"""The end of the program: what is registered for it is done, and who is at work is waited for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def ended(before: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The program, run with these arguments in an interpreter that did something before."""
+    code = f"import sys; {before}; from adsmig.__main__ import main; main()"
+    words = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60)
+
+
+def test_what_is_registered_for_the_end_is_done() -> None:
+    done = ended("import atexit; atexit.register(print, 'at the end')", "--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("adsmig")
+    assert done.stdout.endswith("at the end\n")
+    assert done.stderr == ""
+
+
+def test_a_thread_that_is_at_work_is_waited_for() -> None:
+    work = "lambda: (time.sleep(0.5), print('done'))"
+    done = ended(f"import threading, time; threading.Thread(target={work}).start()", "--version")
+    assert done.returncode == 0
+    assert done.stdout.endswith("done\n")
+
+
+@pytest.mark.parametrize(("argument", "code"), [("--version", 0), ("--no-such", 2)])
+def test_the_exit_code_is_the_commands(argument: str, code: int) -> None:
+    done = ended("import atexit; atexit.register(lambda: 1 / 0)", argument)
+    assert done.returncode == code
+    assert "ZeroDivisionError" in done.stderr  # which is the interpreter's to tell
+
+
+def test_an_interruption_at_the_end_changes_nothing() -> None:
+    stop = "lambda: signal.raise_signal(signal.SIGINT)"
+    done = ended(f"import atexit, signal; atexit.register({stop})", "--version")
+    assert done.returncode == 0
