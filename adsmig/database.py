@@ -96,17 +96,17 @@ class Database:
                 self._open(new)
                 try:
                     with self.errors():
+                        # It is nothing before it has its name: to flush it once is enough.
+                        self.connection.execute("PRAGMA synchronous=OFF")
                         self._make_tables()
+                        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 finally:
                     self.connection.close()
+                _flush(new, os.O_RDWR)
                 assert self._lock
                 self._lock.note(0)
                 os.rename(new, path)
-                directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    os.fsync(directory)
-                finally:
-                    os.close(directory)
+                _flush(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as exc:
             if exc.errno in NO_ROOM:
                 raise self._full(str(exc.strerror)) from exc
@@ -302,3 +302,12 @@ def _keep_others_from_writing(path: Path, name: str) -> None:
         with contextlib.suppress(OSError):
             path.chmod(mode & 0o755)
         log.warning("others could write to %s %s; see who did", name, path)
+
+
+def _flush(path: Path, flags: int) -> None:
+    """Returns when a file, or the names in a directory, are on stable storage.  Raises OSError."""
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

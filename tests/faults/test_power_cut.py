@@ -20,7 +20,8 @@ def traced(top: Path, *arguments: object) -> list[str]:
     """What a run over ``top``/src and ``top``/dst did, in the order in which the kernel was asked.
 
     ``published``: a file came to its place at the destination; ``flushed``: that file system was;
-    ``removed``: a source's file; ``committed``: the manifest's log was flushed.
+    ``removed``: a source's file; ``made``, ``placed``, ``named``: a new manifest was flushed, got
+    its name, and the directory was flushed; ``committed``: its log was.
     """
     strace = shutil.which("strace")
     if not strace or subprocess.run([strace, "true"], capture_output=True).returncode:
@@ -35,6 +36,8 @@ def traced(top: Path, *arguments: object) -> list[str]:
         "flushed": re.compile(rf"syncfs\(\d+<{top}/dst>\) += 0$"),
         "removed": re.compile(rf"unlink.*{top}/src.* = 0$"),
         "committed": re.compile(rf"sync\(\d+<{top}/m\.db-wal>\) += 0$"),
+        "made": re.compile(rf"sync\(\d+<{top}/m\.db\.new>\) += 0$"),
+        "placed": re.compile(rf'rename\("{top}/m\.db\.new", '),
         "named": re.compile(rf"sync\(\d+<{top}>\) += 0$"),
     }
     events = []
@@ -54,7 +57,7 @@ def test_small_files_are_flushed_before_they_are_recorded_and_removed_after_that
         tmp_path, "sync", "--delete-src", tmp_path / "src", tmp_path / "dst",
         "--manifest", tmp_path / "m.db",
     )  # fmt: skip
-    assert events[0] == "named" or events[:2] == ["committed", "named"]  # the manifest itself
+    assert events[:3] == ["made", "placed", "named"]  # the manifest itself
     first = events.index("published")
     assert "committed" in events[:first]
     assert events[first:] == ["published", "flushed", "committed", "removed", "committed"]
