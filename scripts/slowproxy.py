@@ -37,13 +37,22 @@ class SlowProxy:
         self._ready.set()
         await self._ended.wait()
         server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers = [writer]
         # At the end all are cancelled, which the loop would complain of.
         with contextlib.suppress(OSError, asyncio.CancelledError):
             there = await asyncio.open_connection(*self._upstream)
+            writers.append(there[1])
             await asyncio.gather(self._pass(reader, there[1]), self._pass(there[0], writer))
-        writer.close()
+        for one in writers:
+            one.transport.abort()  # what was not sent by now, nobody waits for
+            with contextlib.suppress(OSError):
+                await one.wait_closed()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Half of the delay in each direction; what comes meanwhile follows at its own distance."""
