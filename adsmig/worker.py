@@ -267,6 +267,7 @@ def abort_upload(job: Job, key: bytes, upload_id: str) -> None:
 
 def _crew_for(job: Job, first: int = FILES) -> Crew:
     """The process's threads, ``first`` at first; kept from slice to slice.
+
     Those for files, parts and removals are others, unless their number is given.
     """
     if job.over_sftp and not job.threads:
