@@ -337,7 +337,7 @@ class S3Source:
         return None
 
     def release(self) -> None:
-        """Nothing: to connect anew takes no more than to take over what others have."""
+        """Nothing: a connection is the calling thread's only while it uses it."""
 
     def close(self) -> None:
         """See Storage.close."""
