@@ -102,11 +102,11 @@ class Database:
                         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 finally:
                     self.connection.close()
-                _flush(new, os.O_RDWR)
+                _flush(new)
                 assert self._lock
                 self._lock.note(0)
                 os.rename(new, path)
-                _flush(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+                _flush(path.parent)
         except OSError as exc:
             if exc.errno in NO_ROOM:
                 raise self._full(str(exc.strerror)) from exc
@@ -304,9 +304,9 @@ def _keep_others_from_writing(path: Path, name: str) -> None:
         log.warning("others could write to %s %s; see who did", name, path)
 
 
-def _flush(path: Path, flags: int) -> None:
+def _flush(path: Path) -> None:
     """Returns when a file, or the names in a directory, are on stable storage.  Raises OSError."""
-    fd = os.open(path, flags | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

@@ -49,8 +49,11 @@ class SlowProxy:
             there = await asyncio.open_connection(*self._upstream)
             writers.append(there[1])
             await asyncio.gather(self._pass(reader, there[1]), self._pass(there[0], writer))
+            for one in writers:
+                one.close()
+                await one.wait_closed()  # once the last bytes are sent
         for one in writers:
-            one.transport.abort()  # what was not sent by now, nobody waits for
+            one.transport.abort()
             with contextlib.suppress(OSError):
                 await one.wait_closed()
 
