@@ -52,8 +52,11 @@ class SlowProxy:
             for one in writers:
                 one.close()
                 await one.wait_closed()  # once the last bytes are sent
+            return
         for one in writers:
-            one.transport.abort()
+            if one.transport.get_write_buffer_size():
+                one.transport.abort()  # not once it is lost: asyncio fails then
+            one.close()
             with contextlib.suppress(OSError):
                 await one.wait_closed()
 
