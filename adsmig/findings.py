@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adsmig.comparison import Verdict, by_content, by_record, time_of
 from adsmig.errors import NotFound, ObjectError, SourceChanged
@@ -97,6 +97,12 @@ class Findings:
             or len(self._deletions) >= MOST_DELETIONS
             or len(self._found_equal) >= MOST_EQUAL
         )
+
+    @property
+    def rests_on_destination(self) -> bool:
+        """Whether something goes on record, or from the source, because the destination has it."""
+        equal = self._records and (self._equal or self._found_equal)
+        return bool(self.copied or equal or (self._job.delete_src and self._deletions))
 
     # What came of the listings
 
@@ -332,6 +338,17 @@ class Findings:
             time.time(),
             to_be_known(self._found_equal, read),
         )
+
+    def unflushed(self, stop: Stop, started: float) -> SliceResult:
+        """Nothing is settled, and whatever was to rest on what the destination has is a failure: it
+        may look whole there, and not be on the disk.  So a later run writes it again.
+        """
+        written = [one for one in (*self._outcomes, *self._equal) if not one.error]
+        failures = [
+            one._replace(checksum=None, error=stop.message, kind="flush") for one in written
+        ] + [failure(entry, "flush", stop.message) for entry in self._found_equal]
+        result = self.result(None, Counts(), False, stop, started)
+        return replace(result, outcomes=failures)
 
     def listed_counts(self) -> Counts:
         """Of what was settled as it was listed."""

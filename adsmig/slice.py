@@ -100,12 +100,12 @@ class Slice:
                     worker=os.getpid(), started=self._started, ended=time.time(),
                 )  # fmt: skip
         try:
-            if self._findings.copied and not self._job.dryrun and self._job.dst:
+            if self._findings.rests_on_destination and not self._job.dryrun and self._job.dst:
                 failpoint.reach("flush.before")
                 self._dst.sync()
                 failpoint.reach("flush.after")
         except AdsmigError as exc:
-            return self._result(None, Counts(), False, exc)
+            return self._findings.unflushed(stop_of(exc), self._started)
         cursor, counts, done = self._cursor, self._findings.counts(), self._done
         if self._in_hand:
             # Some keys were left unsettled: only what comes before the first of them counts.

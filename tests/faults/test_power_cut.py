@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from adsmig import program
 from tests.e2e.conftest import digest, write
 
 CALLS = "fsync,fdatasync,syncfs,rename,renameat,renameat2,unlink,unlinkat"
@@ -78,3 +81,57 @@ def test_a_large_object_is_flushed_before_its_parts_are_recorded_and_before_it_i
     published = events.index("published")
     assert events[published - 2 : published] == ["flushed", "committed"]  # of the parts
     assert events[published:] == ["published", "flushed", "committed", "removed", "committed"]
+
+
+def test_what_is_found_equal_is_flushed_before_it_is_removed_at_the_source(tmp_path: Path) -> None:
+    """Whoever wrote it, perhaps a run that was killed just before its own flush."""
+    for side in ("src", "dst"):
+        (tmp_path / side).mkdir()
+        write(tmp_path / side / "one", b"content")
+        os.utime(tmp_path / side / "one", (1_600_000_000, 1_600_000_000))
+    events = traced(
+        tmp_path, "sync", "--delete-src", tmp_path / "src", tmp_path / "dst",
+        "--manifest", tmp_path / "m.db",
+    )  # fmt: skip
+    assert events[-4:] == ["flushed", "committed", "removed", "committed"]
+    assert "published" not in events
+
+
+def test_what_is_on_record_already_needs_no_flush(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    write(tmp_path / "src" / "one", b"content")
+    words = "sync", tmp_path / "src", tmp_path / "dst", "--manifest", tmp_path / "m.db"
+    assert "flushed" in traced(tmp_path, *words)
+    assert "flushed" not in traced(tmp_path, *words)
+
+
+def test_what_could_not_be_flushed_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After an error the kernel takes what it could not write for written, and tells nobody again:
+    what is read then comes from memory, and is whole.
+    """
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    src.mkdir()
+    for name in ("equal", "new"):
+        write(src / name, name.encode())
+    shutil.copytree(src, dst)  # with the times
+    (dst / "new").unlink()
+    words = ["sync", "--delete-src", "--workers", "1", "--manifest", str(tmp_path / "m.db")]
+    words += [f"{src}/", f"{dst}/"]
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr("adsmig.storage.root.sync_file_system", fail)
+        assert program.run(words) == 3
+    assert "flushing" in capsys.readouterr().err
+    assert {path.name for path in src.iterdir()} == {"equal", "new"}
+    before = {name: (dst / name).stat().st_ino for name in ("equal", "new")}
+    assert program.run(words) == 0
+    assert not any((dst / name).stat().st_ino == inode for name, inode in before.items())
+    assert {path.name: path.read_bytes() for path in dst.iterdir()} == {
+        "equal": b"equal", "new": b"new",
+    }  # fmt: skip
+    assert not list(src.iterdir())
