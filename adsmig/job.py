@@ -267,6 +267,13 @@ class Job:
         return any(at.scheme == "sftp" for at in (self.src, self.dst) if at)
 
     @property
+    def keeps_own_marker(self) -> bool:
+        """Whether the marker of SRC itself, an object of the key ``SRC/``, can be an object at the
+        other side, too: not where that is a directory or a whole bucket, which have no name there.
+        """
+        return all(not at.is_path and at.path for at in (self.src, self.dst) if at)
+
+    @property
     def is_local(self) -> bool:
         """Whether they stay on this machine."""
         return all(at.scheme == "file" for at in (self.src, self.dst) if at)

@@ -207,7 +207,18 @@ def _entries(job: Job, storage: Storage, keys: KeyRange, missing: bool) -> Itera
         found = _named(storage, _key_list(job.keys_file), keys, missing)
     else:
         found = storage.list(keys, selection.prune)
+    if job.dst and b"" in keys and not job.keeps_own_marker:
+        found = _below(found)
     return _selected(job, found)
+
+
+def _below(found: Iterator[Entry]) -> Iterator[Entry]:
+    """Leaves out the empty marker of the place that is listed, which would be the first."""
+    for entry in found:
+        if entry.key or entry.size:
+            yield entry
+        break
+    yield from found
 
 
 def _selected(job: Job, found: Iterator[Entry]) -> Iterator[Entry]:

@@ -84,6 +84,39 @@ def test_a_name_without_a_slash_is_not_a_prefix_of_others(
     assert set(digest(tmp_path / "out")) == {"x"}
 
 
+@pytest.mark.parametrize("place", ["directory", "bucket"])
+def test_the_marker_of_the_place_itself_is_no_object_of_a_job_that_cannot_keep_it(
+    adsmig: Adsmig, moto: Moto, bucket: BucketFactory, tmp_path: Path, place: str
+) -> None:
+    """As a console's "create folder" makes it; the root of another place has no name."""
+    name, client = bucket(moto), moto.client()
+    for key, body in {"p/": b"", "p/q/": b"", "p/x": b"x"}.items():
+        client.put_object(Bucket=name, Key=key, Body=body)
+    src = moto.url(name, "p/")
+    dst: Path | str = tmp_path / "out" if place == "directory" else moto.url(bucket(moto))
+    assert "copied 2" in adsmig("sync", src, dst).stdout
+    assert "copied 0" in adsmig("sync", src, dst).stdout
+    adsmig("verify", src, dst)
+    adsmig("verify", dst, src)
+    if place == "directory":
+        adsmig("sync", "--delete-dst", "-y", dst, src)  # nor is it one too many
+    assert "deleted 2" in adsmig("cp", "--delete-src", src, dst).stdout
+    assert [item["Key"] for item in client.list_objects_v2(Bucket=name)["Contents"]] == ["p/"]
+    adsmig("rm", "-y", src)
+    assert "Contents" not in client.list_objects_v2(Bucket=name)
+
+
+def test_the_marker_of_a_place_is_copied_to_a_place_that_has_one(
+    adsmig: Adsmig, moto: Moto, bucket: BucketFactory
+) -> None:
+    name, client = bucket(moto), moto.client()
+    client.put_object(Bucket=name, Key="p/", Body=b"")
+    for _ in range(2):
+        adsmig("sync", moto.url(name, "p/"), moto.url(name, "r/"))
+    listed = client.list_objects_v2(Bucket=name)["Contents"]
+    assert [item["Key"] for item in listed] == ["p/", "r/"]
+
+
 def test_start_and_end_are_inclusive(
     adsmig: Adsmig, s3_server: Server, bucket: BucketFactory, tmp_path: Path
 ) -> None:
