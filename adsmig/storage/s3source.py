@@ -91,7 +91,7 @@ class S3Source:
         if keys.closed and keys.after:
             if not (prune and listing.Pruned(prune).holds(keys.after)):
                 with contextlib.suppress(NotFound):
-                    yield (self.stat(keys.after),)
+                    yield (self._listed(keys.after),)  # who may list it need not be let look
             if keys.upto == keys.after:
                 return
             keys = keys.rest(keys.after)

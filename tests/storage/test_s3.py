@@ -124,6 +124,17 @@ def test_a_page_that_never_comes_is_an_error_and_no_end(faked: Faked, lost: Repl
     assert len(server.requests) == 1 + TRIES
 
 
+def test_a_listing_begins_at_a_key_that_may_be_listed_and_not_looked_at(faked: Faked) -> None:
+    listing = listing_of([b"a", b"a/b", b"b"])
+
+    def answer(request: Request) -> Reply:
+        return Reply(403) if request.method == "HEAD" else listing(request)
+
+    storage = faked(answer).storage()
+    assert [entry.key for entry in storage.list(KeyRange(b"a", None, True))] == [b"a", b"a/b", b"b"]
+    assert [entry.key for entry in storage.list(KeyRange(b"a0", None, True))] == [b"b"]
+
+
 @pytest.mark.parametrize(
     "refusal", [error(403, "AccessDenied"), error(404, "NoSuchBucket"), error(400, "InvalidWish")]
 )
