@@ -118,6 +118,30 @@ def test_a_store_that_asks_for_fewer_requests_is_given_longer(pauses: list[float
     assert sum(pauses) > sum(other)
 
 
+def test_who_is_throttled_waits_as_long_as_others_are_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = 5 * TRIES
+
+    def wait_for_others(seconds: float, stopping: object) -> None:
+        nonlocal served
+        if served:
+            served -= 1
+            assert retry(Unit(), "another") == "done"
+
+    monkeypatch.setattr(module, "wait", wait_for_others)
+    unit = Unit(*[Throttled("slow down")] * (5 * TRIES))
+    assert retry(unit, "it") == "done"
+    served = TRIES
+    unit = Unit(*[Throttled("slow down")] * 5 * TRIES)
+    with pytest.raises(Throttled):  # now nobody is
+        retry(unit, "it")
+    assert unit.calls == 2 * TRIES
+    served = TRIES
+    with pytest.raises(TransientError, match="lost"):
+        retry(Unit(*lost(TRIES + 1)), "it")
+
+
 def test_pauses_differ_from_caller_to_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[float] = []
     monkeypatch.setattr(module, "wait", lambda seconds, stopping: made.append(seconds))
