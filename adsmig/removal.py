@@ -9,7 +9,7 @@ from typing import NamedTuple
 from adsmig import failpoint
 from adsmig.comparison import time_of
 from adsmig.crew import Crew
-from adsmig.errors import NotFound, ObjectError
+from adsmig.errors import BLAMELESS, NotFound, ObjectError, TransientError
 from adsmig.model import Deletion
 from adsmig.storage.base import Storage
 
@@ -69,7 +69,9 @@ def _check(
                 good, why = True, _why_to_stay(src, deletion, copies)
             else:
                 good, why = _absent(src, deletion), ""
-        except (ObjectError, NotFound) as exc:
+        except BLAMELESS:
+            raise
+        except (ObjectError, NotFound, TransientError) as exc:
             good, why = False, f"it cannot be looked up at the source: {exc}"
         with lock:
             if why:
@@ -100,7 +102,9 @@ def _why_to_stay(src: Storage, deletion: Deletion, copies: Copies | None) -> str
         return ""
     try:
         return copies.storage.missing(copies.key_of(key), entry.size, src, key)
-    except ObjectError as exc:
+    except BLAMELESS:
+        raise
+    except (ObjectError, TransientError) as exc:
         return f"its copy cannot be looked up: {exc}"
 
 

@@ -45,6 +45,7 @@ from adsmig.splitter import WAYS, find_cuts
 from adsmig.transfer import (
     await_settled,
     combined_checksum,
+    failed,
     failure,
     meta_for,
     prove_parts,
@@ -230,18 +231,22 @@ def finish_directories(job: Job, keys: list[bytes], lease: Lease) -> list[Outcom
     are inside others first; failures.
     """
     src, dst = storages(job)
+    stopping = _stopping(opened(lease.path))
     failures = []
 
     def finish(key: bytes) -> None:
-        try:
+        def unit() -> None:
             entry = src.stat(key)
             failpoint.reach("directory.before")
             dst.set_directory_meta(key, meta_for(dst, entry, src.meta(entry), job.perms))
             failpoint.reach("directory.after")
+
+        try:
+            retry(unit, "a directory's time", stopping=stopping, final=(SourceChanged,))
         except (NotFound, SourceChanged):
             pass  # removed since it was listed
-        except ObjectError as exc:
-            failures.append(Outcome(key, 0, 0, None, None, str(exc), exc.kind))
+        except AdsmigError as exc:
+            failures.append(failed(exc, Entry(key, 0, 0, 0), stopping))
 
     def release() -> None:
         src.release()

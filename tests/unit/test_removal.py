@@ -13,10 +13,10 @@ import pytest
 from adsmig import retry
 from adsmig.comparison import time_of
 from adsmig.crew import Crew, Work
-from adsmig.errors import AdsmigError, ObjectError, TransientError
+from adsmig.errors import AdsmigError, ObjectError, TransientError, Unreachable
 from adsmig.location import Location
 from adsmig.model import EVERYTHING, Deletion, Entry, Meta
-from adsmig.removal import remove
+from adsmig.removal import Copies, remove
 from adsmig.storage.local import LocalStorage
 from adsmig.storage.memory import MemoryStorage
 from adsmig.uri import parse
@@ -223,25 +223,35 @@ def test_what_lies_behind_a_link_of_the_source_is_not_known_to_be_absent(
 
 
 @pytest.mark.parametrize("at_source", [True, False])
-def test_what_cannot_be_looked_up_at_the_source_stays(at_source: bool) -> None:
+@pytest.mark.parametrize(
+    "error", [ObjectError("denied", "not allowed"), TransientError("it answered with 500")]
+)
+def test_what_cannot_be_looked_up_at_the_source_stays_and_others_go(
+    at_source: bool, error: AdsmigError
+) -> None:
     src, dst = objects(), objects()
     side = src if at_source else dst
-    deletion = noted(put(side, b"a"), at_source)
-    broken: Any = Failing(src, stat=ObjectError("denied", "not allowed"))
-    gone, problems = remove(broken, side, [deletion], bytes, HERE)
-    assert gone == []
-    assert problems == {b"a": "it cannot be looked up at the source: not allowed"}
+    deletions = [noted(put(side, b"a"), at_source), noted(put(side, b"b"), at_source, False)]
+    broken: Any = Failing(src, stat=error)
+    gone, problems = remove(broken, side, deletions, bytes, HERE)
+    assert gone == [b"b"]
+    assert problems == {b"a": f"it cannot be looked up at the source: {error}"}
     assert keys_of(side) == [b"a"]
 
 
 @pytest.mark.parametrize("at_source", [True, False])
-@pytest.mark.parametrize("method", ["stat", "prepare"])
-def test_nothing_goes_while_the_source_does_not_answer(at_source: bool, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [("stat", Unreachable("nobody")), ("prepare", TransientError("it answered with 500"))],
+)
+def test_nothing_goes_while_the_source_does_not_answer(
+    at_source: bool, method: str, error: AdsmigError
+) -> None:
     src, dst = objects(), objects()
     side = src if at_source else dst
     deletions = [noted(put(side, b"a"), at_source), noted(put(side, b"b"), at_source, False)]
-    silent: Any = Failing(src, **{method: TransientError("lost")})
-    with pytest.raises(TransientError):
+    silent: Any = Failing(src, **{method: error})
+    with pytest.raises(type(error)):
         remove(silent, side, deletions, bytes, HERE)
     assert keys_of(side) == [b"a", b"b"]
 
@@ -299,3 +309,19 @@ def test_nothing_to_remove_is_nothing_asked() -> None:
     put(src, b"a")
     side: Any = Failing(dst, delete=AssertionError("asked"))
     assert remove(src, side, [noted(put(dst, b"a"), False)], bytes, HERE) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(TransientError("500"), False), (Unreachable("nobody"), True)]
+)
+def test_what_has_a_copy_that_cannot_be_looked_up_stays(error: AdsmigError, raised: bool) -> None:
+    src, dst = objects(), objects()
+    deletion = noted(put(src, b"a"), True)
+    copies = Copies(Failing(dst, missing=error), bytes)
+    if raised:
+        with pytest.raises(type(error)):
+            remove(src, src, [deletion], bytes, HERE, copies)
+    else:
+        gone, problems = remove(src, src, [deletion], bytes, HERE, copies)
+        assert (gone, problems) == ([], {b"a": f"its copy cannot be looked up: {error}"})
+    assert keys_of(src) == [b"a"]
