@@ -32,6 +32,8 @@ class S3Body:
         if length is not None and int(length) != size:
             raise SourceChanged(f"{length} bytes are there instead of {size}")
         self._open_ended = length is None
+        if not size:
+            self._expect_end()
         etag = stream.headers.get("etag", "").removeprefix("W/").strip('"')
         if etag and entry.etag and etag != entry.etag:
             raise SourceChanged("another version is there now")  # a store without If-Match
@@ -48,9 +50,15 @@ class S3Body:
         if not count:
             raise TransientError(f"the store sent {self._left} bytes too few")
         self._left -= count
-        if not self._left and self._open_ended and self._stream.readinto(memoryview(bytearray(1))):
-            raise SourceChanged("the object is longer than it was")
+        if not self._left:
+            self._expect_end()
         return count
+
+    def _expect_end(self) -> None:
+        # GCS decodes what has Content-Encoding: gzip, and does not say how long that will be
+        # (cloud.google.com/storage/docs/transcoding).
+        if self._open_ended and self._stream.readinto(memoryview(bytearray(1))):
+            raise SourceChanged("it is longer than it was listed, or the store sends it decoded")
 
     def rewind(self) -> bool:
         """See Body.rewind."""

@@ -192,10 +192,11 @@ class S3Source:
             return answer
 
         answer = retry(unit, "looking up an object")
+        length = answer.header("content-length")  # may be left out (RFC 9110, section 8.6)
         kind = answer.header("x-amz-storage-class")
         entry = Entry(
             key,
-            int(answer.header("content-length", "0")),
+            int(length) if length else self._listed(key).size,
             None,
             http_time(answer.header("last-modified")),
             answer.etag or None,

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -34,9 +35,11 @@ from adsmig.location import Credentials, Location
 from adsmig.model import EVERYTHING, Entry, KeyRange, Meta, Part, Upload
 from adsmig.retry import TRIES
 from adsmig.storage.local import LocalStorage
+from adsmig.storage.memory import MemoryStorage
 from adsmig.storage.s3 import S3Storage
 from adsmig.storage.s3delete import survives_xml
 from adsmig.storage.wire import Wire
+from adsmig.transfer import copy
 from tests.storage.conftest import Place
 from tests.storage.fakes3 import DROPPED, Answer, FakeS3, Reply, Request, error, listing_of
 from tests.storage.support import (
@@ -470,6 +473,51 @@ def test_a_body_longer_than_it_was_listed_is_a_changed_source(faked: Faked, repl
     storage = faked(reply).storage()
     with pytest.raises(SourceChanged):
         get(storage, ENTRY)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"7\r\ncontent\r\n0\r\n\r\n", CHUNKED),
+        Reply(200, b"content", {"ETag": f'"{MD5}"', "Content-Length": ""}, hang_up="after"),
+    ],
+    ids=["chunks", "no length"],
+)
+def test_what_was_taken_for_empty_is_a_changed_source_if_it_is_not(
+    faked: Faked, reply: Reply
+) -> None:
+    storage = faked(reply).storage()
+    with pytest.raises(SourceChanged):
+        get(storage, ENTRY._replace(size=0))
+
+
+def test_an_empty_body_in_chunks_is_read(faked: Faked) -> None:
+    storage = faked(Reply(200, b"0\r\n\r\n", CHUNKED)).storage()
+    for _ in range(2):
+        assert get(storage, ENTRY._replace(size=0)) == b""
+
+
+def test_a_size_that_a_look_does_not_tell_is_that_of_a_listing(faked: Faked) -> None:
+    server = faked(Reply(200, b"", CHUNKED), page("object"))
+    assert server.storage().stat(b"object").size == 7
+    server = faked(Reply(200, b"", CHUNKED), page("object2"))
+    with pytest.raises(NotFound):
+        server.storage().stat(b"object")
+
+
+def test_an_object_that_is_decoded_on_its_way_is_not_copied(faked: Faked) -> None:
+    """As GCS does what has ``Content-Encoding: gzip``: listed in the size that it is kept in."""
+
+    def answer(request: Request) -> Reply:
+        if not request.key:
+            return page("object")
+        return Reply(200, b"b\r\nthe content\r\n0\r\n\r\n", CHUNKED)
+
+    dst = MemoryStorage(Location("memory", b"", bucket=uuid4().hex))
+    outcome = copy(faked(answer).storage(), dst, ENTRY, b"copy", None)
+    assert outcome.kind == "changed"
+    assert "decoded" in outcome.error
+    assert keys_of(dst) == []
 
 
 # Writing
