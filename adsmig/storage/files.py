@@ -34,7 +34,7 @@ class Scan(NamedTuple):
 
     names: list[bytes]
     """In byte order of their keys: ``/`` ends those of directories."""
-    statuses: Sequence[Status] | None = None
+    statuses: Sequence[Status | None] | None = None
     """Of each, links themselves; None where they have to be asked for one by one."""
 
 

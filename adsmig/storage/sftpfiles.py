@@ -93,7 +93,7 @@ class SftpFiles:
 
 
 def _scan(wire: SftpWire, path: bytes, listed: Sequence[Named], follow: bool) -> Scan:
-    known: dict[bytes, Status] = {}
+    known: dict[bytes, Status | None] = {}
     unknown: list[bytes] = []
     for name, status in listed:
         if b"/" in name or not name:
@@ -103,9 +103,11 @@ def _scan(wire: SftpWire, path: bytes, listed: Sequence[Named], follow: bool) ->
         else:
             known[name] = status
     for name, found in _look(wire, path, unknown):
-        if isinstance(found, Status):
-            known[name] = found
-    links = [name for name, status in known.items() if follow and stat.S_ISLNK(status.st_mode)]
+        # Why not, or that it is gone, is told to who asks about it alone.
+        known[name] = found if isinstance(found, Status) else None
+    links = [
+        name for name, status in known.items() if follow and status and stat.S_ISLNK(status.st_mode)
+    ]
     leading = {
         name
         for name, found in _look(wire, path, links, follow=True)
@@ -113,7 +115,7 @@ def _scan(wire: SftpWire, path: bytes, listed: Sequence[Named], follow: bool) ->
     }
     rows = []
     for name, status in known.items():
-        is_directory = stat.S_ISDIR(status.st_mode) or name in leading
+        is_directory = (status and stat.S_ISDIR(status.st_mode)) or name in leading
         rows.append((name + b"/" if is_directory else name, _pack(status)))
     rows.sort()
     return Scan([name for name, _ in rows], _Statuses(b"".join(packed for _, packed in rows)))
@@ -130,15 +132,17 @@ def _look(
     return found
 
 
-def _pack(status: Status) -> bytes:
+def _pack(status: Status | None) -> bytes:
+    if status is None:
+        return bytes(_PACKED.size)
     uid = _NOBODY if status.st_uid is None else status.st_uid
     gid = _NOBODY if status.st_gid is None else status.st_gid
     seconds = status.st_mtime_ns // 1_000_000_000
     return _PACKED.pack(status.st_mode, status.st_size, seconds, uid, gid)
 
 
-class _Statuses(Sequence[Status]):
-    """Those of a directory, in 24 bytes each: it may have millions."""
+class _Statuses(Sequence[Status | None]):
+    """Those of a directory, in 24 bytes each: it may have millions.  No mode stands for None."""
 
     def __init__(self, packed: bytes) -> None:
         self._packed = packed
@@ -147,15 +151,17 @@ class _Statuses(Sequence[Status]):
         return len(self._packed) // _PACKED.size
 
     @overload
-    def __getitem__(self, at: int) -> Status: ...
+    def __getitem__(self, at: int) -> Status | None: ...
 
     @overload
-    def __getitem__(self, at: slice) -> Sequence[Status]: ...
+    def __getitem__(self, at: slice) -> Sequence[Status | None]: ...
 
-    def __getitem__(self, at: int | slice) -> Status | Sequence[Status]:
+    def __getitem__(self, at: int | slice) -> Status | Sequence[Status | None] | None:
         if isinstance(at, slice):
             return [self[one] for one in range(*at.indices(len(self)))]
         mode, size, seconds, uid, gid = _PACKED.unpack_from(self._packed, at * _PACKED.size)
+        if not mode:
+            return None
         time_ns = seconds * 1_000_000_000
         if _NOBODY in (uid, gid):
             return Status(mode, size, time_ns, None, None)

@@ -27,7 +27,7 @@ class _Directory(NamedTuple):
 
     path: bytes
     names: list[bytes]
-    statuses: Sequence[Status] | None
+    statuses: Sequence[Status | None] | None
     """Of each name, links themselves; None where they have to be asked for one by one."""
     status: Status
     proven: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -18,10 +19,21 @@ from adsmig.errors import ObjectError, SourceChanged
 from adsmig.job import Job
 from adsmig.limits import Lease
 from adsmig.model import EVERYTHING, Budget, Entry, KeyRange, Meta
-from adsmig.storage import open_storage, sftpfiles
+from adsmig.storage import open_storage, sftpfiles, sftpwire
 from adsmig.storage.base import Storage
 from adsmig.storage.several import Expecting
-from adsmig.storage.sftppacket import CLOSE, FSTAT, OPEN, OPENDIR, READ, READDIR, handle_of
+from adsmig.storage.sftppacket import (
+    CLOSE,
+    FSTAT,
+    LSTAT,
+    OPEN,
+    OPENDIR,
+    READ,
+    READDIR,
+    STAT,
+    Named,
+    handle_of,
+)
 from adsmig.storage.sftpwire import SftpWire
 from tests.servers import Sshd
 from tests.storage.conftest import Place
@@ -420,6 +432,40 @@ def test_what_changed_since_it_was_read_ahead(
             (top / "05" / "new").touch()
     files = [key for key in found if not key.endswith(b"/")]
     assert files == [b"00/x", b"01/x", b"02/x", b"05/new", b"05/x", b"06/x", b"07/x"]
+
+
+@pytest.mark.parametrize("links", ["follow", "copy"])
+def test_a_name_that_cannot_be_looked_at_is_told_of(
+    place: Place, monkeypatch: pytest.MonkeyPatch, links: str
+) -> None:
+    """Some servers list names without all that there is to know."""
+    storage = filled(place, dict.fromkeys([b"a", b"d/secret", b"d/z", b"secret"], b"1"), links)
+    names_of = sftpwire.names_of
+    secret = set[int]()
+    send, wait = SftpWire.send, SftpWire.wait
+
+    def bare(packet: bytes) -> list[Named]:
+        return [Named(one.name, None) for one in names_of(packet)] + [Named(b"gone", None)]
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        request = send(wire, kind, *parts)
+        if kind in (STAT, LSTAT) and bytes(parts[0]).endswith(b"/secret"):
+            secret.add(request)
+        return request
+
+    def waiting(wire: SftpWire, request: int) -> bytes:
+        packet = wait(wire, request)
+        if request in secret:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return packet
+
+    monkeypatch.setattr(sftpwire, "names_of", bare)
+    monkeypatch.setattr(SftpWire, "send", sending)
+    monkeypatch.setattr(SftpWire, "wait", waiting)
+    found = {one.key: one.problem for one in storage.list(EVERYTHING)}
+    assert list(found) == [b"a", b"d/", b"d/secret", b"d/z", b"secret"]
+    assert [key for key, problem in found.items() if problem] == [b"d/secret", b"secret"]
+    assert found[b"secret"] == found[b"d/secret"] == "cannot be examined: Permission denied"
 
 
 def test_a_connection_that_is_lost_while_directories_are_read_together(place: Place) -> None:
