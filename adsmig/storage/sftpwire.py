@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import stat
 import struct
 from collections.abc import Sequence
@@ -210,14 +211,15 @@ class SftpWire:
         return names_of(self.ask(REALPATH, text(path)))[0].name
 
     def names(self, path: bytes) -> list[Named]:
-        """All that is in a directory, in no order."""
+        """All that is in a directory, in no order; OSError if it may not be searched."""
         handle = self.opendir(path)
         found: list[Named] = []
-        ahead = FIRST_READDIRS
+        ahead, bare = FIRST_READDIRS, True
         flying = [self.send(READDIR, text(handle)) for _ in range(ahead)]
         try:
             while flying:
                 page = names_of(self.wait(flying.pop(0)))
+                bare = bare and not page
                 found += (one for one in page if one.name not in (b".", b".."))
                 ahead = min(2 * ahead, READDIRS)
                 flying += [self.send(READDIR, text(handle)) for _ in range(ahead - len(flying))]
@@ -228,6 +230,10 @@ class SftpWire:
             if not self.lost:
                 self.forget(*flying)
                 self.close(handle)
+        if bare:
+            # OpenSSH's leaves out what it may not look at: where nothing may be, even ".".
+            with contextlib.suppress(FileNotFoundError):
+                self.ask(LSTAT, text(os.path.join(path, b".")))
         return found
 
     def small_directories(
@@ -258,7 +264,7 @@ class SftpWire:
 
     def _names_of_all(self, pages: Sequence[int]) -> tuple[list[Named], bool]:
         """The names that these requests are answered with; and whether those are all, as one was
-        told that there are no more, and none was refused.
+        told that there are no more, none was refused, and there is some, if only ``.``.
         """
         names, ended, refused = list[Named](), False, False
         for page in pages:
@@ -268,7 +274,8 @@ class SftpWire:
                 ended = True
             except OSError:
                 refused = True
-        return [one for one in names if one.name not in (b".", b"..")], ended and not refused
+        whole = ended and not refused and bool(names)
+        return [one for one in names if one.name not in (b".", b"..")], whole
 
     def rename(self, old: bytes, new: bytes) -> None:
         """Renames, in place of what is there; OSError.

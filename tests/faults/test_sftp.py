@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from adsmig.errors import TransientError
-from adsmig.model import Meta
+from adsmig.errors import AdsmigError, TransientError
+from adsmig.model import EVERYTHING, Meta
 from adsmig.storage import open_storage, sshchannel
 from adsmig.storage.sftp import SftpStorage
 from adsmig.storage.sftppacket import FSYNC, POSIX_RENAME
@@ -216,6 +216,35 @@ def test_a_server_that_looks_after_who_is_idle(
         put(storage, b"b", os.urandom(3_000_000))
         assert content_of(storage, b"a") == b"before"
         assert storage._wire() is wire
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to be a root who may not do all")
+@pytest.mark.parametrize("together", [True, False])
+def test_a_directory_that_may_be_read_but_not_searched_is_not_empty(
+    tmp_path: Path, together: bool
+) -> None:
+    """OpenSSH leaves out what it cannot look at: there, all that there is, even ``.``."""
+    program = "/usr/lib/openssh/sftp-server"
+    if not os.path.exists(program):
+        pytest.skip(f"no {program}")
+    limited = f"sftp setpriv --bounding-set -dac_override,-dac_read_search {program}"
+    tree = tmp_path / "there"
+    for name in ("a", "empty", "secret", "z"):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "file").touch()
+    (tree / "empty" / "file").unlink()
+    (tree / "secret").chmod(0o400)
+    with Sshd(tmp_path / "sshd", Subsystem=limited) as server, storage_at(server, tree) as storage:
+        if not together:
+            storage._files.ahead = 0
+        found = {one.key: one.problem for one in storage.list(EVERYTHING)}
+        assert list(found) == [b"a/", b"a/file", b"empty/", b"secret/", b"z/", b"z/file"]
+        assert "cannot be listed: Permission denied" in found.pop(b"secret/")
+        assert not any(found.values())
+        alone = SftpStorage(parse(server.address(tree / "secret") + "/"), Options(), True)
+        with pytest.raises(AdsmigError, match="Permission denied"):
+            list(alone.list(EVERYTHING))
+        alone.close()
 
 
 def test_a_server_without_aes_gcm(tmp_path: Path) -> None:
