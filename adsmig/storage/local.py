@@ -133,6 +133,8 @@ class LocalStorage(LocalSource):
         good.sort(reverse=True)  # a directory goes after what is in it
         for names, group in groupby(good, lambda key: names_of(key)[:-1]):
             reasons.update(self._delete_in(names, group))
+        if reasons:
+            self._root.check()
         return reasons
 
     def _delete_in(self, names: Sequence[bytes], keys: Iterable[bytes]) -> dict[bytes, str]:

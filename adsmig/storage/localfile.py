@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 
 from adsmig.errors import AdsmigError, ObjectError, SourceChanged, StorageFull, TransientError
@@ -19,12 +20,31 @@ from adsmig.storage.files import Status
 MUCH = 1 << 20
 """Bytes that are worth a call of their own."""
 
+AWAY = (
+    errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    errno.ETIMEDOUT,
+)  # fmt: skip
+"""What every call fails with once the server or the daemon behind a file system is gone."""
+_ENDING = (
+    *AWAY, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EUCLEAN,
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+)  # fmt: skip
+"""What no object is to blame for when writing it fails."""
+
 
 class LocalBody:
     """A span of a file being read; see storage.base.Body."""
 
-    def __init__(self, fd: int, entry: Entry, start: int, size: int) -> None:
-        self._fd, self._entry = fd, entry
+    def __init__(
+        self,
+        fd: int,
+        entry: Entry,
+        start: int,
+        size: int,
+        unreadable: Callable[[OSError], AdsmigError],
+    ) -> None:
+        """``unreadable``: ours for what goes wrong."""
+        self._fd, self._entry, self._unreadable = fd, entry, unreadable
         self._start, self._at, self._end = start, start, start + size
         self.md5: str | None = None
         self.crc32: str | None = None
@@ -47,7 +67,7 @@ class LocalBody:
         try:
             count = os.preadv(self._fd, [buffer[:left]], self._at)
         except OSError as exc:
-            raise ObjectError("unreadable", f"cannot be read: {exc.strerror}") from exc
+            raise self._unreadable(exc) from exc
         self._at += count
         if self._at >= self._end or not count:
             self._check()
@@ -174,7 +194,7 @@ def from_os_error(exc: OSError, doing: str) -> AdsmigError:
         return StorageFull(f"{doing}: {exc.strerror}; free some room")
     if exc.errno == errno.ENOENT:
         return TransientError(f"{doing}: a file or directory was removed meanwhile")
-    if exc.errno in (errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE):
+    if exc.errno in _ENDING:
         return AdsmigError(f"{doing}: {exc.strerror}")
     if exc.errno in (errno.ENOTDIR, errno.EEXIST):
         return ObjectError("key", "a file is where this key needs a directory")

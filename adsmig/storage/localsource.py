@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from adsmig.errors import ObjectError, SourceChanged
+from adsmig.errors import AdsmigError, ObjectError, SourceChanged
 from adsmig.location import Location
 from adsmig.model import Entry, Meta
 from adsmig.storage.base import (
@@ -20,7 +20,14 @@ from adsmig.storage.base import (
     Storage,
 )
 from adsmig.storage.descent import MISSING, BehindLink, Held, held
-from adsmig.storage.localfile import DirectoryBody, LocalBody, check_same, kept_as, meta_of
+from adsmig.storage.localfile import (
+    AWAY,
+    DirectoryBody,
+    LocalBody,
+    check_same,
+    kept_as,
+    meta_of,
+)
 from adsmig.storage.paths import below, names_of, problem_of
 from adsmig.storage.root import Root
 from adsmig.storage.tree import Tree
@@ -72,7 +79,7 @@ class LocalSource(TreeSource):
         except OSError as exc:
             if exc.errno in MISSING:
                 return GONE
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+            raise self._unreadable(exc, "examined") from exc
         return kept_as(status, size, self._copies_links)
 
     # Reading
@@ -89,12 +96,11 @@ class LocalSource(TreeSource):
         try:
             fd = os.open(self._path(entry.key), flags)
         except OSError as exc:
-            if exc.errno in MISSING:
-                raise SourceChanged("removed since it was listed") from exc
             if exc.errno == errno.ELOOP and self._copies_links:
                 raise SourceChanged("a link has taken its place since it was listed") from exc
-            raise ObjectError("unreadable", f"cannot be read: {exc.strerror}") from exc
-        return LocalBody(fd, entry, start, entry.size - start if size is None else size)
+            raise self._unreadable(exc) from exc
+        size = entry.size - start if size is None else size
+        return LocalBody(fd, entry, start, size, self._unreadable)
 
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta.  A directory is still the same whatever came and went in it."""
@@ -110,9 +116,7 @@ class LocalSource(TreeSource):
                 if same:
                     check_same(entry, status)
         except OSError as exc:
-            if exc.errno in MISSING:
-                raise SourceChanged("removed since it was listed") from exc
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+            raise self._unreadable(exc, "examined") from exc
         if not same:
             raise SourceChanged("something else has taken its place since it was listed")
         return meta_of(status)
@@ -136,6 +140,15 @@ class LocalSource(TreeSource):
         if self.destination and key in self._own:
             return OWN
         return problem_of(key, self._root.path, self.destination)
+
+    def _unreadable(self, exc: OSError, verb: str = "read") -> AdsmigError:
+        """Ours for an error: of the object, or of all once the place is no longer what it was."""
+        self._root.check()
+        if exc.errno in MISSING:
+            return SourceChanged("removed since it was listed")
+        if exc.errno in AWAY:
+            return AdsmigError(f"reading {self.location}: {exc.strerror}")
+        return ObjectError("unreadable", f"cannot be {verb}: {exc.strerror}")
 
     def _directory_of(self, key: bytes, make: bool = False) -> Held:
         """The directory of ``key``, which no link led to; ``make`` makes it."""

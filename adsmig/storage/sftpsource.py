@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Sequence
 
-from adsmig.errors import ObjectError, SourceChanged, TransientError
+from adsmig.errors import AdsmigError, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
 from adsmig.model import Entry, Meta
 from adsmig.storage.base import GONE, LINKED, STAGING, Body, Identity, Settings, Storage
@@ -115,9 +115,7 @@ class SftpSource(TreeSource):
                 same = stat.S_ISREG(status.st_mode)
                 same = same and (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
         except OSError as exc:
-            if exc.errno in MISSING:
-                raise SourceChanged("removed since it was listed") from exc
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+            raise self._unreadable(exc, "examined") from exc
         if not same:
             raise SourceChanged("it changed, or something else took its place, since it was listed")
         return meta_of(status)
@@ -140,6 +138,11 @@ class SftpSource(TreeSource):
         drop_released(self.location)
 
     # Inside
+
+    def _unreadable(self, exc: OSError, verb: str = "read") -> AdsmigError:
+        if exc.errno in MISSING:
+            return SourceChanged("removed since it was listed")
+        return ObjectError("unreadable", f"cannot be {verb}: {exc.strerror}")
 
     def problem(self, key: bytes) -> str:
         """See Storage.problem."""

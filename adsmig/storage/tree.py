@@ -51,7 +51,8 @@ class Tree:
     """The tree below ``root``, which itself may be a symbolic link.
 
     ``links`` says which of the links below it are entries, not followed; see Settings.links.
-    ``check`` is called before and after a listing; it raises if ``root`` is no longer what it was.
+    ``check`` is called before and after a listing, and before it tells of trouble; it raises if
+    ``root`` is no longer what it was.
     ``own`` are keys that are left out.  ``staging`` is what the destination of this run has at its
     top, and ``other`` the identity of the directory at the other side: a listing that comes upon
     one of them raises UsageError.
@@ -131,6 +132,7 @@ class Tree:
                         raise ListingError(
                             f"cannot list {_shown(os.path.join(self.root, key))}: {exc.strerror}"
                         ) from exc
+                    self._check()
                     yield _trouble(key, f"the directory cannot be listed: {exc.strerror}")
                     continue
                 if self._other and self._files.identity(directory.status) == self._other:
@@ -236,6 +238,7 @@ class Tree:
                 pass
             if exc.errno in (errno.ENOENT, errno.ELOOP):
                 return _trouble(key, "a broken symbolic link")
+            self._check()
             return _trouble(key, f"cannot be examined: {exc.strerror}")
 
     def examine(self, path: bytes) -> Status:

@@ -7,7 +7,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-from adsmig.errors import NotFound, ObjectError
+from adsmig.errors import AdsmigError, NotFound, ObjectError
 from adsmig.model import Entry, KeyRange
 from adsmig.storage.base import Prune
 from adsmig.storage.descent import MISSING
@@ -47,7 +47,7 @@ class TreeSource(ABC):
         except OSError as exc:
             if exc.errno in MISSING:
                 raise missing from exc
-            raise ObjectError("unreadable", f"cannot be examined: {exc.strerror}") from exc
+            raise self._unreadable(exc, "examined") from exc
 
     def hides(self, key: bytes) -> bool:
         """See Storage.hides."""
@@ -68,6 +68,10 @@ class TreeSource(ABC):
     @abstractmethod
     def problem(self, key: bytes) -> str:
         """See Storage.problem."""
+
+    @abstractmethod
+    def _unreadable(self, exc: OSError, verb: str = "read") -> AdsmigError:
+        """Ours for an error, of one object or of all."""
 
     def _path(self, key: bytes) -> bytes:
         """The path of ``key``, which is certain to lie inside the root, but for links."""

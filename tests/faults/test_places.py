@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +16,8 @@ import pytest
 from adsmig import parts, worker
 from adsmig.errors import AdsmigError
 from adsmig.storage.local import LocalStorage
+from adsmig.storage.localfile import LocalBody
+from adsmig.storage.tree import Tree
 from tests.e2e.conftest import digest, make_tree
 from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
 from tests.e2e.inside import here as inside
@@ -214,6 +218,61 @@ def test_what_the_manifest_knows_is_not_believed_of_another_destination(
     dst.rename(tmp_path / "away")
     assert "copied 20 objects" in here(*words, "--yes")
     assert tree_of(dst) == FILES
+
+
+# A place that is lost in the middle
+
+
+def lose(patch: pytest.MonkeyPatch, root: Path, number: int) -> None:
+    """Has every call fail from now on that is about what lies at or below ``root``: a FUSE daemon
+    has died, or a server has taken back what it had exported.
+    """
+
+    def failing(real: Any) -> Any:
+        def call(at: Any, *rest: Any, **more: Any) -> Any:
+            below = at if isinstance(at, int) else more.get("dir_fd")
+            path = at if below is None else os.readlink(f"/proc/self/fd/{below}")
+            if os.fsencode(path).startswith(os.fsencode(root)):
+                raise OSError(number, os.strerror(number))
+            return real(at, *rest, **more)
+
+        return call
+
+    for name in ("stat", "lstat", "open", "scandir", "mkdir", "preadv", "write"):
+        patch.setattr(os, name, failing(getattr(os, name)))
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE])
+@pytest.mark.parametrize("lost", ["src", "dst"])
+@pytest.mark.parametrize(
+    ("owner", "function", "times"),
+    [(Tree, "_read_directory", 6), (LocalStorage, "read", 30), (LocalBody, "readinto", 30)],
+)
+def test_a_place_that_is_lost_is_no_fault_of_the_objects(
+    here: Here,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    lost: str,
+    owner: type,
+    function: str,
+    times: int,
+) -> None:
+    files = {f"{name}/{sub}/{key}": b"c" for name in "abc" for sub in "xy" for key in FILES}
+    put(tmp_path / "src", files)
+    real, calls = getattr(owner, function), itertools.count(1)
+    with monkeypatch.context() as patch:
+
+        def lose_it(*arguments: Any) -> Any:
+            if next(calls) == times:
+                lose(patch, tmp_path / lost, number)
+            return real(*arguments)
+
+        patch.setattr(owner, function, lose_it)
+        words = ["--threads", "1", "--manifest", tmp_path / "m.db"]
+        here("cp", tmp_path / "src", tmp_path / "dst", *words, code=3)
+    here("resume", *words[2:])
+    assert tree_of(tmp_path / "dst") == files
 
 
 # What an interrupted run leaves behind

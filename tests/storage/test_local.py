@@ -1102,7 +1102,13 @@ def test_a_write_that_fails_at_its_end_leaves_nothing_staged(
     assert [key for key in keys_of(destination) if key != b"d/"] == []
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EMFILE])
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.EROFS, errno.EIO, errno.EMFILE, errno.ENOTCONN, errno.ESTALE, errno.ENODEV,
+        errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ESHUTDOWN, errno.EUCLEAN, errno.ENOMEM,
+    ],
+)  # fmt: skip
 def test_what_is_no_fault_of_the_object_stops_the_run(
     destination: LocalStorage, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
