@@ -71,9 +71,11 @@ class LocalSource(TreeSource):
         try:
             above = self._directory_of(key)
             status = os.lstat(names_of(key)[-1], dir_fd=above.fd)
-            here = os.lstat(src._path(its_key)) if isinstance(src, LocalSource) else None
-            if here and status.st_nlink == 1 and os.path.samestat(status, here):
-                return ITSELF
+            if isinstance(src, LocalSource):
+                path = src._path(its_key)
+                same = os.path.samestat(status, os.lstat(path))
+                if same and not (status.st_nlink > 1 and self._is_other_name(key, above, path)):
+                    return ITSELF
         except BehindLink:
             return LINKED
         except OSError as exc:
@@ -140,6 +142,14 @@ class LocalSource(TreeSource):
         if self.destination and key in self._own:
             return OWN
         return problem_of(key, self._root.path, self.destination)
+
+    def _is_other_name(self, key: bytes, above: Held, path: bytes) -> bool:
+        """Whether a file of several hard links has another here, as ``key`` in ``above``, than the
+        one that is ``path``.  That is as good as a copy.
+        """
+        there, name = os.path.split(path)
+        same = os.path.samestat(os.fstat(above.fd), os.stat(there))
+        return not same or name != names_of(key)[-1]
 
     def _unreadable(self, exc: OSError, verb: str = "read") -> AdsmigError:
         """Ours for an error: of the object, or of all once the place is no longer what it was."""

@@ -293,8 +293,13 @@ def test_what_is_at_the_destination_by_way_of_a_link_only_stays_at_the_source(
     assert (tree_of(src), tree_of(dst)) == ({}, {"d/f": b"precious"})
 
 
-def test_what_is_mounted_at_the_destination_stays_at_the_source(here: Here, tmp_path: Path) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_mounted_at_the_destination_stays_at_the_source(
+    here: Here, tmp_path: Path, linked: bool
+) -> None:
     src, dst = put(tmp_path / "src", {"d/f": b"precious", "g": b"g"}), tmp_path / "dst"
+    if linked:
+        (tmp_path / "elsewhere").hardlink_to(src / "d" / "f")
     (dst / "d").mkdir(parents=True)
     if subprocess.run(["mount", "--bind", src / "d", dst / "d"]).returncode:
         pytest.skip("mounting is not allowed here")
@@ -304,6 +309,17 @@ def test_what_is_mounted_at_the_destination_stays_at_the_source(here: Here, tmp_
     finally:
         gc.collect()
         subprocess.run(["umount", dst / "d"], check=True)
+
+
+def test_what_the_destination_has_a_hard_link_to_goes_from_the_source(
+    here: Here, tmp_path: Path
+) -> None:
+    src, dst = put(tmp_path / "src", {"d/f": b"precious", "g": b"g"}), tmp_path / "dst"
+    for key in ("d/f", "g"):
+        (dst / key).parent.mkdir(parents=True, exist_ok=True)
+        (dst / key).hardlink_to(src / key)
+    here("sync", "--delete-src", src, dst)
+    assert (tree_of(src), tree_of(dst)) == ({}, {"d/f": b"precious", "g": b"g"})
 
 
 @pytest.mark.parametrize("to_store", [False, True])
