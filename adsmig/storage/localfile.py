@@ -50,6 +50,8 @@ class LocalBody:
         self.crc32: str | None = None
         try:
             self.meta = meta_of(self._check())
+            if not entry.size:
+                self._prove_empty()
         except BaseException:
             os.close(fd)
             raise
@@ -58,6 +60,18 @@ class LocalBody:
         status = os.fstat(self._fd)
         check_same(self._entry, status)
         return status
+
+    def _prove_empty(self) -> None:
+        """Raises if there are bytes all the same, as in files of /proc, and of a FUSE daemon that
+        does not know their sizes.
+        """
+        try:
+            more = os.pread(self._fd, 1, 0)
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+        if more:
+            self._check()
+            raise ObjectError("unreadable", "it says that it is empty, and is not")
 
     def readinto(self, buffer: memoryview) -> int:
         """See Body.readinto."""

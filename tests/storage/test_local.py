@@ -765,6 +765,31 @@ def test_a_pipe_is_never_read_as_an_empty_file(root: Path, source: LocalStorage)
         assert error.value.kind == "unreadable"
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/sys/kernel/ostype"), reason="needs /proc")
+def test_a_file_that_says_that_it_is_empty_and_is_not_is_no_empty_file() -> None:
+    source = opened(Path("/proc/sys/kernel"))
+    entry = source.stat(b"ostype")
+    assert entry.size == 0
+    with pytest.raises(ObjectError, match="says that it is empty, and is not"):
+        source.read(entry)
+
+
+def test_an_empty_file_that_grows_as_it_is_opened_is_a_changed_source(
+    root: Path, source: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "file").touch()
+    entry, real = source.stat(b"file"), os.pread
+
+    def grown(fd: int, *span: int) -> bytes:
+        (root / "file").write_bytes(b"more")
+        return real(fd, *span)
+
+    monkeypatch.setattr(os, "pread", grown)
+    with pytest.raises(SourceChanged):
+        source.read(entry)
+    assert content_of(source, b"file") == b"more"
+
+
 def test_a_file_whose_directory_is_gone_is_a_changed_source(
     root: Path, source: LocalStorage
 ) -> None:
