@@ -74,7 +74,7 @@ class ScheduledRun:
     exit_code: int | None
     """Of adsmig; 128 and the signal's number if one ended it; None unless ``ended``."""
     pid: int | None
-    """Its process, which takes SIGINT as Ctrl-C; None before it has one."""
+    """Its process, which takes SIGTERM as Ctrl-C; None before it has one."""
     job: str
     """The job's id, as ``adsmig jobs`` has it; empty until it is known."""
     output: Path

@@ -125,7 +125,7 @@ def cancel(job: Job, path: Path, output: Output) -> int:
 
     Uploads that cannot be removed now are at the next run's beginning.
     """
-    end(path)
+    end(path, output)
     with Manifest(path) as manifest:
         manifest.lock()
         run = manifest.unfinished_run()
@@ -141,16 +141,16 @@ def cancel(job: Job, path: Path, output: Output) -> int:
     return 0
 
 
-def end(path: Path) -> None:
-    """Has the process that works on a manifest settle what it has in hand, and waits for its end.
-
-    Raises ManifestError if that takes too long.
+def end(path: Path, output: Output) -> None:
+    """Has the process that works on a manifest settle what it has in hand, and waits for its end,
+    which it says.  Raises ManifestError if that takes too long.
     """
     pid = holder(path)
     if pid is None:
         return
+    output.note(f"process {pid} is told to end; waiting until it has settled what it has in hand")
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)  # a script's shell has its background ignore SIGINT
     until = time.monotonic() + LONGEST_END_S
     while holder(path) == pid:
         if time.monotonic() > until:

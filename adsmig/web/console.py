@@ -75,7 +75,7 @@ class Console:
         if self.stopping.get(name) == pid:
             return  # a second signal would end it at once
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)  # a script's shell has its background ignore SIGINT
         self.stopping[name] = pid
 
     def is_busy(self, name: str) -> bool:

@@ -19,6 +19,8 @@ import psutil
 import pytest
 
 from adsmig.failpoint import VARIABLE
+from adsmig.ledger import state_directory
+from adsmig.web.console import Console
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import digest, make_tree, write
 from tests.servers import SeaweedFS
@@ -241,6 +243,30 @@ def test_signals_that_are_ignored_stay_so(tmp_path: Path) -> None:
         os.kill(running.pid, number)
     running.ended(0)
     assert digest(tmp_path / "copy") == digest(tmp_path / "tree")
+
+
+@pytest.mark.parametrize("asks", ["cancel", "pause"])
+def test_a_job_in_the_background_of_a_script_is_cancelled_and_paused(
+    tmp_path: Path, asks: str
+) -> None:
+    write_some(tmp_path / "tree")
+    ignoring = ("env", "--ignore-signal=INT")
+    command = ("cp", tmp_path / "tree", tmp_path / "copy")
+    running = Running(*command, before=ignoring, **stopped_at("slice.begun", tmp_path))
+    await_stop(running)
+    (manifest,) = state_directory().glob("*.db")
+    if asks == "cancel":
+        canceller = Running("cancel")
+        assert canceller.process.stderr
+        line = canceller.process.stderr.readline()
+        assert b"process %d is told to end; waiting" % running.pid in line
+    else:
+        Console().pause(manifest.stem)
+    os.kill(running.pid, signal.SIGCONT)
+    running.ended(130)
+    if asks == "cancel":
+        assert "cancelled run 1" in canceller.ended(0)
+    assert state(manifest) == ("cancelled" if asks == "cancel" else "stopped")
 
 
 def write_some(folder: Path) -> None:
