@@ -20,26 +20,50 @@ FAILURES_SHOWN = 20
 
 
 def tell_result(
-    job: Job, run: Run, seconds: float, inventory: Inventory | None, output: Output, name: str
+    job: Job,
+    run: Run,
+    seconds: float,
+    inventory: Inventory | None,
+    output: Output,
+    name: str,
+    partial: str,
 ) -> None:
     """Prints what a run came to, for machines as an event of that ``name``, and the report of a dry
-    one.
+    one; ``partial``: what to tell first of that, if it is not of everything.
     """
     if output.as_json:
         event = {**run_event(run), "command": job.command, "job": job.id, "dryrun": job.dryrun}
         output.event(name, **event, seconds=round(seconds, 3))
     elif (not output.quiet or job.dryrun) and (run.state == "finished" or run.counts.found):
         if not output.as_csv:
+            if partial:
+                print(f"PARTIAL: {partial}")
             print(report.summary(job, run, seconds))
         nothing = not run.counts.found + run.counts.deleted and run.state == "finished"
         if nothing and run.kind != "retry":
             for line in report.nothing_found(job, *scan.explain(job)):
                 print(line)
     if inventory and run.counts.found + run.counts.deleted:
-        _report(job, run, inventory, output)
+        _report(job, run, inventory, output, partial)
 
 
-def _report(job: Job, run: Run, inventory: Inventory, output: Output) -> None:
+def partial_of(job: Job, manifest: Manifest, run: Run) -> str:
+    """Of what keys a dry run that did not come to its end can tell; '' if of all."""
+    if run.state == "finished" or not job.dryrun:
+        return ""
+    left = [keys for _, keys in manifest.open_shards(run.id)]
+    if not left:
+        return ""
+    if left[0].after == job.keys.after:
+        return "the run did not come to its end, and this is only some of what is there"
+    up_to = report.printable(left[0].after)
+    return (
+        f"the run did not come to its end: all up to {up_to} is in this, and of what comes after"
+        " that, some at most"
+    )
+
+
+def _report(job: Job, run: Run, inventory: Inventory, output: Output, partial: str) -> None:
     from adsmig import tables
     from adsmig.estimate import estimate, load_prices
 
@@ -58,16 +82,20 @@ def _report(job: Job, run: Run, inventory: Inventory, output: Output) -> None:
     if output.html:  # first, for whoever reads what is printed may hang up
         from adsmig.page import inventory_page
 
-        facts = [("Source", str(job.src))]
+        facts = [("Partial", partial)] if partial else []
+        facts.append(("Source", str(job.src)))
         if job.dst:
             facts.append(("Destination", str(job.dst)))
         facts += [("Command", f"{job.command}, as a dry run"), ("Made", report.clock(time.time()))]
-        page = inventory_page(f"What is at {job.src}", facts, inventory, figures, bool(output.info))
+        title = f"{'PARTIAL: some of what' if partial else 'What'} is at {job.src}"
+        page = inventory_page(title, facts, inventory, figures, bool(output.info))
         write_file(output.html, page)
     if output.as_json:
-        output.event("inventory", **inventory.to_json(), estimate=figures.to_json())
+        output.event(
+            "inventory", partial=partial, **inventory.to_json(), estimate=figures.to_json()
+        )
     elif output.as_csv:
-        sys.stdout.writelines(tables.inventory_csv(inventory, figures))
+        sys.stdout.writelines(tables.inventory_csv(inventory, figures, partial))
     else:
         for line in tables.inventory_lines(inventory, figures, bool(output.info)):
             print(line)

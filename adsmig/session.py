@@ -31,7 +31,7 @@ from adsmig.output import Output
 from adsmig.progress import Progress, progress_event
 from adsmig.ready import keep_names, names_known, names_read, readied, tell_own
 from adsmig.rebuild import salvage, set_aside
-from adsmig.result import exit_code, suggest_retry, tell_result
+from adsmig.result import exit_code, partial_of, suggest_retry, tell_result
 from adsmig.room import Pause
 from adsmig.storage import driver_of
 
@@ -302,5 +302,6 @@ def _perform(
             unwritten = record_links(job, manifest) if run.kind != "retry" else ""
             seconds = time.monotonic() - began
             log.info("run %d is %s: %s", run.id, run.state, report.summary(job, run, seconds))
-            tell_result(ready, run, seconds, coordinator.inventory, output, name)
+            partial = partial_of(coordinator.job, manifest, run)
+            tell_result(ready, run, seconds, coordinator.inventory, output, name, partial)
         return exit_code(job, manifest, run, coordinator, output, unwritten), run.counts

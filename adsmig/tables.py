@@ -7,6 +7,7 @@ import io
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from adsmig.estimate import Estimate
@@ -311,8 +312,11 @@ CSV_COLUMNS = ("section", "name", "objects", "bytes", "min", "max", "average", "
 """Sizes in bytes, exact; ``count``: requests, or parts; empty where a column has no meaning."""
 
 
-def inventory_csv(inventory: Inventory, estimate: Estimate | None) -> Iterator[str]:
-    """All figures in long form, with a header: records of RFC 4180, each with its CRLF.
+def inventory_csv(
+    inventory: Inventory, estimate: Estimate | None, partial: str = ""
+) -> Iterator[str]:
+    """All figures in long form, with a header: records of RFC 4180, each with its CRLF; before
+    them, what there is to say of figures that are not of everything.
 
     Keys are as :func:`adsmig.inventory.text` has them, but for a ``'`` before what a spreadsheet
     would take for a formula, and carry out (owasp.org/www-community/attacks/CSV_Injection).
@@ -321,7 +325,8 @@ def inventory_csv(inventory: Inventory, estimate: Estimate | None) -> Iterator[s
     writer = csv.DictWriter(line, CSV_COLUMNS, restval="")
     writer.writeheader()
     yield line.getvalue()
-    for row in _records(inventory, estimate):
+    told: dict[str, object] = {"section": "partial", "name": "", "note": partial}
+    for row in chain([told] if partial else [], _records(inventory, estimate)):
         line.seek(0)
         line.truncate()
         name = str(row["name"])

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from adsmig import coordinator
+from adsmig.coordinator import Coordinator
 from tests.e2e.conftest import Adsmig
 from tests.e2e.inside import COLLECTED, Bucket, Here, put
 from tests.e2e.inside import here as here
@@ -140,6 +142,36 @@ def test_csv_is_read_by_a_spreadsheet(here: Here, tmp_path: Path) -> None:
     assert (total["objects"], total["bytes"]) == ("5", "11")
     largest = [row["name"] for row in rows if row["section"] == "largest"]
     assert largest[0] == "top"
+
+
+@pytest.mark.parametrize("form", ["text", "--json", "--csv", "--html"])
+@pytest.mark.parametrize("within", [True, False])
+def test_what_an_interruption_cut_short_is_called_partial_first_of_all(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, within: bool
+) -> None:
+    src = put(tmp_path / "src", {f"d{n:04}/f": b"x" for n in range(600)})
+    received = Coordinator._received
+
+    def interrupting(self: Coordinator, result: Any) -> None:
+        received(self, result)
+        if within:
+            self.interrupt()
+
+    monkeypatch.setattr(coordinator, "SHORT_S", 0.0)
+    monkeypatch.setattr(Coordinator, "_received", interrupting)
+    page = tmp_path / "report.html"
+    options = [form] if form in ("--json", "--csv") else ["--html", page]
+    said = here("inventory", *options, src, code=130 if within else 0)
+    if form == "--html":
+        said = page.read_text()
+        assert ("<h1>PARTIAL: some of what is at" in said) is within
+    elif form == "--csv":
+        assert (next(csv.DictReader(io.StringIO(said)))["section"] == "partial") is within
+    elif form == "--json":
+        assert bool(told(said.partition("\ninterrupted")[0])["inventory"]["partial"]) is within
+    else:
+        assert said.startswith("PARTIAL: ") is within
+    assert bool(re.search(r"all up to d\d{4}/f is in this", said)) is within
 
 
 class Links(HTMLParser):
