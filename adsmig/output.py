@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from adsmig.errors import AdsmigError
+from adsmig.errors import AdsmigError, UsageError
 from adsmig.log import begin_log
 
 
@@ -73,6 +74,15 @@ def print_lines(lines: Iterable[str]) -> int:
 def text_of(key: bytes) -> str:
     """A key in JSON: bytes that are not UTF-8 as ``\\\\xNN``."""
     return key.decode("utf-8", "backslashreplace")
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raises UsageError if the file that ``option`` names cannot be written; leaves it as it is."""
+    place = path if path.exists() else path.parent
+    if place is not path and not place.is_dir():
+        raise UsageError(f"cannot write {option} {path}: there is no directory {place}")
+    if not os.access(place, os.W_OK):
+        raise UsageError(f"cannot write {option} {path}: no permission to write {place}")
 
 
 def write_file(path: Path, text: str) -> None:

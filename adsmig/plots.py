@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from adsmig.errors import AdsmigError
@@ -21,6 +22,8 @@ from adsmig.tables import elided, percent, plain
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_MISSING = "plots need matplotlib: pip install 'adsmig[report]'"
 
 WIDTH = 480
 """Of every plot, in its own units, which are pixels where there is room."""
@@ -63,6 +66,12 @@ Panel = tuple[str, Sequence[float], Callable[[float], str], int]
 """Its name, a value for each bin or column, how to write a value, and the colour."""
 
 
+def check_drawing() -> None:
+    """Raises AdsmigError without matplotlib, which it does not import."""
+    if find_spec("matplotlib") is None:
+        raise AdsmigError(_MISSING)
+
+
 class Plots:
     """Those of one page: their ids do not clash.
 
@@ -80,7 +89,7 @@ class Plots:
             from matplotlib.backends.backend_svg import FigureCanvasSVG
             from matplotlib.figure import Figure
         except ImportError as exc:
-            raise AdsmigError("plots need matplotlib: pip install 'adsmig[report]'") from exc
+            raise AdsmigError(_MISSING) from exc
         self._count += 1
         with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of characters that its font lacks; the page's has

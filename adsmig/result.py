@@ -14,9 +14,22 @@ from adsmig.job import Job
 from adsmig.jobs import failure_event, run_event
 from adsmig.ledger import Run
 from adsmig.manifest import Manifest
-from adsmig.output import Output, write_file
+from adsmig.output import Output, check_writable, write_file
 
 FAILURES_SHOWN = 20
+
+
+def check_report(output: Output) -> None:
+    """Raises what would keep the report from being made once all is listed."""
+    if output.prices:
+        from adsmig.estimate import load_prices
+
+        load_prices(output.prices)
+    if output.html:
+        from adsmig.plots import check_drawing
+
+        check_writable(output.html, "--html")
+        check_drawing()
 
 
 def tell_result(

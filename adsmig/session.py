@@ -31,7 +31,7 @@ from adsmig.output import Output
 from adsmig.progress import Progress, progress_event
 from adsmig.ready import keep_names, names_known, names_read, readied, tell_own
 from adsmig.rebuild import salvage, set_aside
-from adsmig.result import exit_code, partial_of, suggest_retry, tell_result
+from adsmig.result import check_report, exit_code, partial_of, suggest_retry, tell_result
 from adsmig.room import Pause
 from adsmig.storage import driver_of
 
@@ -55,6 +55,7 @@ def start(job: Job, path: Path | None, output: Output, rebuild: bool = False) ->
     """
     with names_read(job) as job:
         if job.dryrun:
+            check_report(output)
             known = path or default_path(job)
             job = replace(job, known=str(known) if known.exists() else "")
             return _run(job, None, output, _resume_or_begin)

@@ -199,6 +199,34 @@ def test_the_page_of_an_inventory_needs_no_network(here: Here, tmp_path: Path) -
     assert str(src) in page.read_text()
 
 
+@pytest.mark.parametrize(
+    ("option", "file", "says"),
+    [
+        ("--html", "no/page.html", "there is no directory"),
+        ("--html", "prices.json/x", "there is no directory"),
+        ("--prices", "nothing.json", "cannot be read"),
+        ("--prices", "prices.json", "is no JSON"),
+    ],
+)
+@pytest.mark.parametrize("command", ["inventory", "cp --dryrun"])
+def test_files_of_the_report_are_checked_before_anything_is_listed(
+    here: Here,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    option: str,
+    file: str,
+    says: str,
+) -> None:
+    src = put(tmp_path / "src", FILES)
+    (tmp_path / "prices.json").write_text("{")
+    monkeypatch.setattr(Coordinator, "run", None)  # which would list
+    places = [src, tmp_path / "dst"][: len(command.split())]
+    said = here(*command.split(), option, tmp_path / file, *places, code=2)
+    assert says in said
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", [["inventory"], ["cp", "--dryrun"]])
 def test_what_cannot_be_examined_has_no_size_and_no_age(
     here: Here, tmp_path: Path, command: list[str]

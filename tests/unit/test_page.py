@@ -241,6 +241,8 @@ def test_without_matplotlib_the_way_to_get_it_is_told(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(AdsmigError, match=r"pip install 'adsmig\[report\]'"):
         of_inventory(filled())
+    with pytest.raises(AdsmigError, match=r"pip install 'adsmig\[report\]'"):
+        plots.check_drawing()
 
 
 # An inventory
