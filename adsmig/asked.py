@@ -52,7 +52,8 @@ def job_asked(command: str, src: str, dst: str | None, options: dict[str, Any]) 
     record = options.get("record") or ""
     names = options["files_from"]
     once = is_stream(names)
-    trees = all(at.is_path for at in (here, there) if at)
+    # Where the destination has no links, what they point to is copied.
+    keeps_links = options.get("keep_links") and (there or here).is_path
     patterns = ("include", "exclude", "include_dir", "exclude_dir")
     limits = ("min_size", "max_size", "newer_than", "older_than")
     return Job(
@@ -64,8 +65,7 @@ def job_asked(command: str, src: str, dst: str | None, options: dict[str, Any]) 
         filters=Filters(**{name: options[name] for name in (*patterns, *limits)}),
         compare=_comparison(options),
         perms=not options.get("noperms"),
-        # Where one side has no links, what they point to is copied.
-        links="copy" if options.get("keep_links") and trees else "record" if record else "follow",
+        links="copy" if keeps_links else "record" if record else "follow",
         record=os.path.abspath(record) if record else "",
         check=False,
         routes=_routes(options),

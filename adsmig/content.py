@@ -12,6 +12,7 @@ from isal import isal_zlib
 from adsmig.checksum import Sums, Wanted, combined_etag, crc32_text, md5_in
 from adsmig.errors import SourceChanged, TransientError
 from adsmig.limits import Limits
+from adsmig.links import target_of
 from adsmig.model import Entry
 from adsmig.retry import never, retry
 from adsmig.storage.base import Body, Storage
@@ -201,6 +202,12 @@ def same_time(src: Storage, here: Entry, there: Entry) -> bool:
         return False
     kept = retry(lambda: src.meta(here), f"looking at {here.key!r}", final=(SourceChanged,))
     return kept.mtime_ns is not None and kept.mtime_ns // 10**9 == there.mtime_ns // 10**9
+
+
+def same_link(src: Storage, here: Entry, there: Entry) -> bool:
+    """Whether an object stands for the symbolic link that is there; as :func:`same_time`."""
+    kept = retry(lambda: src.meta(here), f"looking at {here.key!r}", final=(SourceChanged,))
+    return target_of(kept) == there.link
 
 
 def same_content(

@@ -210,7 +210,7 @@ SAMPLE = together(
 
 LINKS = together(
     click.option("--links", "keep_links", is_flag=True,
-                 help="Copy symbolic links as links, between file systems."),
+                 help="Copy symbolic links as links, to a file system."),
     click.option("--record-name", "--recordName", "-rd", "record", metavar="FILE", default="",
                  help="Skip links to directories, and write their paths to FILE."),
     under="Symbolic links",

@@ -21,6 +21,7 @@ from adsmig.comparison import (
     without_etags,
 )
 from adsmig.job import Job
+from adsmig.links import may_be_link
 from adsmig.model import Action, Entry, What
 
 FIRST_BLOCK, MOST_BLOCK = 1, 1024
@@ -251,6 +252,8 @@ def _decide(here: Entry, same: Entry | None, rules: Rules, large_size: int) -> W
         verdict = rules.compare(here, same)
         if verdict == Verdict.SAME:
             return What.SKIP
+        if same.link is not None and here.link is None and may_be_link(here):
+            verdict = Verdict.UNSURE  # one of a mount, which only its metadata tells
         if rules.update and time_of(same) > time_of(here):
             return What.LEAVE
         if verdict == Verdict.UNSURE:

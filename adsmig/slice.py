@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from adsmig import failpoint
-from adsmig.content import same_content, same_time
+from adsmig.content import same_content, same_link, same_time
 from adsmig.crew import Crew, Stay
 from adsmig.errors import AdsmigError, TransientError
 from adsmig.findings import Findings, done
@@ -68,7 +68,7 @@ class Slice:
         self._stopping = self._limits.stopping if self._limits else never
         self._recalled = self._limits.recalled if self._limits else lambda _: False
         self._src, self._dst = storages(job)
-        self._manner = Manner(job.perms, job.delete_src)
+        self._manner = Manner(job.perms, job.delete_src, job.links == "copy")
         self._lock = threading.RLock()  # an error may come while it is held
         self._started, self._span = time.time(), Span(budget.seconds)
         # Who says how many threads, says how much is in a store's hands.
@@ -273,6 +273,8 @@ class Slice:
 
     def _same(self, entry: Entry, there: Entry) -> bool:
         """Whether what could not be told from the listings is equal."""
+        if there.link is not None:
+            return same_link(self._src, entry, there)
         if self._job.against:
             return holds(self._dst, there, entry.etag or "", self._limits)
         if not self._job.by_content:

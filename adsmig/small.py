@@ -34,6 +34,7 @@ from adsmig.transfer import (
     check_stored,
     copy,
     copying,
+    link_in,
     meta_for,
     parts_of,
 )
@@ -203,6 +204,8 @@ def copy_batch(
         try:
             await_settled(src, dst, entry, limits.stopping if limits else never)
             with src.read(entry) as body:
+                if link_in(dst, entry, body.meta, manner) is not None:
+                    continue
                 parts = None if body.crc32 else parts_of(src, entry, set())
                 reader = Reader(body, entry.size, dst.wanted(), limits, parts)
                 meta = meta_for(dst, entry, body.meta, manner.perms)

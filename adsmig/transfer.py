@@ -24,6 +24,7 @@ from adsmig.errors import (
     TransientError,
 )
 from adsmig.limits import Limits
+from adsmig.links import LINK, target_of
 from adsmig.model import Entry, Meta, Outcome, Part, Upload
 from adsmig.retry import Pause, at_once, attempts, never, retry, wait
 from adsmig.storage.base import Storage, Stored
@@ -52,6 +53,8 @@ class Manner(NamedTuple):
     """With permissions and owner."""
     prove: bool = False
     """What the destination does not vouch for by an MD5 is read back from it."""
+    links: bool = False
+    """Symbolic links are copied as such."""
 
 
 PLAIN = Manner()
@@ -163,6 +166,18 @@ def failure(entry: Entry, kind: str, error: str) -> Outcome:
     return Outcome(entry.key, entry.size, time_of(entry), entry.etag, None, error, kind)
 
 
+def link_in(dst: Storage, entry: Entry, meta: Meta, manner: Manner) -> bytes | None:
+    """Where an object of a mount leads, that is to be a symbolic link of a file system; see
+    adsmig.links.  None for all else.  Raises ObjectError if links are not to be copied: a file of
+    the same content would be none.
+    """
+    target = target_of(meta) if dst.keeps_files and entry.size == len(LINK) else None
+    if target is not None and not manner.links:
+        where = target.decode(errors="backslashreplace")
+        raise ObjectError("link", f"a symbolic link of a mount, to {where!r}: --links makes it one")
+    return target
+
+
 def meta_for(dst: Storage, entry: Entry, meta: Meta, perms: bool = True) -> Meta:
     """What ``dst`` is to keep with a copy of ``entry``.
 
@@ -206,6 +221,9 @@ def _copy_once(
     else:
         asked = (yield from _awaited(src.ask(entry))) if overlaps(src) else None
         with asked or src.read(entry) as body:
+            if (target := link_in(dst, entry, body.meta, manner)) is not None:
+                dst.write_link(key, target, meta_for(dst, entry, body.meta, manner.perms))
+                return Outcome(entry.key, entry.size, time_of(entry), entry.etag, None)
             parts = None if body.crc32 else parts_of(src, entry, doubts)
             reader = Reader(body, entry.size, dst.wanted(), limits, parts)
             began = time.monotonic()

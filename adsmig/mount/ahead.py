@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
+from adsmig.links import may_be_link
 from adsmig.model import Entry, Meta
 from adsmig.mount.blocks import BLOCK, version_of
-from adsmig.mount.links import may_be_link
 from adsmig.mount.nodes import Directory, Node
 from adsmig.mount.reader import Reader
 from adsmig.mount.sender import Begin

@@ -9,9 +9,9 @@ import stat
 import time
 from dataclasses import replace
 
+from adsmig.links import LINK, link_meta
 from adsmig.model import Entry, Meta
 from adsmig.mount.files import Files
-from adsmig.mount.links import LINK, link_meta
 from adsmig.mount.names import LONGEST, MARK, part_of
 from adsmig.mount.nodes import Directory, Node, forget_listing, note_listing
 from adsmig.mount.protocol import NOREPLACE, Change

@@ -11,9 +11,9 @@ import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
+from adsmig.links import may_be_link
 from adsmig.model import Entry
 from adsmig.mount import protocol as p
-from adsmig.mount.links import may_be_link
 from adsmig.mount.nodes import MOST_LISTED, Directory, Nodes
 from adsmig.mount.tree import Listed, Tree, named
 

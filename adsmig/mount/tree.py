@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from adsmig.errors import NotFound
+from adsmig.links import may_be_link, target_of
 from adsmig.model import Entry, Meta
-from adsmig.mount.links import may_be_link, target_of
 from adsmig.mount.names import CONTENT, LONGEST, part_of, spelled
 from adsmig.mount.nodes import FRESH_S, Directory, Node, Nodes
 from adsmig.mount.store import Found, Store

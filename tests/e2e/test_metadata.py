@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from adsmig.links import LINK
 from tests.conftest import BucketFactory
-from tests.e2e.inside import COLLECTED, Bucket, Here, put
+from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
 from tests.e2e.inside import here as here
 from tests.e2e.inside import store as store
 from tests.servers import Moto, Server
@@ -170,3 +171,32 @@ def test_what_a_store_cannot_tag_is_not_held_against_it(
     src, dst = Bucket(moto, bucket(moto)).put({"x": b"x"}), Bucket(s3_server, bucket(s3_server))
     here("cp", "--tags", src.url, dst.url)
     assert dst.content() == {"x": b"x"}
+
+
+def test_links_of_a_mount_are_made_anew_or_named(here: Here, store: Bucket, tmp_path: Path) -> None:
+    """They are objects of 14 bytes, which as files would be junk."""
+    client = store.server.client()
+    links = {"dir/l": "../f", "out": "/no/such", "odd": "a ä"}
+    kept = {"dir/l": "../f", "out": "/no/such", "odd": "a%20%C3%A4", "bad": "%00"}
+    for key, target in kept.items():
+        note = {"symlink": target}
+        client.put_object(Bucket=store.name, Key=f"p/{key}", Body=LINK, Metadata=note)
+    store.put({"f": b"f", "alike": LINK, "dir/g": b"g"})
+    dst = tmp_path / "dst"
+    said = here("cp", store.url, dst, code=1)
+    assert said.count("--links makes it one") == 4
+    assert tree_of(dst) == {"f": b"f", "alike": LINK, "dir/g": b"g"}
+    assert "lead to an empty name or to a NUL" in here("cp", "--links", store.url, dst, code=1)
+    assert {key: os.readlink(dst / key) for key in links} == links
+    assert (dst / "dir/l").read_bytes() == b"f"
+    client.delete_object(Bucket=store.name, Key="p/bad")
+    # From now on they are equal, until one leads elsewhere.
+    sync = ("sync", "--links", "--size-only", "--manifest", tmp_path / "m.db", store.url, dst)
+    assert "copied 0 objects" in here(*sync)
+    here("verify", "--links", store.url, dst)
+    here("verify", tmp_path / "m.db")
+    (dst / "dir/l").unlink()
+    (dst / "dir/l").symlink_to("../alike")
+    assert "1 different" in here("verify", "--links", store.url, dst, code=1)
+    assert "copied 1 objects" in here(*sync)
+    assert os.readlink(dst / "dir/l") == "../f"

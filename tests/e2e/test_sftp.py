@@ -17,15 +17,17 @@ import pytest
 from adsmig import worker
 from adsmig.job import Job
 from adsmig.limits import Lease
+from adsmig.links import LINK
 from adsmig.model import EVERYTHING, Budget, Entry
 from adsmig.storage.base import Body
 from adsmig.storage.sftp import SftpStorage
 from adsmig.uri import parse
+from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, digest, make_tree, write
 from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
 from tests.e2e.inside import here as here
 from tests.e2e.inside import store as store
-from tests.servers import RcloneSftp, Sshd, free_ports, make_key, program
+from tests.servers import Moto, RcloneSftp, Sshd, free_ports, make_key, program
 
 NASTY = [
     b" leading and trailing ",
@@ -93,6 +95,19 @@ def test_places_that_lie_within_one_another_are_refused(
     done = adsmig("cp", trusted.address(tree), tree / "sub" / "copy", code=3)
     assert "lies within the source" in done.stderr
     assert {key: tree_of(tree)[key] for key in files} == files
+
+
+def test_links_of_a_mount_are_links_on_a_server_too(
+    adsmig: Adsmig, trusted: Sshd, moto: Moto, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    store = Bucket(moto, bucket(moto)).put({"a": b"1", "b": b"2"})
+    moto.client().put_object(Bucket=store.name, Key="p/l", Body=LINK, Metadata={"symlink": "a"})
+    there = tmp_path / "there"
+    assert "--links makes it one" in adsmig("cp", store.url, trusted.address(there), code=1).stderr
+    assert tree_of(there) == {"a": b"1", "b": b"2"}
+    adsmig("cp", "--links", store.url, trusted.address(there))
+    assert os.readlink(there / "l") == "a"
+    adsmig("verify", "--links", store.url, trusted.address(there))
 
 
 def test_what_changed_is_copied_and_what_is_gone_is_deleted(
