@@ -27,7 +27,7 @@ from adsmig.model import (
 )
 from adsmig.scan import selection_of
 from adsmig.tasks import Committed, Submit
-from adsmig.transfer import combined_checksum, failure
+from adsmig.transfer import GAVE_UP, combined_checksum, failure
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ TRIES = 4
 """Of an object that changes whenever it is copied."""
 STRIKES = 5
 """Workers that may die over one object."""
+ROUNDS = 4
+"""In a row in which parts of an object may be given up and none is done, half a minute each: what
+is done of it would be lost, and a server that is started anew takes less than that."""
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class _Large:
     strikes: int = 0
     struck: bool = False
     """A strike was counted for what is in hand: workers that die, die together."""
+    rounds: int = 0
+    """Of those that were given up, how many in a row; what is in hand at once counts once."""
     seen: str = ""
     """The checksum of what was read and was to be put together last."""
     failed: Outcome | None = None
@@ -73,6 +78,17 @@ class _Large:
         self.parts = {part.number: part for part in parts}
         numbers = range(1, upload.parts + 1) if upload else ()
         self.todo = deque(number for number in numbers if number not in self.parts)
+
+    def fail(self, outcome: Outcome, rounds: int) -> None:
+        """Takes it for failed, unless another round may go better.  ``rounds``: how many there had
+        been when what failed was lent.
+        """
+        if outcome.kind == GAVE_UP:
+            self.rounds = min(self.rounds, rounds) + 1
+            if self.rounds < ROUNDS:
+                log.info("going on with %r, although %s", self.entry.key, outcome.error)
+                return
+        self.failed = self.failed or outcome
 
 
 def abandon_uploads(job: Job, manifest: Manifest) -> None:
@@ -152,6 +168,7 @@ class LargeObjects:
             self._clear(large)
             if large.failed:
                 return False
+        rounds = large.rounds
         if large.upload is None:
             if large.lent:
                 return False
@@ -164,7 +181,7 @@ class LargeObjects:
             numbers = tuple(large.todo.popleft() for _ in range(count))
 
             def settle(large: _Large, result: PartsResult) -> None:
-                self._parts_done(large, numbers, result)
+                self._parts_done(large, numbers, rounds, result)
 
             def give_back() -> None:
                 large.todo.extendleft(reversed(numbers))
@@ -176,7 +193,11 @@ class LargeObjects:
         else:
             parts = [large.parts[number] for number in sorted(large.parts)]
             arguments = (large.upload, parts, large.seen)
-            self._step(large, worker.finish_upload, arguments, self._finished)
+
+            def finished(large: _Large, result: UploadResult) -> None:
+                self._finished(large, rounds, result)
+
+            self._step(large, worker.finish_upload, arguments, finished)
         return True
 
     def _step(
@@ -232,17 +253,26 @@ class LargeObjects:
             self._manifest.commit_upload(large.entry, result.upload, large.tries)
         self._committed(Counts(), result.stop)
 
-    def _parts_done(self, large: _Large, numbers: tuple[int, ...], result: PartsResult) -> None:
+    def _parts_done(
+        self, large: _Large, numbers: tuple[int, ...], rounds: int, result: PartsResult
+    ) -> None:
         self._manifest.commit_parts(self._run, large.entry.key, result)
         large.parts.update((part.number, part) for part in result.parts)
-        large.todo.extendleft(n for n in reversed(numbers) if n not in large.parts)
-        large.failed = large.failed or result.failure
+        left = [number for number in numbers if number not in large.parts]
+        if result.parts:
+            large.rounds = rounds = 0
+        if result.failure:
+            large.fail(result.failure, rounds)
+            # They are begun in order: the first has failed.  Others may go well meanwhile.
+            large.todo.extend((*left[1:], *left[:1]))
+        else:
+            large.todo.extendleft(reversed(left))
         large.again = large.again or result.changed
         self._committed(Counts(), result.stop)
 
-    def _finished(self, large: _Large, result: UploadResult) -> None:
+    def _finished(self, large: _Large, rounds: int, result: UploadResult) -> None:
         if result.outcome and result.outcome.error:
-            large.failed = result.outcome
+            large.fail(result.outcome, rounds)
         elif result.outcome:
             self._end(large, result.outcome._replace(seconds=time.time() - large.began))
         elif not result.stop:

@@ -42,6 +42,8 @@ LONG_READ_S = 1.0
 
 READINGS = 2
 """Of an object that seems to be damaged: it may have been on the way here."""
+GAVE_UP = "gave up"
+"""The kind of failure of what might go well at another time."""
 PERMISSIONS = ("mode", "uid", "gid")
 """The names under which objects keep a file's."""
 
@@ -137,7 +139,7 @@ def failed(exc: AdsmigError, entry: Entry, stopping: Callable[[], bool] = never)
         return failure(entry, exc.kind, str(exc))
     if isinstance(exc, BLAMELESS) or not isinstance(exc, TransientError) or stopping():
         raise exc
-    return failure(entry, "gave up", str(exc))
+    return failure(entry, GAVE_UP, str(exc))
 
 
 def await_settled(

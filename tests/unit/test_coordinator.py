@@ -1255,6 +1255,47 @@ def test_a_large_object_that_cannot_be_read_stops_nothing_else(
     assert finished(manifest).copied == 21
 
 
+@pytest.mark.parametrize("rounds", [large.ROUNDS - 1, 2 * large.ROUNDS])
+@pytest.mark.parametrize("step", ["put_part", "complete"])
+def test_a_large_object_keeps_what_is_done_while_a_store_is_out_of_order(
+    stores: Stores, manifest: Manifest, pool: Executor, step: str, rounds: int
+) -> None:
+    put(stores.src, b"large", os.urandom(10 * PART))
+    tries = [0]
+
+    def fail(key: bytes, upload: Upload, number: Any, *_: object) -> None:
+        if (step == "complete" or number == 10) and tries[0] < rounds * retry.TRIES:
+            tries[0] += 1
+            raise TransientError("h answered PUT with 502")
+
+    dst = stores.flaky_dst(**{"put_part": nothing, "begin_upload": nothing, step: fail})
+    run(job(workers=2, threads=4), manifest, pool)
+    assert dst.count("begin_upload") == 1
+    good = rounds < large.ROUNDS
+    assert [one.kind for one in manifest.failures()] == ([] if good else ["gave up"])
+    assert finished(manifest).copied == good
+    assert dst.count("put_part") == 10 + (tries[0] - (not good) if step == "put_part" else 0)
+    assert dst.storage._bucket.uploads == {}
+
+
+def test_a_large_object_goes_on_as_long_as_others_of_its_parts_are_done(
+    stores: Stores, manifest: Manifest
+) -> None:
+    put(stores.src, b"large", os.urandom(40 * PART))
+    done = set[int]()
+
+    def put_part(key: bytes, upload: Upload, number: int, *_: object) -> None:
+        if number == 1 and len(done) < 39:
+            raise TransientError("h answered PUT with 502")
+        done.add(number)
+
+    dst = stores.flaky_dst(put_part=put_part)
+    run(job(threads=1), manifest)
+    assert finished(manifest).copied == 1
+    assert content(stores.dst) == content(stores.src)
+    assert dst.count("put_part") < 40 + large.ROUNDS * retry.TRIES
+
+
 # Workers that die
 
 
