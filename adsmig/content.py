@@ -20,6 +20,8 @@ from adsmig.storage.base import Body, Storage
 CHUNK = 256 * 1024
 """Bytes; a chunk is hashed and sent while it is still in the processor's cache."""
 
+_NO_MD5 = "; if the store's ETags are no MD5s, say so with etag=opaque in --src-set or --dst-set"
+
 
 class _Buffer(threading.local):
     def __init__(self) -> None:
@@ -128,12 +130,12 @@ class Reader:
         if not (there.md5 or there.crc32):
             return
         here = self.sums
-        for name, ours, theirs in (
-            ("MD5", here.md5, there.md5),
-            ("CRC-32", here.crc32, there.crc32),
+        for name, ours, theirs, hint in (
+            ("MD5", here.md5, there.md5, _NO_MD5),
+            ("CRC-32", here.crc32, there.crc32, ""),
         ):
             if ours and theirs and ours != theirs:
-                raise TransientError(f"what was read does not match the source's {name}")
+                raise TransientError(f"what was read does not match the source's {name}{hint}")
 
     @property
     def sums(self) -> Sums:

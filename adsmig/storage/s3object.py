@@ -20,6 +20,7 @@ _KEPT_HEADERS = ("content-type", "content-encoding", "content-disposition", "con
                  "cache-control", "expires")  # fmt: skip
 _USER = "x-amz-meta-"
 SSE = "x-amz-server-side-encryption"
+_OBJECT_TYPES = tuple(f"x-{name}-object-type" for name in ("oss", "cos", "obs", "bce"))
 _DECIMAL = re.compile(r"(-?\d{1,12})(?:\.(\d{1,9})\d*)?")
 
 
@@ -143,9 +144,11 @@ def md5_of(etag: str, headers: Headers) -> str | None:
 
 def etag_tells(headers: Headers) -> bool:
     """Whether an answer's ETag has to do with the content: not under keys of KMS or of the
-    customer's.
+    customer's, nor of an object that can be appended to (as OSS calls it in AppendObject).
     """
-    return not ("kms" in headers.get(SSE, "") or f"{SSE}-customer-algorithm" in headers)
+    if "kms" in headers.get(SSE, "") or f"{SSE}-customer-algorithm" in headers:
+        return False
+    return not any(headers.get(name, "").lower() == "appendable" for name in _OBJECT_TYPES)
 
 
 def stored_of(answer: Response) -> Stored:

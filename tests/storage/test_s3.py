@@ -369,8 +369,13 @@ def test_a_read_asks_for_the_version_that_was_listed(faked: Faked) -> None:
 def test_only_a_whole_object_with_an_md5_for_its_etag_has_an_md5(faked: Faked) -> None:
     kms = {"x-amz-server-side-encryption": "aws:kms", "ETag": f'"{MD5}"'}
     own = {"x-amz-server-side-encryption-customer-algorithm": "AES256", "ETag": f'"{MD5}"'}
+    appended = [
+        Reply(200, b"content", {**CONTENT.headers, f"x-{name}-object-type": kind})
+        for name, kind in (("oss", "Appendable"), ("cos", "appendable"), ("oss", "Normal"))
+    ]
     answers = [
         (CONTENT, MD5),
+        *zip(appended, (None, None, MD5), strict=True),
         (Reply(200, b"content", kms), None),
         (Reply(200, b"content", own), None),
         (Reply(200, b"content", {"ETag": f'"{MD5}-1"'}), None),

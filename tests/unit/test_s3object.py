@@ -36,6 +36,7 @@ def test_a_way_to_send_is_no_encoding_of_the_content(kept: str, sent: str | None
 def test_an_md5_is_one_in_capitals_too(etag: str, md5: str | None) -> None:
     assert md5_of(etag, {}) == md5
     assert md5_of(etag, {SSE: "aws:kms"}) is None
+    assert md5_of(etag, {"x-obs-object-type": "Appendable"}) is None
 
 
 def test_user_metadata_is_counted_by_names_and_values() -> None:
