@@ -31,6 +31,10 @@ _JOB = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "
 _STYLE = {"SecondLevelDomainForbidden", "PathStyleDomainForbidden"}  # of OSS, and of COS
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict"}
 _FULL = {"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded"}
+_BEFORE = re.compile(rb"\A\s*(?:<\?xml[^>]*>\s*)?")
+"""What comes before a document: among it, blanks that were sent for as long as nothing was known
+(API_CompleteMultipartUpload.html).
+"""
 
 
 def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = ()) -> AdsmigError:
@@ -88,7 +92,7 @@ def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = 
 
 def error_code(body: bytes) -> tuple[str, str]:
     """The code and a short message of an S3 error document; empty strings if it is none."""
-    if b"<Error" not in body[:400]:
+    if b"<Error" not in _BEFORE.sub(b"", body, count=1)[:400]:
         return "", ""
     code = re.search(rb"<Code>\s*([\w.]{1,80})\s*</Code>", body)
     message = re.search(rb"<Message>([^<]{1,200})", body)

@@ -25,6 +25,6 @@ def root_of(document: bytes) -> ElementTree.Element:
     if document.count(b"<") + document.count(b"=") > MOST_MARKS:
         raise AdsmigError("the store answered with XML of tags without end; is it a store?")
     try:
-        return ElementTree.fromstring(document)
+        return ElementTree.fromstring(document.lstrip())  # of blanks that kept the connection
     except (ElementTree.ParseError, ValueError, LookupError) as exc:
         raise TransientError(f"the store answered with broken XML ({exc})") from exc

@@ -620,6 +620,13 @@ PARTS = [Part(1, MD5, None, MD5)]
 GONE = error(404, "NoSuchUpload")
 
 
+def kept_waiting(answer: Reply, before: bool = False) -> Reply:
+    """The answer of a store that sends blanks meanwhile, lest the connection be closed."""
+    declared = b'<?xml version="1.0" encoding="UTF-8"?>\n'
+    body, blanks = answer.body.removeprefix(b'<?xml version="1.0"?>\n'), b" \n" * 2000
+    return Reply(200, blanks + declared + body if before else declared + blanks + body)
+
+
 def complete(server: FakeS3) -> str | None:
     return server.storage().complete(b"object", UPLOAD, PARTS, Meta())
 
@@ -630,6 +637,17 @@ def test_complete_tries_again(faked: Faked, lost: Reply) -> None:
     assert complete(server) == ETAG
     assert server.told() == ["POST object"] * 3 + ["HEAD object"]
     assert b"<PartNumber>1</PartNumber>" in server.requests[2].body
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_an_answer_is_known_after_any_number_of_blanks(faked: Faked, before: bool) -> None:
+    lost = kept_waiting(BROKEN, before)
+    assert complete(faked(lost, kept_waiting(DONE, before), THERE)) == ETAG
+    storage = faked(lost).storage()
+    with pytest.raises(TransientError):
+        storage.copy_from(storage, ENTRY, b"copy")
+    with pytest.raises(ObjectError, match="InvalidPart"):
+        complete(faked(kept_waiting(error(200, "InvalidPart"), before)))
 
 
 @pytest.mark.parametrize("lost", [DROPPED, BROKEN, SLOW])
