@@ -43,8 +43,21 @@ def with_credentials(at: Location, side: str) -> Location:
     The first of: the named account; ``ADSMIG_SIDE_...`` in the environment; the variables of the
     provider, then of AWS.  An account that is not in the file of :func:`accounts_file` stays to be
     looked up in the shared files of AWS; where there is nothing at all, so does the rest of boto3's
-    chain (storage.aws).  Raises UsageError for half of a pair, and for a file that others can read.
+    chain (storage.aws).  Raises UsageError for half of a pair, for a file that others can read, and
+    for what no request can carry, in the address too.
     """
+    found = _with_credentials(at, side)
+    given = found.credentials or Credentials("", "")
+    for what, value in (("access key", given.access_key), ("token", given.token or "")):
+        if not (value.isascii() and value.isprintable()):
+            raise UsageError(
+                f"the {what} for {side} has characters that none has (not shown): copy it anew to"
+                " where it comes from, the address, the environment or a file of accounts"
+            )
+    return found
+
+
+def _with_credentials(at: Location, side: str) -> Location:
     if at.scheme == "file" or at.anonymous or at.credentials:
         return at
     if at.account:
@@ -58,7 +71,7 @@ def with_credentials(at: Location, side: str) -> Location:
 def _of_side(side: str) -> Credentials | None:
     """The keys and the password of one side."""
     names = [f"ADSMIG_{side}_{what}" for what in ("ACCESS_KEY", "SECRET_KEY", "TOKEN", "PASSWORD")]
-    access_key, secret_key, token, password = map(os.environ.get, names)
+    access_key, secret_key, token, password = map(_from_environment, names)
     if bool(access_key) != bool(secret_key):
         raise UsageError(f"set both {names[0]} and {names[1]}")
     if access_key and secret_key:
@@ -68,12 +81,18 @@ def _of_side(side: str) -> Credentials | None:
 
 def _of_provider(scheme: str) -> Credentials | None:
     for names in (ENVIRONMENT.get(scheme, AWS), AWS):
-        access_key, secret_key, token = (os.environ.get(name, "") for name in names)
+        access_key, secret_key, token = map(_from_environment, names)
         if names == AWS and os.environ.get("AWS_CREDENTIAL_EXPIRATION"):
             return None  # boto3 knows how to refresh them
         if access_key and secret_key:
             return Credentials(access_key, secret_key, token or None)
     return None
+
+
+def _from_environment(name: str) -> str | None:
+    """A variable without the end of the line that it may have been read from."""
+    value = os.environ.get(name)
+    return value and value.rstrip("\r\n")
 
 
 def accounts_file() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -19,10 +20,13 @@ from adsmig.routes import Route
 
 LARGE_SIZE = 64 << 20
 """Bytes; an object beyond this is copied in parts, by many workers."""
-
+MOST_TIMEOUT_S = 1_000_000
+"""Eleven days; the clocks of sockets end somewhere."""
 
 COMPARISONS = ("", "size", "checksum", "manifest")
 LINKS = ("follow", "copy", "record")
+_WORD = re.compile("[!-~]*")
+"""What a header can hold without an escape."""
 _SELECTION = ("single", "start", "end", "filters", "files_from", "links", "against", "sample",
               "seed")  # fmt: skip
 
@@ -129,8 +133,12 @@ class Job:
             )
         if any(number is not None and number < 1 for number in (self.threads, self.workers)):
             raise UsageError("--threads and --workers are numbers from 1")
-        if self.bwlimit_mbps < 0 or self.connect_timeout_s <= 0 or self.read_timeout_s <= 0:
-            raise UsageError("--bwlimit cannot be negative; timeouts are more than 0 seconds")
+        if not 0 <= self.bwlimit_mbps < math.inf:
+            raise UsageError("--bwlimit is a number of megabits a second; write 0 for unlimited")
+        timeouts = {"--connTimeout": self.connect_timeout_s, "--timeout": self.read_timeout_s}
+        for name, seconds in timeouts.items():
+            if not 0 < seconds <= MOST_TIMEOUT_S:
+                raise UsageError(f"{name} is more than 0 and up to {MOST_TIMEOUT_S:,} seconds")
         assert self.compare in COMPARISONS
         assert self.links in LINKS
         for wrong, why in self._contradictions():
@@ -186,9 +194,16 @@ class Job:
         )
         yield self.tags and any(paths), "--tags are copied between object stores only"
         yield (
-            self.sse and not re.fullmatch(r"AES256|aws:kms(:.+)?", self.sse),
+            self.sse and not re.fullmatch(r"AES256|aws:kms(:[!-~]+)?", self.sse),
             f"--sse {self.sse!r}: write AES256, aws:kms, or aws:kms:KEY-ID",
         )
+        yield (
+            not _WORD.fullmatch(self.storage_class),
+            f"--storage-class {self.storage_class!r}: write the store's own word, as STANDARD_IA",
+        )
+        for side, at in (("src", self.src), ("dst", self.dst)):
+            if at and not _WORD.fullmatch(at.region):
+                yield True, f"--{side}-region {at.region!r}: write the provider's, as cn-beijing"
 
     def _check_overlap(self) -> None:
         src, dst = self.src, self.dst

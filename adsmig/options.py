@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,6 +62,12 @@ def _size(_: click.Context, option: click.Parameter, text: str | None) -> int | 
     from adsmig.filters import parse_size
 
     return None if text is None else parse_size(text, option.opts[0])
+
+
+def _finite(_: click.Context, option: click.Parameter, number: float | None) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise UsageError(f"{option.opts[0]} {number}: write a number")
+    return number
 
 
 def _pattern(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> tuple[str, ...]:
@@ -255,7 +262,7 @@ REPORT = together(
     click.option("--depth", type=click.IntRange(0, 64), metavar="N",
                  help="How deep directories are told apart [1]."),
     click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="MBPS",
-                 help="Megabits a second, to say how long it would take."),
+                 callback=_finite, help="Megabits a second, to say how long it would take."),
     click.option("--prices", type=_FILE, metavar="FILE", help="A price list, to say the cost."),
     click.option("--html", type=_FILE, metavar="FILE", help="Write the report as one HTML page."),
     click.option("--csv", "as_csv", is_flag=True, help="Print the report as CSV."),

@@ -5,12 +5,13 @@ environment tells.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from adsmig.credentials import accounts_file
-from adsmig.errors import AdsmigError
+from adsmig.errors import AdsmigError, UsageError
 from adsmig.location import Credentials, Location
 
 
@@ -48,7 +49,13 @@ def default_region(location: Location) -> str:
     named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if not (named or location.credentials):
         named = _session(location.account).region_name
-    return named or "us-east-1"
+    region = (named or "us-east-1").strip()
+    if not re.fullmatch("[!-~]+", region):
+        raise UsageError(
+            f"the region {region!r} of the environment or of AWS's files: correct it there, or name"
+            " another with --src-region, --dst-region"
+        )
+    return region
 
 
 @lru_cache(maxsize=4)

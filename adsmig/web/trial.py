@@ -41,8 +41,8 @@ def try_side(job: NewJob, name: str, console: Console) -> str:
     at = parse(address(side, name, console), https=job.https)
     region = job.region if name == "src" else job.destination_region
     at = replace(at, region=region or at.region, account=side.account)
-    given = side.credentials()
-    at = replace(at, credentials=given) if given else with_credentials(at, name.upper())
+    given = side.credentials() or at.credentials
+    at = with_credentials(replace(at, credentials=given), name.upper())
     settings = Job(
         "sync", at, connect_timeout_s=5, read_timeout_s=10, check=False,
         accept_new_host_key=job.accept_new_host_key,

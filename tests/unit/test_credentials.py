@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -139,3 +140,49 @@ def test_the_region_of_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -
     assert default_region(at) == "eu-north-1"
     monkeypatch.setenv("AWS_REGION", "eu-south-1")
     assert default_region(at) == "eu-south-1"
+
+
+@pytest.mark.parametrize("region", ["北京", "eu north"])
+def test_a_region_of_the_environment_that_no_request_can_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    monkeypatch.setenv("AWS_REGION", region)
+    with pytest.raises(UsageError, match="--src-region"):
+        default_region(parse("s3://ak:sk@bucket/"))
+    monkeypatch.setenv("AWS_REGION", "eu-south-1\r\n")
+    assert default_region(parse("s3://ak:sk@bucket/")) == "eu-south-1"
+
+
+def test_the_end_of_a_line_is_no_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "own\r\n")
+    assert of("s3://bucket/") == Credentials("own", "own", "own")
+    for what in ("ACCESS_KEY", "SECRET_KEY", "TOKEN", "PASSWORD"):
+        monkeypatch.setenv(f"ADSMIG_DST_{what}", "side \n")
+    assert of("s3://bucket/", side="DST") == Credentials("side ", "side ", "side ")
+    assert of("sftp://u@h/p", side="DST") == Credentials("", "", None, "side ")
+
+
+@pytest.mark.parametrize("key", ["ключ-SECRET", "SEC\nRET", "\u200bSECRET"])
+@pytest.mark.parametrize("of_what", ["access_key", "token"])
+@pytest.mark.parametrize("way", ["address", "environment", "file"])
+def test_a_key_that_no_request_can_carry_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, way: str, of_what: str, key: str
+) -> None:
+    given = {"access_key": "ak", "secret_key": "sk", "token": "t", of_what: key}
+    if way == "address":
+        login = ":".join(quote(given[name]) for name in ("access_key", "secret_key", "token"))
+        address, account = f"s3://{login}@bucket/", ""
+    elif way == "environment":
+        address, account = "s3://bucket/", ""
+        for name, value in given.items():
+            monkeypatch.setenv(f"ADSMIG_SRC_{name.upper()}", value)
+    else:
+        address, account = "s3://bucket/", "a"
+        lines = [f"{name} = {value}".replace("\n", "\n ") for name, value in given.items()]
+        accounts("\n".join(["[a]", *lines]))
+    with pytest.raises(UsageError, match="SRC") as caught:
+        of(address, account)
+    assert of_what.replace("_", " ") in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "RET" not in str(caught.value)

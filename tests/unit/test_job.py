@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from hypothesis import strategies as st
 
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.filters import Filters
-from adsmig.job import Job
+from adsmig.job import MOST_TIMEOUT_S, Job
 from adsmig.location import Credentials, Location
 from adsmig.model import KeyRange
 from adsmig.routes import Route
+from adsmig.storage import open_storage
 from adsmig.uri import parse
 
 SECRETS = Credentials("AKIDSECRET", "secretsecret", "tokensecret")
@@ -175,13 +178,27 @@ def test_the_order_of_start_and_end_is_that_of_bytes() -> None:
         {"threads": 0},
         {"workers": 0},
         {"bwlimit_mbps": -1},
+        {"bwlimit_mbps": math.nan},
+        {"bwlimit_mbps": math.inf},
         {"connect_timeout_s": 0},
+        {"connect_timeout_s": math.inf},
         {"read_timeout_s": -1},
+        {"read_timeout_s": 1e12},
+        {"read_timeout_s": math.nan},
     ],
 )
 def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError):
+    (name,) = options
+    said = {"connect_timeout_s": "--connTimeout", "read_timeout_s": "--timeout"}
+    with pytest.raises(UsageError, match=said.get(name, "--" + name.removesuffix("_mbps"))):
         job(**options)
+
+
+def test_the_longest_timeouts_can_be_used() -> None:
+    patient = job(connect_timeout_s=MOST_TIMEOUT_S, read_timeout_s=MOST_TIMEOUT_S)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        at = parse(f"s3://ak:sk@127.0.0.1:{server.getsockname()[1]}/b/")
+        open_storage(at, patient)._wire._connect().close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +220,8 @@ def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
         ({"tags": True}, "between object stores"),
         ({"dst": "s3://c.h/", "sse": "rot13"}, "write AES256"),
         ({"dst": "s3://c.h/", "sse": "aws:kms:"}, "write AES256"),
+        ({"dst": "s3://c.h/", "sse": "aws:kms:ключ"}, "write AES256"),
+        ({"dst": "s3://c.h/", "storage_class": "标准"}, "--storage-class '标准': write"),
     ],
 )
 def test_options_that_contradict_one_another_are_refused(
@@ -211,6 +230,16 @@ def test_options_that_contradict_one_another_are_refused(
     with pytest.raises(UsageError, match=says) as caught:
         job(**options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("region", ["北京", "cn north", "eu\r"])
+def test_a_region_that_no_request_can_name_is_refused(region: str) -> None:
+    good = parse("s3://bucket.example.com/a/")
+    bad = replace(parse("s3://other.example.com/b/"), region=region)
+    for side, places in (("src", (bad, good)), ("dst", (good, bad))):
+        with pytest.raises(UsageError, match=f"--{side}-region .*: write") as caught:
+            Job("cp", *places)
+        assert "\r" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +360,8 @@ patterns = st.lists(st.sampled_from(["a", r"\.jpg$", "\udcff", "é"]), max_size=
         optional={
             "existing": st.booleans(), "update": st.booleans(), "delete_src": st.booleans(),
             "perms": st.booleans(), "compare": st.sampled_from(["", "checksum"]),
-            "links": st.sampled_from(["follow", "copy"]), "storage_class": st.text(max_size=5),
+            "links": st.sampled_from(["follow", "copy"]),
+            "storage_class": st.from_regex("[!-~]{0,5}", fullmatch=True),
             "sse": st.sampled_from(["", "AES256", "aws:kms:key"]),
         },
     ),
