@@ -269,9 +269,7 @@ def check_stored(
     try:
         _check_sums(stored, reader.sums)
     except TransientError:
-        # It has the size and, from now on, the time of a good copy: a sync would believe it.
-        with contextlib.suppress(AdsmigError):
-            dst.delete([key])
+        _remove_damaged(dst, key)
         raise
     # Raises if it was replaced meanwhile.  No later sync would notice, for the copy was stored
     # after that.
@@ -281,7 +279,14 @@ def check_stored(
         if stored.size != entry.size:
             _check_size(dst, key, entry)
         if manner.prove and digest(dst, dst.stat(key), limits).xxh3 != reader.xxh3:
+            _remove_damaged(dst, key)
             raise TransientError("what the destination has is not what was sent")
+
+
+def _remove_damaged(dst: Storage, key: bytes) -> None:
+    """It has the size and, from now on, the time of a good copy: a sync would believe it."""
+    with contextlib.suppress(AdsmigError):
+        dst.delete([key])
 
 
 def parts_of(src: Storage, entry: Entry, doubts: set[str]) -> PartsMd5 | None:
@@ -346,7 +351,8 @@ def prove_parts(
 ) -> None:
     """Reads back the parts for which the destination has not vouched by a CRC-32 or an MD5.
 
-    Raises ObjectError if one is not what was sent.  Parts copied inside the service are its word.
+    Raises ObjectError if one is not what was sent, and removes the object.  Parts copied inside the
+    service are its word.
     """
     doubtful = [
         part
@@ -359,7 +365,9 @@ def prove_parts(
         return
     there = dst.stat(key)
     for part in doubtful:
-        if _read_back(dst, there, limits, *upload.span(part.number)) != part.checksum:
+        span = upload.span(part.number)
+        if all(_read_back(dst, there, limits, *span) != part.checksum for _ in range(READINGS)):
+            _remove_damaged(dst, key)
             raise ObjectError("damaged", "what the destination has is not what was sent")
 
 

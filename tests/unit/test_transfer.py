@@ -40,6 +40,7 @@ from adsmig.storage.local import LocalStorage
 from adsmig.storage.memory import MemoryStorage
 from adsmig.transfer import (
     MAX_CHANGES,
+    Manner,
     combined_checksum,
     copy,
     meta_for,
@@ -288,6 +289,31 @@ def test_bytes_damaged_on_the_way_there_are_sent_again(
     outcome = copy(src, FlakyStorage(dst, write=damaging(99)), entry, b"k", None)
     assert outcome.kind == "gave up"
     assert "does not match what was sent" in outcome.error
+
+
+def test_a_copy_that_is_not_what_was_sent_does_not_stay(
+    src: MemoryStorage, dst: MemoryStorage
+) -> None:
+    """Where the store tells no MD5, it is found out by reading the copy back."""
+
+    def damaging(times: int) -> Instead:
+        left = [times]
+
+        def write(method: Any, key: bytes, chunks: Iterator[memoryview], *rest: Any) -> Stored:
+            left[0] -= 1
+            content, (size, meta, _) = bytearray(b"".join(chunks)), rest
+            content[0] ^= left[0] >= 0
+            method(key, iter([memoryview(content)]), size, meta)
+            return Stored("not-an-md5", None)
+
+        return write
+
+    entry, proving = put(src, b"k"), Manner(prove=True)
+    outcome = copy(src, FlakyStorage(dst, write=damaging(99)), entry, b"k", None, proving)
+    assert (outcome.kind, keys_of(dst)) == ("gave up", [])
+    assert "is not what was sent" in outcome.error
+    assert copy(src, FlakyStorage(dst, write=damaging(2)), entry, b"k", None, proving).error == ""
+    assert get(dst, b"k") == get(src, b"k")
 
 
 def test_where_the_answer_tells_no_md5_the_size_is_looked_up(
@@ -1128,6 +1154,38 @@ def test_an_object_that_changed_after_its_parts_is_not_completed(
     found = worker.finish_upload(job(), upload, parts, "", ALONE)
     assert (found.upload, found.outcome, found.stop) == (None, None, None)
     assert keys_of(dst) == []
+
+
+def damaging_parts(method: Any, key: bytes, upload: Upload, number: int, *rest: Any) -> Stored:
+    """A store that keeps one part otherwise than it was sent, and tells no MD5s."""
+    chunks, *sums = rest
+    content = bytearray(b"".join(chunks))
+    content[0] ^= number == 2
+    stored: Stored = method(key, upload, number, iter([memoryview(content)]), *sums)
+    return stored._replace(md5=None)
+
+
+def test_a_large_object_that_is_not_what_was_sent_does_not_stay(
+    use: Open, src: MemoryStorage, dst: MemoryStorage, large: Entry
+) -> None:
+    use(src, FlakyStorage(dst, put_part=damaging_parts))
+    upload = dst.begin_upload(b"large", large, Meta())
+    parts = sorted(run_all(upload).parts)
+    outcome = worker.finish_upload(job(delete_src=True), upload, parts, "", ALONE).outcome
+    assert outcome
+    assert (outcome.kind, keys_of(dst)) == ("damaged", [])
+
+
+def test_a_large_object_that_was_damaged_on_its_way_back_is_read_again(
+    use: Open, src: MemoryStorage, dst: MemoryStorage, large: Entry
+) -> None:
+    dst.etag_is_md5 = False
+    use(src, FlakyStorage(dst, read=corrupting(1)))
+    upload = dst.begin_upload(b"large", large, Meta())
+    parts = sorted(run_all(upload).parts)
+    outcome = worker.finish_upload(job(delete_src=True), upload, parts, "", ALONE).outcome
+    assert outcome
+    assert (outcome.error, get(dst, b"large")) == ("", LARGE)
 
 
 def test_a_part_is_tried_again_while_that_can_help(
