@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 from adsmig.errors import AdsmigError, ObjectError, SourceChanged, StorageFull, TransientError
 from adsmig.model import Entry, Meta
 from adsmig.storage.base import LINKED, RESIZED
 from adsmig.storage.files import Status
+
+log = logging.getLogger(__name__)
 
 MUCH = 1 << 20
 """Bytes that are worth a call of their own."""
@@ -25,6 +29,7 @@ AWAY = (
     errno.ETIMEDOUT,
 )  # fmt: skip
 """What every call fails with once the server or the daemon behind a file system is gone."""
+_SET_ID = stat.S_ISUID | stat.S_ISGID
 _ENDING = (
     *AWAY, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EUCLEAN,
     errno.EMFILE, errno.ENFILE, errno.ENOMEM,
@@ -146,16 +151,32 @@ def meta_of(status: Status) -> Meta:
     return Meta(status.st_mtime_ns, mode, status.st_uid, status.st_gid)
 
 
-def set_meta(fd: int, meta: Meta, owner: tuple[int, int] | None = None) -> None:
+def set_meta(
+    fd: int, meta: Meta, owner: tuple[int, int] | None = None, anothers: bool = False
+) -> None:
     """Gives an open file or directory its owner (as root), mode and mtime, as far as known.
 
-    ``owner``: the user and group that it has, if that is known.
+    ``owner``: the user and group that it has, if that is known.  An owner or a mode that cannot be
+    kept there is left out, and with an owner the right to act as such; not the mode of what is
+    ``anothers``, and could be kept by that.
     """
-    uid, gid = meta.uid, meta.gid
+    uid, gid, mode = meta.uid, meta.gid, meta.mode
     if uid is not None and gid is not None and (uid, gid) != owner and os.geteuid() == 0:
-        os.fchown(fd, uid, gid)  # before chmod: it clears the set-id bits
-    if meta.mode is not None:
-        os.fchmod(fd, meta.mode)
+        try:
+            os.fchown(fd, uid, gid)  # before chmod: it clears the set-id bits
+        except OSError as exc:
+            _leave_out("owners", exc)
+    if mode is not None:
+        if mode & _SET_ID and uid is not None:
+            status = os.fstat(fd)
+            if (status.st_uid, status.st_gid) != (uid, gid):
+                mode &= ~_SET_ID
+        try:
+            os.fchmod(fd, mode)
+        except OSError as exc:
+            if anothers:
+                raise
+            _leave_out("permissions", exc)
     if meta.mtime_ns is not None:
         os.utime(fd, ns=(meta.mtime_ns, meta.mtime_ns))
 
@@ -163,7 +184,10 @@ def set_meta(fd: int, meta: Meta, owner: tuple[int, int] | None = None) -> None:
 def set_link_meta(path: bytes, meta: Meta, above: int | None = None) -> None:
     """As :func:`set_meta`, for a symbolic link itself."""
     if meta.uid is not None and meta.gid is not None and os.geteuid() == 0:
-        os.chown(path, meta.uid, meta.gid, dir_fd=above, follow_symlinks=False)
+        try:
+            os.chown(path, meta.uid, meta.gid, dir_fd=above, follow_symlinks=False)
+        except OSError as exc:
+            _leave_out("owners", exc)
     if meta.mtime_ns is not None:
         times = (meta.mtime_ns, meta.mtime_ns)
         os.utime(path, ns=times, dir_fd=above, follow_symlinks=False)
@@ -178,7 +202,24 @@ def set_directory_meta(fd: int, meta: Meta) -> None:
         meta = replace(meta, mode=None)
     if there.mtime_ns == meta.mtime_ns:
         meta = replace(meta, mtime_ns=None)
-    set_meta(fd, meta)
+    set_meta(fd, meta, anothers=os.geteuid() not in (0, there.uid))
+
+
+def _leave_out(what: str, exc: OSError) -> None:
+    """Goes on without something that the file system, or who runs this there, cannot have kept:
+    as FAT, a server that takes root for nobody, or a user namespace.  Raises what is else.
+    """
+    if exc.errno not in (errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+        raise exc
+    tell_unkept(what)
+
+
+@lru_cache(maxsize=2)
+def tell_unkept(what: str) -> None:
+    """Says it, once."""
+    log.warning(
+        "%s cannot be kept at the destination; going on without them, as --noperms does", what
+    )
 
 
 def write_all(fd: int, chunk: memoryview, offset: int | None = None) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from tests.conftest import BucketFactory
 from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
 from tests.e2e.inside import here as here
 from tests.e2e.inside import store as store
-from tests.servers import Moto, Server
+from tests.servers import Moto, Server, program
 
 pytestmark = COLLECTED
 
@@ -66,6 +68,28 @@ def test_permissions_owner_and_time_survive_between_file_systems(
     assert kept(tmp_path / "dst") == kept(src)
     status = (tmp_path / "dst/d").stat()
     assert (status.st_mode & 0o777, status.st_mtime_ns) == (0o750, WHEN_NS)
+
+
+def test_an_owner_that_a_container_does_not_know_is_a_warning(tmp_path: Path) -> None:
+    inside = ["unshare", "--user", "--map-root-user"]
+    if os.geteuid() or subprocess.run([*inside, "true"], capture_output=True).returncode:
+        pytest.skip("needs root, and user namespaces")
+    src = with_permissions(tmp_path / "src")
+    (src / "d" / "secret").chmod(0o404)  # root there is not root here
+    (src / "d" / "run").chmod(0o4755)
+    (src / "link").symlink_to("f")
+    os.chown(src / "link", 1234, 1234, follow_symlinks=False)
+    os.chown(src / "d", 1234, 1234)
+    command = [program("adsmig"), "cp", "--links", "--workers", "1", src, tmp_path / "dst"]
+    (src / "f").chmod(0o644)
+    found = subprocess.run([*inside, *command], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count("owners cannot be kept") == 1
+    wanted = {key: (*facts[:2], 0, 0) for key, facts in kept(src).items()}
+    wanted["d/run"] = (stat.S_IFREG | 0o755, *wanted["d/run"][1:])
+    assert kept(tmp_path / "dst") == wanted
+    found = subprocess.run([*inside, *command, "--noperms"], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 def test_noperms_keeps_the_times_and_nothing_else(

@@ -29,6 +29,7 @@ from adsmig.errors import (
     UsageError,
 )
 from adsmig.model import EVERYTHING, Entry, KeyRange, Meta, Upload
+from adsmig.storage import localfile
 from adsmig.storage.local import LocalStorage
 from adsmig.storage.localfile import MUCH
 from tests.storage.support import (
@@ -1459,7 +1460,7 @@ def test_a_directory_that_refuses_its_meta_is_a_failure(
     destination: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusing(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     put(destination, b"d/")
     monkeypatch.setattr(os, "fchmod", refusing)
@@ -1467,6 +1468,75 @@ def test_a_directory_that_refuses_its_meta_is_a_failure(
         with pytest.raises(ObjectError) as error:
             act(b"d/", Meta(mode=0o700))
         assert error.value.kind == "denied"
+
+
+@pytest.fixture
+def unkept(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A file system that keeps neither owners nor permissions, and says so with an errno."""
+
+    def refusing(*_: object, **__: object) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    for function in ("chown", "fchown", "fchmod"):
+        monkeypatch.setattr(os, function, refusing)
+    localfile.tell_unkept.cache_clear()
+
+
+@as_root
+@pytest.mark.parametrize("unkept", [errno.EPERM, errno.EINVAL, errno.ENOTSUP], indirect=True)
+@pytest.mark.usefixtures("unkept")
+def test_an_owner_or_a_mode_that_cannot_be_kept_is_a_warning(
+    root: Path, destination: LocalStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    meta = Meta(mtime_ns=1_234_567_890_123_456_789, mode=0o4755, uid=1234, gid=2345)
+    for key in (b"d/one", b"d/two"):
+        put(destination, key, b"content", meta)
+        assert content_of(destination, key) == b"content"
+    destination.write_link(b"d/link", b"one", meta)
+    destination.set_directory_meta(b"d/", meta)
+    upload = destination.begin_upload(b"large", Entry(b"large", 5, 1, 1), meta)
+    send_part(destination, b"large", upload, 1, b"large")
+    destination.complete(b"large", upload, [], meta)
+    for name in ("d", "d/one", "d/two", "d/link", "large"):
+        assert os.lstat(root / name).st_mtime_ns == meta.mtime_ns
+    assert [message.split(" cannot")[0] for message in caplog.messages] == ["owners", "permissions"]
+    assert all("--noperms" in message for message in caplog.messages)
+
+
+@as_root
+def test_who_is_given_no_file_gets_no_set_id_bits_with_it(
+    root: Path, destination: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    put(destination, b"good", b"x", Meta(mode=0o6755, uid=1234, gid=2345))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fchown", refusing)
+        put(destination, b"refused", b"x", Meta(mode=0o6755, uid=1234, gid=2345))
+        put(destination, b"d/")
+        destination.set_directory_meta(b"d/", Meta(mode=0o3755, uid=1234, gid=2345))
+        put(destination, b"own", b"x", Meta(mode=0o6755, uid=0, gid=0))
+    modes = {name: (root / name).stat().st_mode & 0o7777 for name in os.listdir(root)}
+    del modes[Options.staging]
+    assert modes == {"good": 0o6755, "refused": 0o755, "d": 0o1755, "own": 0o6755}
+
+
+@as_root
+def test_who_is_not_root_makes_no_program_of_anothers_his_own_for_all_to_run() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o777)
+        os.seteuid(65534)
+        try:
+            destination = opened(root, destination=True)
+            destination.prepare()
+            put(destination, b"theirs", b"x", Meta(mode=0o4755, uid=0, gid=os.getegid()))
+            put(destination, b"mine", b"x", Meta(mode=0o4755, uid=65534, gid=os.getegid()))
+        finally:
+            os.seteuid(0)
+        modes = [(root / one).stat().st_mode & 0o7777 for one in ("theirs", "mine")]
+        assert modes == [0o755, 0o4755]
 
 
 @as_root
