@@ -21,8 +21,9 @@ from adsmig.interruption import answered
 from adsmig.inventory import Inventory
 from adsmig.job import Job
 from adsmig.large import LargeObjects, abandon_uploads
-from adsmig.ledger import Run
+from adsmig.ledger import Places, Run
 from adsmig.limits import SLOTS, Lease, Limits
+from adsmig.location import Location
 from adsmig.manifest import Manifest
 from adsmig.model import (
     Budget,
@@ -144,6 +145,9 @@ class Coordinator:
             src, dst = worker.storages(self.job)
             src.prepare()
             if self._writes:
+                _, before = self._places_before() or (None, None)
+                if before and not (dst.identity() or self.job.yes):
+                    raise _elsewhere(dst.location)  # before it is made
                 dst.prepare()
                 refuse_overlap(self.job, src, dst)
             there = dst.identity() if self._writes else None
@@ -162,23 +166,27 @@ class Coordinator:
         """
         if not (self._writes or self.job.command == "rm"):
             return
-        before = self.manifest.places(self.run_id)
-        if before is None and self.job.compare == "manifest":
-            before = self.manifest.places()
-        places = zip((self.job.src, self.job.dst), before or (), now, strict=False)
+        before = self._places_before() or ()
+        places = zip((self.job.src, self.job.dst), before, now, strict=False)
         others = [at for at, one, other in places if one and other and not same_place(one, other)]
         if others and not self.job.yes:
             if self.job.dst in others:
                 worker.storages(self.job)[1].tidy()  # of what was just made there
-            raise AdsmigError(
-                f"{others[0]} is not the directory that it was when the job was last at work: not"
-                " mounted, or replaced? Mount it, or say --yes to do all of it anew"
-            )
+            raise _elsewhere(others[0])
         if others:
             self._begin_again()
         if self.job.dst in others:
             self.manifest.forget_objects()
         self.manifest.set_places(self.run_id, now)
+
+    def _places_before(self) -> Places | None:
+        """What source and destination were known by when the job was last at work, if that is known
+        and matters.
+        """
+        before = self.manifest.places(self.run_id)
+        if before is None and self.job.compare == "manifest":
+            before = self.manifest.places()
+        return before
 
     def _begin_again(self) -> None:
         """Forgets what the run settled."""
@@ -390,3 +398,10 @@ class Coordinator:
 
     def _dismiss(self) -> None:
         self._workforce.close(self.interrupted or self.stop is not None, bool(self._tasks))
+
+
+def _elsewhere(at: Location | None) -> AdsmigError:
+    return AdsmigError(
+        f"{at} is not the directory that it was when the job was last at work: not mounted, or"
+        " replaced? Mount it, or say --yes to do all of it anew"
+    )
