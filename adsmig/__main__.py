@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import io
 import os
 import signal
 import sys
@@ -33,6 +34,9 @@ def main() -> None:
     # What is imported, and listed later on, makes very many objects, and hardly any garbage.
     gc.set_threshold(50_000)
     occupy_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # nothing is lost where it is not UTF-8
     from adsmig.argv import hide_secrets
 
     hide_secrets()  # first: what follows takes a moment

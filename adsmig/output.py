@@ -50,7 +50,8 @@ class Output:
     def event(self, name: str, /, **values: Any) -> None:
         """Prints a JSON line, if the user asked for such."""
         if self.as_json:
-            print(json.dumps({"event": name, **values}, ensure_ascii=False), flush=True)
+            plain = sys.stdout.encoding.lower() != "utf-8"  # which JSON is in
+            print(json.dumps({"event": name, **values}, ensure_ascii=plain), flush=True)
 
 
 def begin(options: dict[str, Any]) -> Output:

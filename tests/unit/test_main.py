@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +45,19 @@ def test_an_interruption_at_the_end_changes_nothing() -> None:
     done = ended(f"import signal, threading; threading.active_count = {stop}", "--version")
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_where_output_is_not_utf_8_nothing_is_lost(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "é…😀").write_text("x")
+    for words in (["--help"], ["inventory", tmp_path], ["inventory", "--json", tmp_path]):
+        done = subprocess.run(
+            [sys.executable, "-m", "adsmig", *map(str, words)],
+            capture_output=True,
+            timeout=60,
+            env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    (found,) = [one for one in events if one["event"] == "inventory"]
+    assert found["largest"] == [{"key": "é…😀", "bytes": 1}]
