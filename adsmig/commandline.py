@@ -11,6 +11,7 @@ import click
 
 from adsmig.asked import against, job_asked
 from adsmig.errors import UsageError
+from adsmig.habits import check_command, hinted
 from adsmig.log import redacted
 from adsmig.options import (
     ADDRESS,
@@ -69,9 +70,12 @@ class Commands(click.Group):
             before = [word for option in options for word in option]
             return super().parse_args(ctx, [rest[0], *before, *rest[1:]])
         if unknown := [one for one in options if name_of(one) not in names.known]:
-            return super().parse_args(ctx, unknown[0])
+            with hinted(ctx):
+                return super().parse_args(ctx, unknown[0])
         if options and not rest:
             ctx.fail("Missing command.")
+        if rest:
+            check_command(rest[0], ctx)
         return super().parse_args(ctx, list(rest))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from adsmig.errors import UsageError
+from adsmig.habits import hinted
 from adsmig.words import leading, names_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,7 +45,8 @@ class Command(click.Command):
                 break
             words += rest[:1]
             rest = rest[1:]
-        return super().parse_args(ctx, [*words, *rest])
+        with hinted(ctx):
+            return super().parse_args(ctx, [*words, *rest])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As click does, group by group."""

@@ -37,7 +37,9 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(exc.format_message())
         return 2
     except click.ClickException as exc:
-        tell(f"{name}: {exc.format_message().rstrip('.')} (see {name} --help)")
+        ctx = exc.ctx if isinstance(exc, click.UsageError) else None
+        where = ctx.command_path if ctx else name
+        tell(f"{name}: {exc.format_message().rstrip('.')} (see {where} --help)")
         return exc.exit_code
     except AdsmigError as exc:
         tell(f"{name}: {exc}")

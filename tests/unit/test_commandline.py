@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from adsmig.cli import cli
 from adsmig.commandline import job_later
 from adsmig.errors import UsageError
+from adsmig.habits import COMMANDS, OPTIONS
 from adsmig.job import Job
 from adsmig.ledger import default_path
 from adsmig.manifest import Manifest
+from adsmig.program import run
 from adsmig.uri import parse
+from adsmig.words import names_of
 
 
 @pytest.mark.parametrize(
@@ -108,3 +112,62 @@ def test_a_secret_in_the_environment_is_none_in_the_line(
     monkeypatch.setenv("ADSMIG_SRC_ACCESS_KEY", "AK")
     monkeypatch.setenv("ADSMIG_SRC_SECRET_KEY", "SK")
     assert job_later(["sync", "s3://bucket/", str(tmp_path)]).src.credentials
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("sync --delete /src/ /dst/", "is --delete-dst: it removes at DST"),
+        ("--delete sync /src/ /dst/", "is --delete-dst: it removes at DST"),
+        ("cp -r /src/ /dst/", "with all that is below them"),
+        ("cp --recursive /src/ /dst/", "with all that is below them"),
+        ("cp -aP /src/ /dst/", "with all that is below them"),
+        ("sync -n /src/ /dst/", "--dryrun"),
+        ("verify --dry-run /src/ /dst/", "no dry run"),
+        ("cp --progress /src/ /dst/", "progress is shown anyway"),
+        ("cp -P /src/ /dst/", "progress is shown anyway"),
+        ("cp --transfers 4 /src/ /dst/", "--threads N"),
+        ("ls /src/", "adsmig inventory"),
+        ("mv /src/ /dst/", "--delete-src removes at SRC what was copied and verified"),
+        ("move /src/ /dst/", "--delete-src"),
+        ("check /src/ /dst/", "adsmig verify"),
+        ("size /src/", "adsmig inventory"),
+        ("delete /src/", "adsmig rm"),
+        ("help", "adsmig COMMAND --help"),
+        ("help sync", "adsmig COMMAND --help"),
+    ],
+)
+def test_what_other_tools_call_so_has_a_hint(
+    capfd: pytest.CaptureFixture[str], line: str, says: str
+) -> None:
+    assert run(line.split()) == 2
+    said = capfd.readouterr().err
+    assert says in said
+    assert "Did you mean" not in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ("sync /src/", "adsmig sync"),
+        ("sync --frob /src/ /dst/", "adsmig sync"),
+        ("schedule add --cron", "adsmig schedule add"),
+        ("frob", "adsmig"),
+    ],
+)
+def test_wrong_usage_names_the_help_of_its_command(
+    capfd: pytest.CaptureFixture[str], line: str, where: str
+) -> None:
+    assert run(line.split()) == 2
+    assert f" (see {where} --help)" in capfd.readouterr().err
+
+
+def test_no_hint_is_of_what_there_is() -> None:
+    parameters = [
+        one
+        for name in ("cp", "sync")
+        for one in cli.commands[name].params  # type: ignore[attr-defined]
+    ]
+    assert set(OPTIONS) & set(names_of(parameters).known) == {"--dryrun", "--dry-run"}
+    assert not set(COMMANDS) & set(cli.commands)  # type: ignore[attr-defined]
