@@ -7,7 +7,8 @@ import shutil
 import sys
 import time
 from collections import deque
-from typing import TextIO
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TextIO
 
 from adsmig.model import Counts
 
@@ -61,12 +62,11 @@ class Progress:
         self._samples.append((now, counts))
         while len(self._samples) > 2 and now - self._samples[0][0] > WINDOW_S:
             self._samples.popleft()
-        line = self.line(counts, listed)
         if self._live:
             width = shutil.get_terminal_size().columns - 1
-            self._write(f"\r{line[:width]}\x1b[K")
+            self._write(f"\r{self.line(counts, listed, width)}\x1b[K")
         else:
-            self._write(line + "\n")
+            self._write(self.line(counts, listed) + "\n")
         self._shown = True
 
     def _write(self, text: str) -> None:
@@ -85,33 +85,79 @@ class Progress:
         self._due_at = now + EVENT_S
         return True
 
-    def line(self, counts: Counts, listed: bool = True) -> str:
-        """The line for ``counts``, with rates over the last seconds.
+    def line(self, counts: Counts, listed: bool = True, width: int | None = None) -> str:
+        """The line for ``counts``, with rates over the last seconds, in ``width`` columns.
 
         Percentage and remaining time are left out while nobody knows how much there is.
         """
+        return _fitted(self._fields(counts, listed), width)
+
+    def _fields(self, counts: Counts, listed: bool) -> Iterator[_Field]:
         (before, old), (now, new) = self._samples[0], self._samples[-1]
         seconds = max(now - before, 1e-3)
         settled = _settled(counts) - _settled(old)
         rate = (new.copied_bytes - old.copied_bytes) / seconds
+        per_second = settled / seconds
         if self._dryrun:
-            text = (
-                f"found {counts.found:,} ({size(counts.found_bytes)}), {settled / seconds:,.0f}/s"
-            )
-            return f"{text}, {counts.failed:,} failed" if counts.failed else text
+            found = f" ({size(counts.found_bytes)})"
+            yield _Field(0, f"found {counts.found:,}{found}", f"found {counts.found:,}")
+            yield _Field(8, f"{per_second:,.0f}/s", f"{_short(per_second)}/s")
+            if counts.failed:
+                yield _Field(1, f"{counts.failed:,} failed")
+            return
         done_bytes = counts.copied_bytes + counts.unchanged_bytes
         total = max(self._expected.found_bytes, counts.found_bytes)
         done, of = (done_bytes, total) if total else (_settled(counts), counts.found)
         known = listed or self._expected.found > 0
         share = f"{100 * done // of if of else 0}%" if known else "listing"
-        text = (
-            f"found {counts.found:,}, unchanged {counts.unchanged:,}, copied {counts.copied:,},"
-            f"{f' deleted {counts.deleted:,},' if counts.deleted else ''}"
-            f" failed {counts.failed:,}, {share}, {settled / seconds:,.0f}/s, {size(rate)}/s"
-        )
+        yield _Field(0, f"found {counts.found:,}")
+        yield _counted(7, "unchanged", counts.unchanged)
+        yield _counted(5, "copied", counts.copied)
+        if counts.deleted:
+            yield _counted(6, "deleted", counts.deleted)
+        yield _counted(1, "failed", counts.failed)
+        yield _Field(2, share)
+        yield _Field(8, f"{per_second:,.0f}/s", f"{_short(per_second)}/s")
+        yield _Field(4, f"{size(rate)}/s")
         if known and rate > 0 and total > done_bytes:
-            text += f", ETA {duration((total - done_bytes) / rate)}"
+            yield _Field(3, f"ETA {duration((total - done_bytes) / rate)}")
+
+
+class _Field(NamedTuple):
+    """A figure of the line."""
+
+    rank: int
+    """Where there is no room, the highest goes first."""
+    text: str
+    short: str = ""
+    nothing: bool = False
+    """It says that there is none of something."""
+
+
+def _counted(rank: int, word: str, count: int) -> _Field:
+    return _Field(rank, f"{word} {count:,}", f"{word} {_short(count)}", not count)
+
+
+def _short(count: float) -> str:
+    return f"{count:,.0f}" if count < 999_950 else f"{count / 1e6:,.1f}M"
+
+
+def _fitted(fields: Iterable[_Field], width: int | None) -> str:
+    """The fields in so many columns: without zeros, with short figures, or with fewer fields, each
+    of them whole; for a number that was cut is another number.
+    """
+    shown = list(fields)
+    text = ", ".join(one.text for one in shown)
+    if width is None or len(text) <= width:
         return text
+    shown = [one for one in shown if not one.nothing]
+    text = ", ".join(one.text for one in shown)
+    while len(text) > width and shown:
+        text = ", ".join(one.short or one.text for one in shown)
+        if len(text) > width:
+            shown.remove(max(shown))
+            text = ", ".join(one.short or one.text for one in shown)
+    return text
 
 
 def progress_event(counts: Counts, listing: bool) -> dict[str, object]:

@@ -166,6 +166,26 @@ def test_on_a_terminal_one_line_is_drawn_anew_and_fits(
     assert terminal.shown().startswith("found 99,000,000"[: columns - 1])
 
 
+@pytest.mark.parametrize("columns", range(18, 130))
+def test_a_line_that_is_too_long_has_fewer_fields_not_half_of_one(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal = Terminal()
+    progress = Progress(stream=terminal)
+    progress(Counts(), False)
+    clock.now += 10
+    progress(Counts(99_000_000, 10**15, 0, 0, 23_456_789, 10**14, 12_345), False)
+    fields = terminal.shown().split(", ")
+    whole = {"found 99,000,000", "unchanged 0", "copied 23,456,789", "failed 12,345", "10%",
+             "2,346,913/s", "10.0 TB/s", "ETA 1:30"}  # fmt: skip
+    short = {"found 99,000,000", "copied 23.5M", "failed 12,345", "10%", "2.3M/s", "10.0 TB/s",
+             "ETA 1:30"}  # fmt: skip
+    assert set(fields) <= whole or set(fields) <= short
+    assert len(terminal.shown()) < columns
+    assert len(fields) >= {80: 7, 60: 5, 40: 3, 20: 1}.get(columns, 1)
+
+
 def test_the_live_line_goes_when_the_run_ends(clock: Clock) -> None:
     terminal = Terminal()
     progress = Progress(stream=terminal)
