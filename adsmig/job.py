@@ -309,9 +309,22 @@ class Job:
         return f".adsmig-{self.id}"
 
     @property
+    def places(self) -> tuple[Location, Location | None]:
+        """Source and destination, as a person is told: of a single object, its own place."""
+        if not self.single:
+            return self.src, self.dst
+        src, dst = self.single
+        return self.src.below(src), self.dst and self.dst.below(dst)
+
+    @property
     def origin(self) -> str:
         """What the destination is held against, as a person is told."""
-        return f"the manifest {self.against}" if self.against else str(self.src)
+        return f"the manifest {self.against}" if self.against else str(self.places[0])
+
+    @property
+    def target(self) -> str:
+        """Where it is, as a person is told; '' where there is none."""
+        return str(self.places[1] or "")
 
     @property
     def keys(self) -> KeyRange:

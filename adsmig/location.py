@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import urllib.parse
 from dataclasses import dataclass, replace
@@ -83,6 +84,11 @@ class Location:
         else:
             authority = f"{self.bucket}.{self.host}" if self.host else self.bucket
         return f"{self.scheme}://{secret}{authority}/{one_line(self.path)}"
+
+    def below(self, key: bytes) -> Location:
+        """The place of one object of it."""
+        path = os.path.join(self.path, key) if self.is_path else self.path + key
+        return replace(self, path=path, trailing_slash=False)
 
     @property
     def profile(self) -> Profile:

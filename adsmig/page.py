@@ -139,10 +139,10 @@ def run_page(job: Job, manifest: Manifest) -> str:
     runs, _ = manifest.runs_seen()
     facts = [("Job", job.id), ("Command", job.command), ("From", job.origin)]
     if job.dst:
-        facts.append(("To", str(job.dst)))
+        facts.append(("To", job.target))
     facts.append(("Manifest", str(manifest.path or "in memory")))
     facts.append(("Made", report.clock(time.time())))
-    title = f"{job.command} {job.origin}" + (f" to {job.dst}" if job.dst else "")
+    title = f"{job.command} {job.origin}" + (f" to {job.target}" if job.dst else "")
     if not runs:
         empty = '<section class="card wide"><h2>It has not been run yet</h2></section>'
         return _page(title, facts, (), [empty])

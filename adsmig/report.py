@@ -113,7 +113,7 @@ def which(job: Job, manifest: Ledger) -> str:
 
 def status(manifest: Ledger, job: Job) -> Iterator[str]:
     """What ``adsmig status`` prints: the job, its runs, what is left, what failed."""
-    yield f"job       {job.id}: {job.command} {job.origin} {job.dst or ''}".rstrip()
+    yield f"job       {job.id}: {job.command} {job.origin} {job.target}".rstrip()
     yield f"manifest  {manifest.path}"
     runs, pid = manifest.runs_seen()
     if not runs:
@@ -202,6 +202,6 @@ def job_facts(job: Job, runs: list[Run]) -> dict[str, str | int | float | None]:
     facts = (
         job.id, job.command, run.state if run else "new", run.started if run else None,
         run.counts.copied if run else None, run.counts.failed if run else None,
-        job.origin, str(job.dst or ""),
+        job.origin, job.target,
     )  # fmt: skip
     return dict(zip(JOB_COLUMNS, facts, strict=True))

@@ -96,11 +96,11 @@ def _report(job: Job, run: Run, inventory: Inventory, output: Output, partial: s
         from adsmig.page import inventory_page
 
         facts = [("Partial", partial)] if partial else []
-        facts.append(("Source", str(job.src)))
+        facts.append(("Source", job.origin))
         if job.dst:
-            facts.append(("Destination", str(job.dst)))
+            facts.append(("Destination", job.target))
         facts += [("Command", f"{job.command}, as a dry run"), ("Made", report.clock(time.time()))]
-        title = f"{'PARTIAL: some of what' if partial else 'What'} is at {job.src}"
+        title = f"{'PARTIAL: some of what' if partial else 'What'} is at {job.origin}"
         page = inventory_page(title, facts, inventory, figures, bool(output.info))
         write_file(output.html, page)
     if output.as_json:

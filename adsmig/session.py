@@ -93,7 +93,7 @@ def remove(job: Job, path: Path | None, output: Output) -> int:
                 raise AdsmigError(
                     "nothing was deleted: say --yes to delete this without being asked"
                 )
-            print(f"Delete all this at {job.src}? [y/N] ", end="", file=sys.stderr, flush=True)
+            print(f"Delete all this at {job.origin}? [y/N] ", end="", file=sys.stderr, flush=True)
             if sys.stdin.readline().strip().lower() not in ("y", "yes"):
                 raise AdsmigError("nothing was deleted")
         return _run(job, path or default_path(job), output, _resume_or_begin)
@@ -272,7 +272,7 @@ def _perform(
         keep_names(job, path)
         if run.resumed and run.counts.found and not output.quiet:
             output.note(f"resuming run {run.id} of job {job.id}")
-        log.info("run %d of job %s: %s %s %s", run.id, job.id, job.command, job.src, job.dst or "")
+        log.info("run %d of job %s: %s %s %s", run.id, job.id, job.command, job.origin, job.target)
         expected = finished[-1].counts if finished else None
         progress = Progress(expected, silent=output.as_json, dryrun=job.dryrun)
         began = time.monotonic()

@@ -25,8 +25,8 @@ def report_json(manifest: Manifest) -> str:
         {
             "job": job.id,
             "command": job.command,
-            "source": str(job.src),
-            "destination": str(job.dst) if job.dst else None,
+            "source": str(job.places[0]),
+            "destination": job.target or None,
             "runs": [run_event(run) for run in manifest.runs_seen()[0]],
             "failures": [
                 {"kind": kind, "objects": count, "example": example}

@@ -43,6 +43,18 @@ def failed(key: bytes, kind: str = "denied") -> Outcome:
     return Outcome(key, 1, 2, None, None, "a reason", kind)
 
 
+def test_a_single_object_is_shown_not_what_it_is_in(manifest: Manifest) -> None:
+    for src, dst, shown in (
+        ("/d/", "s3://b.h/", ("/d/f", "s3://b.h/x/g")),
+        ("u@host:/d", "s3://b.h/p/", ("sftp://u@host/d/f", "s3://b.h/p/x/g")),
+        ("s3://b.h/p", "/d", ("s3://b.h/pf", "/d/x/g")),
+    ):
+        job = Job("cp", parse(src), parse(dst), single=(b"f", b"x/g"))
+        facts = report.job_facts(job, [])
+        assert (facts["from"], facts["to"]) == shown
+        assert " ".join(shown) in next(report.status(manifest, job))
+
+
 # The summary
 
 
