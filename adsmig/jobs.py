@@ -29,7 +29,9 @@ def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
 
 
 def job_lines(output: Output) -> Iterator[str]:
-    """The jobs of the state directory and what their last runs came to, as a table."""
+    """The jobs of the state directory and what their last runs came to, as a table; the one that
+    was run last comes last.
+    """
     found: list[tuple[Job, list[Run]]] = []
     troubles = []
     for path, manifest in jobs():
@@ -40,6 +42,7 @@ def job_lines(output: Output) -> Iterator[str]:
             found.append((Job.from_json(text), runs))
         else:
             troubles.append(f"{path} holds no job yet")
+    found.sort(key=lambda one: one[1][-1].started if one[1] else 0)
     if output.as_json:
         for job, runs in found:
             facts = report.job_facts(job, runs)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from adsmig.errors import UsageError
 from adsmig.job import Job
-from adsmig.jobs import open_job
+from adsmig.jobs import job_lines, open_job
 from adsmig.ledger import state_directory
 from adsmig.manifest import Manifest
+from adsmig.output import Output
 from adsmig.uri import parse
 
 
@@ -39,6 +41,21 @@ def test_the_beginning_of_an_id_is_enough_if_no_other_has_it(job: Job) -> None:
 def test_a_whole_name_is_meant_even_if_another_begins_with_it(job: Job) -> None:
     one, _ = keep(job, "copy1"), keep(job, "copy10")
     assert open_job("copy1", None)[1] == one
+
+
+def test_jobs_are_listed_by_their_last_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100, 200))
+    monkeypatch.setattr("adsmig.manifest.time.time", lambda: next(clock))
+    names = [f"/src{number}/" for number in range(5)]
+    for name in [*reversed(names), names[3]]:
+        one = Job("cp", parse(name), parse("/dst/"))
+        with Manifest(keep(one, one.id)) as manifest:
+            manifest.lock()
+            manifest.begin_run("cp", [one.keys], one.manner)
+    never = Job("cp", parse("/never/"), parse("/dst/"))
+    keep(never, never.id)
+    told = [json.loads(line)["from"] for line in job_lines(Output(as_json=True))]
+    assert told == ["/never", "/src4", "/src2", "/src1", "/src0", "/src3"]
 
 
 @pytest.mark.parametrize(
