@@ -37,8 +37,10 @@ _BEFORE = re.compile(rb"\A\s*(?:<\?xml[^>]*>\s*)?")
 """
 
 
-def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = ()) -> AdsmigError:
+def error_of(method: str, place: str, answer: Response, secrets: Iterable[str] = ()) -> AdsmigError:
     """The error that an answer stands for, by its S3 code where it has one, else its status.
+
+    ``place``: the host and the bucket that was asked.
 
     docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html.  The server's message is left out
     if the answer quotes one of the ``secrets``, escaped or not.
@@ -51,7 +53,7 @@ def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = 
     if not code and answer.status == 403:
         code = "AccessDenied"  # a HEAD has no body
     said = f"{code or answer.status}" + (f" ({message})" if message else "")
-    where = f"{host} answered {method} with {said}"
+    where = f"{place} answered {method} with {said}"
     if code in _FULL or answer.status == 507:
         return StorageFull(f"{where}; free some room")
     if code in _THROTTLED or answer.status in (429, 503):
@@ -74,7 +76,7 @@ def error_of(method: str, host: str, answer: Response, secrets: Iterable[str] = 
     if code in _TRANSIENT or answer.status in (500, 502, 504, 408):
         return TransientError(where)
     if code == "NoSuchBucket":
-        return AdsmigError(f"no such bucket at {host}; create it, or check the address")
+        return AdsmigError(f"no such bucket: {place}; create it, or check the address")
     if answer.status == 404 or code in ("NoSuchKey", "NoSuchUpload"):
         return NotFound(where)
     if answer.status in (412, 416) or code in _CHANGED:

@@ -65,6 +65,7 @@ class S3Source:
             read_timeout_s=settings.read_timeout_s,
             routes=settings.routes,
             tls=context_for(settings.ca_bundle, settings.verify_tls) if location.https else None,
+            bucket=location.bucket if self._path_style else "",
         )
         self._vouching = Vouching(self.profile.crc32)
         self._root = b"/" + location.bucket.encode() + b"/" if self._path_style else b"/"

@@ -45,7 +45,8 @@ class Wire:
     that they do not need.
 
     ``credentials`` is called for every request, so that it can refresh what expires; None makes
-    requests unsigned.  Without ``tls``, over plain HTTP.  Raises the errors of
+    requests unsigned.  ``bucket`` is one that the host does not name, but errors are to.  Without
+    ``tls``, over plain HTTP.  Raises the errors of
     :mod:`adsmig.errors`; tries nothing again.
     """
 
@@ -59,8 +60,10 @@ class Wire:
         read_timeout_s: float,
         routes: Sequence[Route] = (),
         tls: ssl.SSLContext | None = None,
+        bucket: str = "",
     ) -> None:
         self.host, self.region = host, region
+        self._place = f"{host}/{bucket}" if bucket else host
         self._credentials = credentials
         self._connect_timeout_s, self._read_timeout_s = connect_timeout_s, read_timeout_s
         self._routes = routes
@@ -139,7 +142,7 @@ class Wire:
         """The error that an answer stands for; see :func:`error_of`."""
         used = self._credentials()
         secrets = (used.access_key, used.secret_key, used.token or "") if used else ()
-        return error_of(method, self.host, answer, secrets)
+        return error_of(method, self._place, answer, secrets)
 
     def close(self) -> None:
         """Drops the connections that nobody uses; another may be made after that."""

@@ -86,13 +86,20 @@ def test_wrong_keys_and_buckets_are_one_line(
     place = server.url(bucket(server))
     wrong_secret = place.replace(server.secret_key, SECRET)
     wrong_key = place.replace(f"{server.access_key}:{server.secret_key}", f"nobody:{SECRET}")
+    named = f"{server.host}/{place.rstrip('/').rpartition('/')[2]}"
     for url in (wrong_secret, wrong_key):
-        assert "check the" in complaint(adsmig, 3, "cp", tmp_path / "tree", url)
-        assert "check the" in complaint(adsmig, 3, "cp", url, tmp_path / "out")
-        assert "check the" in complaint(adsmig, 3, "cp", url + "object", tmp_path / "out")
+        for words in (
+            ("cp", tmp_path / "tree", url),
+            ("cp", url, tmp_path / "out"),
+            ("cp", url + "object", tmp_path / "out"),
+        ):
+            said = complaint(adsmig, 3, *words)
+            assert "check the" in said
+            assert f"{named} answered" in said
     missing = server.url("missing-bucket")
-    assert "no such bucket" in complaint(adsmig, 3, "cp", tmp_path / "tree", missing)
-    assert "no such bucket" in complaint(adsmig, 3, "sync", missing, tmp_path / "out")
+    lacking = f"no such bucket: {server.host}/missing-bucket"
+    assert lacking in complaint(adsmig, 3, "cp", tmp_path / "tree", missing)
+    assert lacking in complaint(adsmig, 3, "sync", missing, tmp_path / "out")
 
 
 ADDRESS = "s3://AKIAX:TOPSECRET@bucket.host/x"
