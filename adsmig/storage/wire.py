@@ -46,8 +46,7 @@ class Wire:
 
     ``credentials`` is called for every request, so that it can refresh what expires; None makes
     requests unsigned.  ``bucket`` is one that the host does not name, but errors are to.  Without
-    ``tls``, over plain HTTP.  Raises the errors of
-    :mod:`adsmig.errors`; tries nothing again.
+    ``tls``, over plain HTTP.  Raises the errors of :mod:`adsmig.errors`; tries nothing again.
     """
 
     def __init__(
