@@ -56,6 +56,9 @@ def run(arguments: Sequence[str]) -> int:
             _give_up_output()
             tell(f"{name}: cannot write to standard output: {why}")
             return NO_OUTPUT
+        if isinstance(exc, PermissionError) and exc.filename:
+            tell(f"{name}: cannot use {os.fsdecode(exc.filename)}: {exc.strerror}")
+            return AdsmigError.exit_code
         if verbose:
             logging.getLogger(__name__).exception("internal error")
         tell(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from adsmig.jobs import job_lines, open_job
 from adsmig.ledger import state_directory
 from adsmig.manifest import Manifest
 from adsmig.output import Output
+from adsmig.program import run
 from adsmig.uri import parse
 
 
@@ -56,6 +58,19 @@ def test_jobs_are_listed_by_their_last_runs(monkeypatch: pytest.MonkeyPatch) -> 
     keep(never, never.id)
     told = [json.loads(line)["from"] for line in job_lines(Output(as_json=True))]
     assert told == ["/never", "/src4", "/src2", "/src1", "/src0", "/src3"]
+
+
+@pytest.mark.parametrize("command", ["jobs", "status", "failures", "resume"])
+def test_a_state_directory_that_is_closed_to_the_user_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], command: str
+) -> None:
+    def closed(self: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "glob", closed)  # root may read anything
+    assert run([command]) == 3
+    said = capfd.readouterr().err
+    assert said == f"adsmig: cannot use {state_directory()}: Permission denied\n"
 
 
 @pytest.mark.parametrize(
