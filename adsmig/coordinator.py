@@ -32,7 +32,7 @@ from adsmig.model import (
     SliceResult,
     Stop,
 )
-from adsmig.place import has_links, refuse_overlap, same_place
+from adsmig.place import has_links, refuse_overlap, same_place, why_nowhere
 from adsmig.ranges import LONG_S, SHORT_S, Ranges
 from adsmig.room import patiently
 from adsmig.scan import holds_objects
@@ -200,8 +200,12 @@ class Coordinator:
         return self.job.command in ("cp", "sync") and not self.job.dryrun
 
     def _finish(self) -> None:
+        done = not (self.refused or self.stop or self.interrupted)
+        if done and not (any(self.counts) or self._retries):
+            self.refused = why_nowhere(self.job, self.manifest)
         if self.refused:
-            worker.storages(self.job)[1].tidy()
+            if self._writes:
+                worker.storages(self.job)[1].tidy()
             self.manifest.end_run(self.run_id, "refused", self.refused)
         elif self.stop:
             self.manifest.end_run(self.run_id, "stopped", self.stop.message)

@@ -6,9 +6,11 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from adsmig.errors import AdsmigError, NotFound, ObjectError, UsageError
 from adsmig.job import Job
+from adsmig.ledger import Ledger
 from adsmig.location import Location
 from adsmig.model import EVERYTHING, Meta
 from adsmig.storage import open_storage
@@ -46,6 +48,23 @@ def refuse_overlap(job: Job, src: Storage, dst: Storage) -> None:
         dst.tidy()
     what = "are one and the same place" if one else "lie within one another"
     raise UsageError(f"{job.src} and {job.dst} {what}: choose another DST")
+
+
+def why_nowhere(job: Job, manifest: Ledger) -> str:
+    """Why a run that found nothing had no source, if that is why, and no run before it had one.
+
+    A store has no directories: a prefix that is mistyped looks like one that is empty.  A bucket
+    that is empty is there, and so is what once held something.
+    """
+    if job.command == "rm" or job.against or job.src.is_path or not job.src.path:
+        return ""
+    states = {run.state for run in manifest.runs()}
+    if job.dryrun and job.known:
+        with Ledger(Path(job.known)) as kept:
+            states |= {run.state for run in kept.runs()}
+    if "finished" in states or next(open_storage(job.src, job).list(EVERYTHING), None):
+        return ""
+    return f"nothing is at {job.src}: no object's key begins with that prefix"
 
 
 def _is_directory_of(job: Job, src: Storage) -> bool:

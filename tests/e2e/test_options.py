@@ -450,8 +450,33 @@ def test_a_run_that_selected_nothing_says_what_was_listed_and_what_dropped_it(
         assert "no key lies within --start 'zz' and --end 'zzz'" in said
     said = here("sync", put(tmp_path / "empty", {}), tmp_path / "dst")
     assert "it is empty" in said
-    said = here("sync", Bucket(store.server, store.name, "no/").url, tmp_path / "dst")
-    assert "it is empty" in said
+
+
+def test_a_prefix_that_nothing_has_is_an_error_and_an_empty_bucket_is_none(
+    here: Here, store: Bucket, bucket: BucketFactory, tmp_path: Path
+) -> None:
+    """A mistyped one would look like success for ever."""
+    store.put({"f": b"f"})
+    nowhere, dst = Bucket(store.server, store.name, "no/"), tmp_path / "dst"
+    for words in (("cp", nowhere.url, dst), ("sync", nowhere.url[:-1], dst),
+                  ("verify", nowhere.url, dst), ("inventory", nowhere.url),
+                  ("sync", "--dryrun", nowhere.url, dst)):  # fmt: skip
+        for _ in range(2):
+            said = here(*words, code=3)
+            assert said.count("/no/") == said.count("\n") == 1
+            assert "nothing is at s3://" in said
+    here("rm", "--yes", nowhere.url)
+    empty = Bucket(store.server, bucket(store.server), "")
+    assert "it is empty" in here("sync", empty.url, dst)
+    assert "it is empty" in here("inventory", empty.url)
+    # One that became empty is as it ever was.
+    here("sync", store.url, tmp_path / "other")
+    store.server.client().delete_object(Bucket=store.name, Key="p/f")
+    assert "it is empty" in here("sync", store.url, tmp_path / "other")
+    assert "it is empty" in here("sync", "--dryrun", store.url, tmp_path / "other")
+    assert "nothing was deleted" in here(
+        "sync", "--delete-dst", store.url, tmp_path / "other", code=3
+    )
 
 
 def test_an_option_that_drops_a_part_is_told_with_the_result(here: Here, tmp_path: Path) -> None:
