@@ -14,6 +14,7 @@ import pytest
 
 from adsmig.ledger import default_path, state_directory
 from adsmig.manifest import Manifest
+from adsmig.model import Counts
 from adsmig.web.access import write_password
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import digest, make_tree
@@ -282,6 +283,24 @@ def test_it_fits_a_phone_in_both_languages_and_both_lights(
     )
     page.click("text=English")
     page.wait_for_selector("text=What failed")
+    context.close()
+
+
+def test_addresses_have_the_room_of_the_list(browser: Browser, served: ServedConsole) -> None:
+    """Each in one line, beside the longest word and the most buttons that there are."""
+    place = "s3://backup-bucket.s3.cn-north-1.amazonaws.com.cn/corpora/2026/"
+    failed = Counts(found=31, found_bytes=3000, copied=30, copied_bytes=3000, failed=1)
+    make_manifest(make_job("/data/web/2026/", place), failed, failures={b"k": ("denied", "no")})
+    make_manifest(make_job("/data/other/", place), state="stopped")
+    context = browser.new_context(locale="en-US", viewport={"width": 1200, "height": 800})
+    page = context.new_page()
+    page.goto(served.start())
+    page.wait_for_selector("text=Retry failures")
+    lines = page.eval_on_selector_all(
+        ".jobs .places span", "all => all.map(one => one.getClientRects().length"
+        " && Math.round(one.offsetHeight / parseFloat(getComputedStyle(one).lineHeight)))",
+    )  # fmt: skip
+    assert lines == [1] * 4
     context.close()
 
 
