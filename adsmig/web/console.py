@@ -83,9 +83,12 @@ class Console:
         return holder(manifest_path(name)) is not None or self.is_starting(name)
 
     def is_starting(self, name: str) -> bool:
-        """Whether a process was started that may not have come to its manifest yet."""
+        """Whether a process was started that may not have come to its manifest yet, as one has that
+        was asked to end.
+        """
         process = self.started.get(name)
-        return process is not None and process.code is None
+        waits = process is not None and process.code is None
+        return bool(waits and process and self.stopping.get(name) != process.pid)
 
     def check_path(self, path: str) -> None:
         """Raises UsageError for a local path that jobs may not have."""

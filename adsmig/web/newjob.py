@@ -184,7 +184,8 @@ def _page(request: Request, form: Form, said: Form | None = None, code: int = 20
         form=values,
         said=said or {"do": "", "good": True, "message": "", "field": ""},
         accounts=[(name, name) for name in accounts],
-        clouds=[(name, _(text)) for name, text in forms.CLOUDS.items()],
-        domains=forms.DOMAINS,
+        clouds=[
+            (name, f"{_(text)} ({forms.DOMAINS[name]})") for name, text in forms.CLOUDS.items()
+        ],
         allowed=console_of(request).allowed,
     )

@@ -231,6 +231,18 @@ def test_the_command_line_can_be_pasted() -> None:
     assert shlex.split(forms.shown(words))[-2] == "/data/it's here/"
 
 
+def test_a_preview_tells_how_many_directories_it_does_not_show(
+    client: Client, tmp_path: Path
+) -> None:
+    for number in range(30):
+        (tmp_path / f"src/d{number:02d}").mkdir(parents=True)
+        (tmp_path / f"src/d{number:02d}/f").write_text("f")
+    places = {"src_path": f"{tmp_path}/src/", "dst_path": f"{tmp_path}/dst/"}
+    page = client.submit("/new", do="preview", **places).headers["location"]
+    wait_for(lambda: "Nothing was changed" in client.get(page).text)
+    assert "and 18 more" in client.get(page).text
+
+
 def test_a_comparison_is_previewed_by_listing_both_sides(client: Client, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a").write_text("hello")

@@ -19,7 +19,7 @@ from adsmig.lock import holder
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange
 from adsmig.uri import parse
-from adsmig.web.console import Console, console_directory
+from adsmig.web.console import Console, Process, console_directory
 from adsmig.web.jobs import Jobs
 from tests.e2e.conftest import FULL
 from tests.web.conftest import Client, ClientFactory, make_job, make_manifest, wait_for
@@ -92,6 +92,15 @@ def test_a_process_that_holds_the_manifest_runs_and_a_dead_one_does_not() -> Non
         assert jobs.all()[0].runs[0].state == "running"
     assert holder(path) is None
     assert jobs.all()[0].state == "interrupted"
+
+
+def test_a_process_that_was_asked_to_end_is_not_one_that_starts() -> None:
+    """For a moment it lives on when its run has stopped."""
+    path = make_manifest(make_job(), state="stopped")
+    console = Console(started={path.stem: Process(4321)})
+    assert Jobs(console).all()[0].state == "starting"
+    console.stopping[path.stem] = 4321
+    assert Jobs(console).all()[0].state == "paused"
 
 
 def test_to_look_does_not_keep_a_job_from_starting() -> None:
