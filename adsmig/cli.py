@@ -31,6 +31,7 @@ from adsmig.options import (
     PROGRESS,
     SELECTION,
     SPEED,
+    SURE,
     TLS,
     YES,
     Command,
@@ -52,7 +53,8 @@ Examples:
 \b
 Addresses: a local path, s3://[AK:SK[:TOKEN]@]BUCKET[.ENDPOINT][/PREFIX],
 minio://[AK:SK[:TOKEN]@]HOST:PORT/BUCKET[/PREFIX], and oss, cos, bos, ks3,
-obs, qiniu, ufile as s3 (see adsmig providers). Keys can also come from
+obs, qiniu, ufile as s3 (see adsmig providers); over SFTP, USER@HOST:PATH or
+sftp://USER@HOST[:PORT]/PATH. Keys can also come from
 ADSMIG_SRC_ACCESS_KEY, ADSMIG_SRC_SECRET_KEY, ADSMIG_SRC_TOKEN (and _DST_).
 
 \b
@@ -189,12 +191,12 @@ def verify_command(src: str, dst: str | None, manifest: Path | None, **options: 
 
 @cli.command("rm", cls=Command, short_help="Delete what is at URI and selected; asks first.")
 @together(
-    click.argument("src", metavar="URI"), DRYRUN, YES, SELECTION, ADDRESS, SPEED, PROGRESS, LOG
+    click.argument("src", metavar="URI"), DRYRUN, SURE, SELECTION, ADDRESS, SPEED, PROGRESS, LOG
 )
 def remove_command(src: str, manifest: Path | None, **options: Any) -> int:
     """Deletes what is at URI, or what options select of it, after saying what that is.
 
-    Links are deleted, never followed.
+    Links are deleted, never followed. What options call SRC is URI.
     """
     from adsmig import session
 
@@ -305,7 +307,7 @@ def mount_command(
     """Makes what is at URI, an address of an object store, appear as the directory DIR.
 
     Returns when DIR answers; a process goes on until adsmig umount DIR. What is and what is not as
-    on a disk is in the README.
+    on a disk is in the README. What options call SRC is URI.
     """
     output = begin(options)
     from adsmig.mount import daemon

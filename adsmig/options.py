@@ -49,8 +49,8 @@ class Command(click.Command):
             return super().parse_args(ctx, [*words, *rest])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click does, group by group."""
-        groups: dict[str, list[tuple[str, str]]] = {}
+        """As click does, group by group; first what is only of this command."""
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
             if record and isinstance(option, click.Option):
@@ -153,7 +153,11 @@ MOUNT = together(
                  help="Show when files were stored, not the times and modes kept with them."),
 )  # fmt: skip
 
-YES = click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
+YES = click.option(
+    "-y", "--yes", is_flag=True,
+    help="Delete at DST even if SRC is empty; do all anew where a directory is another one.",
+)  # fmt: skip
+SURE = click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 
 ADDRESS = together(
     TLS,

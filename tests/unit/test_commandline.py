@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from adsmig.cli import cli
 from adsmig.commandline import job_later
@@ -33,6 +35,27 @@ from adsmig.words import names_of
 )
 def test_what_may_run_later_is_a_job_without_a_look_at_its_places(line: str, command: str) -> None:
     assert job_later(line.split()).command == command
+
+
+def help_of(*words: str) -> str:
+    done = CliRunner().invoke(cli, [*words, "--help"])
+    assert done.exit_code == 0
+    return done.output
+
+
+def test_help_names_every_kind_of_address_and_begins_with_the_options_of_the_command() -> None:
+    assert "USER@HOST:PATH" in help_of()
+    for command in ("cp", "sync", "verify", "inventory", "rm", "mount", "resume"):
+        headings = re.findall(r"^([A-Z][a-z ]+):$", help_of(command), re.MULTILINE)
+        assert headings[0] == "Options"
+    for command in ("rm", "mount"):
+        assert "What options call SRC is URI." in help_of(command)
+
+
+def test_help_says_who_asks_before_deleting() -> None:
+    assert "Delete without asking" in help_of("rm")
+    for command in ("cp", "sync", "resume", "retry", "again"):
+        assert "Delete without asking" not in help_of(command)
 
 
 @pytest.mark.parametrize(
