@@ -14,7 +14,7 @@ from typing import Any
 from adsmig import worker
 from adsmig.job import Job
 from adsmig.manifest import Manifest
-from adsmig.model import Counts, Deletion, DeletionResult, Outcome, Stop
+from adsmig.model import UNDELETED, Counts, Deletion, DeletionResult, Outcome, Stop
 from adsmig.tasks import Committed, Submit
 
 BATCH = 1000
@@ -99,7 +99,7 @@ class Deletions:
                 return
             why = "every worker that was to remove it died"
             failures = [
-                Outcome(one.key, one.size, one.time_ns, None, None, why, worker.UNDELETED)
+                Outcome(one.key, one.size, one.time_ns, None, None, why, UNDELETED)
                 for one in batch.values()
             ]
             self._settle(batch, DeletionResult([], True, failures, None, 0, 0.0, 0.0))

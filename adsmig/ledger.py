@@ -233,9 +233,9 @@ class Ledger:
         """As :meth:`known`, with checksums for ETags."""
         return self._page(f"{_KEY}, size, mtime_ns, checksum", "objects", after, closed, kind, most)
 
-    def failed(self, after: bytes, closed: bool, kind: str, most: int) -> list[tuple[bytes]]:
-        """The keys that failed and have not been copied since; as :meth:`known`."""
-        return self._page(_KEY, "failures", after, closed, kind, most)
+    def failed(self, after: bytes, closed: bool, kind: str, most: int) -> list[tuple[bytes, str]]:
+        """Key and kind of failure of what has not been copied since; as :meth:`known`."""
+        return self._page(f"{_KEY}, kind", "failures", after, closed, kind, most)
 
     def _page(
         self, columns: str, table: str, after: bytes, closed: bool, kind: str, most: int

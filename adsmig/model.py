@@ -95,6 +95,9 @@ class KeyRange(NamedTuple):
 
 EVERYTHING = KeyRange(b"", None, True)
 
+UNDELETED = "not deleted"
+"""The kind of failure of an object that could not be removed."""
+
 
 class What(enum.IntEnum):
     """What is to be done, or was done, about one key."""

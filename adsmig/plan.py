@@ -24,6 +24,8 @@ from adsmig.job import Job
 from adsmig.links import may_be_link
 from adsmig.model import Action, Entry, What
 
+DOUBTFUL = "not copied well"
+"""The problem of what is at the destination, and may be what a copy that failed has left."""
 FIRST_BLOCK, MOST_BLOCK = 1, 1024
 """Entries that are read at once, at first and at last."""
 
@@ -155,7 +157,7 @@ def merge(
     def extraneous(entry: Entry, here: Entry | None) -> bool:
         if not rules.delete or not (rules.keeps_there or rules.keeps)(entry):
             return False
-        if entry.problem and entry.key.endswith(b"/"):
+        if entry.problem not in ("", DOUBTFUL) and entry.key.endswith(b"/"):
             return False  # nobody knows what it holds
         if any(entry.key.startswith(directory) for directory in guarded):
             return False

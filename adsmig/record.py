@@ -33,10 +33,9 @@ def known_checksums(path: str, keys: KeyRange) -> Iterator[Entry]:
     return _read(Ledger.known_checksums, path, keys, _entries)
 
 
-def failed_keys(path: str, keys: KeyRange) -> Iterator[bytes]:
-    """What could not be copied, and has not been since; as :func:`known_objects`."""
-    for (key,) in _read(Ledger.failed, path, keys, iter):
-        yield key
+def known_failures(path: str, keys: KeyRange) -> Iterator[tuple[bytes, str]]:
+    """Key and kind of failure of what has not been copied since; as :func:`known_objects`."""
+    return _read(Ledger.failed, path, keys, iter)
 
 
 def _entries(rows: Rows) -> Iterable[Entry]:

@@ -13,9 +13,9 @@ from adsmig.errors import BLAMELESS, NotFound, ObjectError, TransientError
 from adsmig.filters import Selection
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.keylist import KeyList
-from adsmig.model import EVERYTHING, Action, Entry, KeyRange, What
-from adsmig.plan import Run, counted, everything, merge, rules_of
-from adsmig.record import Lookup, failed_keys, known_checksums, known_objects
+from adsmig.model import EVERYTHING, UNDELETED, Action, Entry, KeyRange, What
+from adsmig.plan import DOUBTFUL, Run, counted, everything, merge, rules_of
+from adsmig.record import Lookup, known_checksums, known_failures, known_objects
 from adsmig.storage import open_storage
 from adsmig.storage.base import Storage
 
@@ -74,7 +74,7 @@ def _or_failed(job: Job, selection: Selection) -> Callable[[Entry], bool]:
 @lru_cache(maxsize=1)
 def _failed(job: Job) -> tuple[frozenset[bytes], tuple[bytes, ...]]:
     """The keys of failures on record, and those of directories, perhaps not listed, among them."""
-    keys = frozenset(failed_keys(job.known, EVERYTHING))
+    keys = frozenset(key for key, _ in known_failures(job.known, EVERYTHING))
     return keys, tuple(key for key in keys if key.endswith(b"/"))
 
 
@@ -113,7 +113,7 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action | Run]:
         if job.command == "sync" and job.known and job.dst and job.dst.is_path > job.src.is_path:
             there = _remembered(there, Lookup(job.known, keys))
     if there and job.doubts and job.command == "sync":
-        there = _doubted(there, failed_keys(job.known, keys))
+        there = _doubted(there, known_failures(job.known, keys))
     large_size = min(LARGE_SIZE, job.max_put)
     if job.dryrun and not job.dst:
         return _within(keys, counted(source_entries(job, keys), rules_of(job, keeps), large_size))
@@ -129,15 +129,17 @@ def _remembered(files: Iterator[Entry], known: Lookup) -> Iterator[Entry]:
         yield file._replace(etag=record.etag) if record and record.size == file.size else file
 
 
-def _doubted(there: Iterator[Entry], failed: Iterator[bytes]) -> Iterator[Entry]:
+def _doubted(there: Iterator[Entry], failed: Iterator[tuple[bytes, str]]) -> Iterator[Entry]:
     """The destination's entries, with a problem where the last try to copy one failed: whatever
-    its size and its time say, it may be what that try left.
+    its size and its time say, it may be what that try left.  What only could not be removed is as
+    good as it was.
     """
-    doubtful = next(failed, None)
+    unsure = (key for key, kind in failed if kind != UNDELETED)
+    doubtful = next(unsure, None)
     for entry in there:
         while doubtful is not None and doubtful < entry.key:
-            doubtful = next(failed, None)
-        yield entry._replace(problem="not copied well") if doubtful == entry.key else entry
+            doubtful = next(unsure, None)
+        yield entry._replace(problem=DOUBTFUL) if doubtful == entry.key else entry
 
 
 def _within(keys: KeyRange, actions: Iterator[Action | Run]) -> Iterator[Action | Run]:

@@ -22,6 +22,7 @@ from adsmig.errors import AdsmigError, NotFound, ObjectError, SourceChanged, Tra
 from adsmig.job import Job
 from adsmig.limits import Lease, Limits, opened
 from adsmig.model import (
+    UNDELETED,
     Budget,
     Deletion,
     DeletionResult,
@@ -69,8 +70,6 @@ SFTP_FILES, SFTP_PARTS = 8, 2
 other, and each that is written a flush; of those who write to one file, each waits for the others,
 but one may send while the other waits for a flush.
 """
-UNDELETED = "not deleted"
-"""The kind of failure of an object that could not be removed."""
 
 
 def run_slice(job: Job, keys: KeyRange, budget: Budget, lease: Lease) -> SliceResult:

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from adsmig import coordinator, deletions, program, removal, worker
 from adsmig.deletions import Deletions
 from adsmig.errors import AdsmigError
+from adsmig.manifest import Manifest
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, digest, make_tree, write
 from tests.e2e.inside import COLLECTED, Bucket, Here, put, tree_of
@@ -539,6 +540,31 @@ def test_a_deletion_that_failed_can_be_tried_again(here: Here, tmp_path: Path) -
     put(dst, {"link/x": b"x"})
     here("retry", "--manifest", tmp_path / "m.db")
     assert tree_of(dst) == {"a": b"a"}
+
+
+def test_directories_whose_deletion_failed_go_at_the_next_try(here: Here, tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", {"a": b"a"}), put(tmp_path / "dst", {})
+    put(tmp_path / "outside", {"empty/": b"", "full/x": b"x"})
+    (dst / "link").symlink_to(tmp_path / "outside")
+    here("sync", "--delete-dst", "--manifest", tmp_path / "m.db", src, dst, code=1)
+    (dst / "link").unlink()
+    put(dst, {"link/empty/": b"", "link/full/x": b"x"})
+    here("retry", "--manifest", tmp_path / "m.db")
+    assert os.listdir(dst) == ["a"]
+    assert sorted(os.listdir(tmp_path / "outside")) == ["empty", "full"]
+
+
+def test_what_could_not_go_at_the_source_is_not_copied_again(here: Here, tmp_path: Path) -> None:
+    src, dst = put(tmp_path / "src", {"a": b"a"}), tmp_path / "dst"
+    put(tmp_path / "outside", FILES)
+    (src / "link").symlink_to(tmp_path / "outside")
+    words = "--delete-src", "--manifest", tmp_path / "m.db"
+    assert "copied 5 objects" in here("sync", *words, src, dst, code=1)
+    for command in (["sync", *words, src, dst], ["retry", *words[1:]]):
+        assert "copied 0 objects" in here(*command, code=1)
+        with Manifest(tmp_path / "m.db") as manifest:
+            assert {one.kind for one in manifest.failures()} == {"not deleted"}
+    assert tree_of(tmp_path / "outside") == FILES
 
 
 def test_a_refused_deletion_leaves_nothing_behind(here: Here, tmp_path: Path) -> None:

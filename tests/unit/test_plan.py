@@ -25,7 +25,7 @@ from adsmig.errors import ListingError
 from adsmig.filters import Filters
 from adsmig.job import Job
 from adsmig.model import Action, Entry, What
-from adsmig.plan import Rules, Run, each, everything, merge, rules_of
+from adsmig.plan import DOUBTFUL, Rules, Run, each, everything, merge, rules_of
 from adsmig.uri import parse
 
 LARGE = 100
@@ -228,6 +228,10 @@ def test_a_directory_of_the_destination_goes_only_with_all_its_content() -> None
 
 def test_what_cannot_be_examined_at_the_destination_stays() -> None:
     assert whats([], [entry(b"d/", 0, problem="unreadable")], delete=True) == []
+
+
+def test_a_directory_that_was_not_copied_well_goes_as_any_other() -> None:
+    assert whats([], [entry(b"d/", 0, problem=DOUBTFUL)], delete=True) == [(b"d/", What.DELETE)]
 
 
 def test_nothing_goes_below_a_directory_that_cannot_be_listed() -> None:
