@@ -85,7 +85,7 @@ class LocalStorage(LocalSource):
         self._path(key)
         if size:
             raise ObjectError("key", "a directory cannot hold content, as this object does")
-        with self._translated():
+        with self._translated(), self._claimed(key):
             os.close(descend(self._root.opened(), names_of(key), make=True))
         self.set_directory_meta(key, meta)
 
@@ -99,7 +99,11 @@ class LocalStorage(LocalSource):
         if not key or (meta.mode, meta.uid, meta.mtime_ns) == (None, None, None):
             return
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        with self._translated(), contextlib.suppress(FileNotFoundError):
+        with (
+            self._translated(),
+            contextlib.suppress(FileNotFoundError),
+            self._claimed(key),
+        ):
             above = self._directory_of(key)
             fd = os.open(names_of(key)[-1], flags | os.O_NOFOLLOW, dir_fd=above.fd)
             try:
@@ -282,6 +286,11 @@ class LocalStorage(LocalSource):
 
     def _publish(self, staged: bytes, key: bytes, above: Held | None = None) -> None:
         """Puts a staged file in its place, in ``above`` if that is still there."""
+        if self._staging.folding:
+            with self._claimed(key):
+                above = self._directory_of(key, make=True)
+                self._staging.publish(staged, names_of(key)[-1], above.fd)
+            return
         name = names_of(key)[-1]
         if above:
             with contextlib.suppress(FileNotFoundError):
@@ -289,6 +298,11 @@ class LocalStorage(LocalSource):
                 return
         above = self._directory_of(key, make=True)
         self._staging.publish(staged, name, above.fd)
+
+    def _claimed(self, key: bytes) -> contextlib.AbstractContextManager[None]:
+        """While what is called so comes to its place; see storage.folding."""
+        folding = self._staging.folding
+        return folding.claimed(names_of(key)) if folding else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def _translated(self, staged: bytes | None = None) -> Iterator[None]:

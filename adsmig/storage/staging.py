@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import threading
+from functools import cached_property
 
 import xxhash
 
@@ -21,6 +22,7 @@ from adsmig import failpoint
 from adsmig.model import Meta
 from adsmig.storage.base import STAGING
 from adsmig.storage.descent import Held, held
+from adsmig.storage.folding import Folding, folds
 from adsmig.storage.localfile import meta_of, set_link_meta, set_meta, sync_file_system
 from adsmig.storage.root import Root
 
@@ -76,6 +78,20 @@ class Staging:
             raise NotADirectoryError(errno.ENOTDIR, what) from exc
         finally:
             os.close(root)
+
+    @cached_property
+    def folding(self) -> Folding | None:
+        """What keeps names apart that the file system does not; None where it does, and where no
+        file can be made.
+        """
+        try:
+            directory = self._make()
+        except PermissionError:
+            return None
+        try:
+            return Folding(self._root, self._name) if folds(directory) else None
+        finally:
+            os.close(directory)
 
     def path_for(self, key: bytes) -> bytes:
         """Where this thread keeps what is to become ``key``.
