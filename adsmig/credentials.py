@@ -47,14 +47,19 @@ def with_credentials(at: Location, side: str) -> Location:
     for what no request can carry, in the address too.
     """
     found = _with_credentials(at, side)
-    given = found.credentials or Credentials("", "")
+    if found.credentials:
+        check(found.credentials, side)
+    return found
+
+
+def check(given: Credentials, where: str) -> None:
+    """Raises UsageError for credentials that no request can carry; ``where``: what they are for."""
     for what, value in (("access key", given.access_key), ("token", given.token or "")):
         if not (value.isascii() and value.isprintable()):
             raise UsageError(
-                f"the {what} for {side} has characters that none has (not shown): copy it anew to"
+                f"the {what} for {where} has characters that none has (not shown): copy it anew to"
                 " where it comes from, the address, the environment or a file of accounts"
             )
-    return found
 
 
 def _with_credentials(at: Location, side: str) -> Location:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from adsmig.credentials import accounts_file
+from adsmig.credentials import accounts_file, check
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.location import Credentials, Location
 
@@ -37,9 +37,18 @@ def credentials_for(location: Location) -> Callable[[], Credentials | None]:
                 " ADSMIG_DST_ACCESS_KEY and ADSMIG_DST_SECRET_KEY for a destination, or AWS's own"
             )
         frozen = found.get_frozen_credentials()
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+        return _taken(str(location), frozen.access_key, frozen.secret_key, frozen.token)
 
     return chain
+
+
+@lru_cache(maxsize=4)
+def _taken(where: str, *values: str | None) -> Credentials:
+    """Without the end of the line that a variable may have been read from."""
+    access_key, secret_key, token = (value and value.rstrip("\r\n") for value in values)
+    given = Credentials(access_key or "", secret_key or "", token)
+    check(given, where)
+    return given
 
 
 def default_region(location: Location) -> str:

@@ -11,6 +11,7 @@ import pytest
 from adsmig.credentials import ENVIRONMENT, accounts_file, with_credentials
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.location import Credentials
+from adsmig.storage import aws
 from adsmig.storage.aws import credentials_for, default_region
 from adsmig.uri import parse
 
@@ -161,6 +162,21 @@ def test_the_end_of_a_line_is_no_part_of_a_key(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(f"ADSMIG_DST_{what}", "side \n")
     assert of("s3://bucket/", side="DST") == Credentials("side ", "side ", "side ")
     assert of("sftp://u@h/p", side="DST") == Credentials("", "", None, "side ")
+
+
+def test_what_boto3_finds_in_the_environment_is_taken_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("adsmig.storage.aws._found", aws._found.__wrapped__)
+    monkeypatch.setattr("adsmig.storage.aws._session", aws._session.__wrapped__)
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2126-01-01T00:00:00Z")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "own\r\n")
+    at = with_credentials(parse("s3://bucket/"), "SRC")
+    assert credentials_for(at)() == Credentials("own", "own", "own")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ключ")
+    with pytest.raises(UsageError, match="s3://bucket/"):
+        credentials_for(at)()
 
 
 @pytest.mark.parametrize("key", ["ключ-SECRET", "SEC\nRET", "\u200bSECRET"])
