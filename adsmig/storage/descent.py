@@ -11,12 +11,16 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 from adsmig.errors import ObjectError
 
 # O_PATH, which Linux has: a directory that may be entered need not be readable.
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+OTHERS = 10
+"""How often others may take away again what a directory's mode was changed for."""
 
 MISSING = (errno.ENOENT, errno.ENOTDIR)
 """What a path fails with that leads nowhere."""
@@ -76,7 +80,10 @@ def _enter(above: int, name: bytes, make: bool) -> int:
             raise BehindLink() from exc
         raise
     with contextlib.suppress(FileExistsError):  # another thread was faster
-        os.mkdir(name, dir_fd=above)
+        try:
+            os.mkdir(name, dir_fd=above)
+        except PermissionError as exc:
+            despite_mode(exc, above, lambda: os.mkdir(name, dir_fd=above))
     return _enter(above, name, False)
 
 
@@ -84,17 +91,61 @@ def _is_link(name: bytes, above: int) -> bool:
     return stat.S_ISLNK(os.lstat(name, dir_fd=above).st_mode)
 
 
-def remove(name: bytes, above: int) -> str:
+_changing_mode = threading.Lock()
+
+
+def despite_mode(refused: PermissionError, above: int, act: Callable[[], None]) -> None:
+    """Does what was refused in the directory ``above``, if only its mode forbids that, and it is
+    our own: an earlier run may have given it the mode of a read-only one.  It has that again
+    afterwards, or, if we are killed just then, once it is the directories' turn.
+    """
+    if refused.errno != errno.EACCES:
+        raise refused
+    try:
+        fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
+    except OSError:
+        raise refused from None
+    try:
+        for _ in range(OTHERS):
+            with _changing_mode, contextlib.suppress(PermissionError):
+                status = os.fstat(fd)
+                mode = stat.S_IMODE(status.st_mode)
+                if status.st_uid != os.geteuid():
+                    break
+                if mode & stat.S_IWUSR:  # it is another process that changed it
+                    return act()
+                os.fchmod(fd, mode | stat.S_IRWXU)
+                try:
+                    return act()
+                finally:
+                    os.fchmod(fd, mode)
+        raise refused
+    finally:
+        os.close(fd)
+
+
+def remove(name: bytes, above: int, despite: bool = False) -> str:
     """Removes what is called ``name``, a directory if that ends in ``/``; why not, or ''.
+
+    ``despite`` the mode of the directory, as :func:`despite_mode`.
 
     See Storage.delete for what is no error.  A link is removed as what it is, never what it leads
     to; one to a directory is no directory of that name, and is left alone.
     """
-    try:
+
+    def act() -> None:
         if not name.endswith(b"/"):
             os.unlink(name, dir_fd=above)
         else:
             os.rmdir(name[:-1], dir_fd=above)
+
+    try:
+        try:
+            act()
+        except PermissionError as exc:
+            if not despite:
+                raise
+            despite_mode(exc, above, act)
     except OSError as exc:
         if exc.errno == errno.ENOTDIR and _leads_to_directory(name[:-1], above):
             return "it is a symbolic link to a directory"

@@ -150,7 +150,8 @@ class LocalStorage(LocalSource):
         except OSError as exc:
             return {} if exc.errno in MISSING else dict.fromkeys(keys, not_removed(exc))
         try:
-            results = {key: remove(key[len(b"/".join([*names, b""])) :], above) for key in keys}
+            start = len(b"/".join([*names, b""]))
+            results = {key: remove(key[start:], above, self.destination) for key in keys}
         finally:
             os.close(above)
         return {key: reason for key, reason in results.items() if reason}

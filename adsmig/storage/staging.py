@@ -21,7 +21,7 @@ import xxhash
 from adsmig import failpoint
 from adsmig.model import Meta
 from adsmig.storage.base import STAGING
-from adsmig.storage.descent import Held, held
+from adsmig.storage.descent import Held, despite_mode, held
 from adsmig.storage.folding import Folding, folds
 from adsmig.storage.localfile import meta_of, set_link_meta, set_meta, sync_file_system
 from adsmig.storage.root import Root
@@ -151,11 +151,9 @@ class Staging:
         failpoint.reach("file.staged")
         ours, here = self._directory_of(staged)
         try:
-            os.rename(ours, name, src_dir_fd=here.fd, dst_dir_fd=above)
-        except OSError as exc:
-            if exc.errno != errno.EXDEV:
-                raise
-            _move_across(ours, here.fd, name, above)
+            _move(ours, here.fd, name, above)
+        except PermissionError as exc:
+            despite_mode(exc, above, lambda: _move(ours, here.fd, name, above))
 
     def remove(self, staged: bytes) -> None:
         """Removes a file that is there."""
@@ -186,6 +184,15 @@ class Staging:
         if not mine.held:
             mine.held = held(self._root.opened(), path.split(b"/"), make)
         return name, mine.held
+
+
+def _move(staged: bytes, here: int, name: bytes, above: int) -> None:
+    try:
+        os.rename(staged, name, src_dir_fd=here, dst_dir_fd=above)
+    except OSError as exc:
+        if exc.errno != errno.EXDEV:
+            raise
+        _move_across(staged, here, name, above)
 
 
 def _move_across(staged: bytes, here: int, name: bytes, above: int) -> None:

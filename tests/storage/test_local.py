@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -1556,6 +1557,85 @@ def test_anothers_directory_that_is_as_it_should_be_is_left_alone() -> None:
         finally:
             os.seteuid(0)
     assert error.value.kind == "denied"
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[Path]:
+    """A directory of the user nobody, who is at work."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, 65534, 65534)
+        os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(0)
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+@as_root
+def test_what_an_earlier_run_made_read_only_is_written_to_and_stays_so() -> None:
+    with as_nobody() as root:
+        destination = opened(root, destination=True, links="copy")
+        destination.prepare()
+        put(destination, b"d/old", b"old")
+        destination.set_directory_meta(b"d/", Meta(mode=0o555))
+        put(destination, b"d/old", b"content")
+        put(destination, b"d/new", b"content")
+        put(destination, b"d/e/deep", b"content")
+        destination.write_link(b"d/link", b"old", Meta())
+        upload = destination.begin_upload(b"d/large", Entry(b"d/large", 5, 1, 1), Meta())
+        send_part(destination, b"d/large", upload, 1, b"large")
+        destination.complete(b"d/large", upload, [], Meta())
+        files = [b"d/e/deep", b"d/large", b"d/link", b"d/new", b"d/old"]
+        assert keys_of(destination) == files
+        assert content_of(destination, b"d/old") == b"content"
+        assert mode_of(root / "d") == 0o555
+        assert destination.delete([*files, b"d/e/"]) == {}
+        assert os.listdir(root / "d") == []
+        assert mode_of(root / "d") == 0o555
+
+
+@as_root
+def test_many_write_to_what_is_read_only_at_once() -> None:
+    with as_nobody() as root:
+        ones = [opened(root, destination=True) for _ in range(4)]  # as processes have them
+        ones[0].prepare()
+        put(ones[0], b"d/first")
+        (root / "d").chmod(0o555)
+
+        def write(one: LocalStorage, number: int) -> None:
+            for count in range(100):
+                put(one, b"d/%d-%d" % (number, count), b"content")
+
+        with ThreadPoolExecutor(8) as pool:
+            work = [pool.submit(write, ones[at % 4], at) for at in range(8)]
+        assert [one.exception() for one in work] == [None] * 8
+        assert len(os.listdir(root / "d")) == 801
+        assert mode_of(root / "d") == 0o555
+
+
+@as_root
+def test_what_is_read_only_and_anothers_or_a_source_is_not_written_to() -> None:
+    with as_nobody() as root:
+        destination, source = opened(root, destination=True), opened(root)
+        destination.prepare()
+        for key in (b"mine/file", b"theirs/file"):
+            put(destination, key, b"content")
+        for name in ("mine", "theirs"):
+            (root / name).chmod(0o555)
+        os.seteuid(0)
+        os.chown(root / "theirs", 0, 0)
+        os.seteuid(65534)
+        with pytest.raises(ObjectError) as error:
+            put(destination, b"theirs/file", b"other")
+        assert error.value.kind == "denied"
+        assert list(destination.delete([b"theirs/file"])) == [b"theirs/file"]
+        assert list(source.delete([b"mine/file"])) == [b"mine/file"]  # as rm(1) leaves it alone
+        assert [mode_of(root / name) for name in ("mine", "theirs")] == [0o555] * 2
+        assert content_of(source, b"theirs/file") == b"content"
 
 
 # Making links
