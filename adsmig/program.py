@@ -43,8 +43,7 @@ def run(arguments: Sequence[str]) -> int:
         return exc.exit_code
     except AdsmigError as exc:
         tell(f"{name}: {exc}")
-        if verbose:
-            logging.getLogger(__name__).info("this is where it came from", exc_info=exc)
+        logging.getLogger(__name__).debug("this is where it came from", exc_info=exc)
         return exc.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED

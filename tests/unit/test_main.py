@@ -61,3 +61,17 @@ def test_where_output_is_not_utf_8_nothing_is_lost(tmp_path: Path, encoding: str
     events = [json.loads(line) for line in done.stdout.splitlines()]
     (found,) = [one for one in events if one["event"] == "inventory"]
     assert found["largest"] == [{"key": "é…😀", "bytes": 1}]
+
+
+@pytest.mark.parametrize(("option", "shown"), [("-q", False), ("-v", False), ("-vv", True)])
+def test_where_an_error_came_from_is_for_who_wants_to_know_all(
+    tmp_path: Path, option: str, shown: bool
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "adsmig", "inventory", option, tmp_path / "nothing"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 3
+    assert ("Traceback" in done.stderr) is shown
