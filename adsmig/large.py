@@ -286,7 +286,9 @@ class LargeObjects:
         """Gives up an upload that failed, or makes ready to begin it anew."""
         upload, large.upload = large.upload, None
         if large.tries >= TRIES and not large.failed:
-            why = "it keeps changing, or does not match its checksum: see --src-set crc32 and etag"
+            why = "it keeps changing: copy it when nobody writes to it"
+            if not self._job.src.is_path:
+                why = "it keeps changing, or does not match its checksum: see --src-set crc32 and etag"
             large.failed = failure(large.entry, "changed", why)
         large.again = False
         if upload:

@@ -1106,8 +1106,11 @@ def test_a_large_object_that_changes_once_it_is_read_is_begun_anew(
     assert dst.count("complete") == 1
 
 
+@pytest.mark.parametrize(
+    ("src", "why"), [("/src/", "when nobody writes to it"), ("minio://h/src/", "--src-set crc32")]
+)
 def test_a_large_object_that_keeps_changing_is_a_failure(
-    stores: Stores, manifest: Manifest
+    stores: Stores, manifest: Manifest, src: str, why: str
 ) -> None:
     put(stores.src, b"large", b"a" * 10 * PART)
     put(stores.src, b"small", b"s")
@@ -1117,8 +1120,10 @@ def test_a_large_object_that_keeps_changing_is_a_failure(
             put(stores.src, b"large", os.urandom(10 * PART))
 
     dst = stores.flaky_dst(put_part=put_part, begin_upload=nothing)
-    run(job(), manifest)
-    assert [(one.key, one.kind) for one in manifest.failures()] == [(b"large", "changed")]
+    run(replace(job(), src=parse(src)), manifest)
+    (failed,) = manifest.failures()
+    assert (failed.key, failed.kind) == (b"large", "changed")
+    assert why in (failed.error or "")
     assert dst.count("begin_upload") == large.TRIES
     assert content(stores.dst) == {b"small": b"s"}
     assert (finished(manifest).copied, finished(manifest).failed) == (1, 1)
