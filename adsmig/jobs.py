@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ from adsmig.output import Output, text_of, write_file
 
 def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
     """The job of an id (or the beginning of one), or of a manifest, without credentials; by default
-    the last used.
+    the last used, but for a ``verify`` that came to its end: who has compared, and then tries again
+    or goes on, means what was copied.
 
     ``name`` may also be a manifest's.  Raises UsageError if there is no such job, or more than one.
     """
-    path = _path_of(name, path)
+    path = _path_of(name, path, passing=True)
     with Manifest(path) as manifest:
         return Job.from_json(_job_json(manifest)), path
 
@@ -111,20 +113,24 @@ def _job_json(manifest: Manifest) -> str:
     return text
 
 
-def _path_of(name: str | None, path: Path | None) -> Path:
-    """The manifest that is meant: ``name`` is the beginning of an id, or a manifest's file."""
+def _path_of(name: str | None, path: Path | None, passing: bool = False) -> Path:
+    """The manifest that is meant: ``name`` is the beginning of an id, or a manifest's file.
+
+    ``passing``: the last one used is none of a comparison that is over, if there is another.
+    """
     if name and os.path.isfile(name):
         return Path(name)
-    return path or _find(name)
+    return path or _find(name, passing)
 
 
-def _find(name: str | None) -> Path:
+def _find(name: str | None, passing: bool) -> Path:
     directory = state_directory()
     paths = sorted(directory.glob("*.db"), key=_last_used)
     if name is None:
         if not paths:
             raise UsageError(f"no job in {directory}; see adsmig jobs, or name a --manifest")
-        return paths[-1]
+        others = (one for one in reversed(paths) if not (passing and _is_compared(one)))
+        return next(others, paths[-1])
     # A whole name first, as another may begin with it; an empty one, as of a variable that is not
     # set, is nobody's.
     found = [one for one in paths if one.stem == name]
@@ -138,6 +144,14 @@ def _find(name: str | None) -> Path:
     if len(found) > 1:
         raise UsageError(f"{said} could be any of {', '.join(path.stem for path in found)}")
     return found[0]
+
+
+def _is_compared(path: Path) -> bool:
+    """Whether that is the manifest of a ``verify`` that came to its end."""
+    with contextlib.suppress(ManifestError), Manifest(path) as manifest:
+        command = Job.from_json(_job_json(manifest)).command
+        return command == "verify" and not manifest.unfinished_run()
+    return False
 
 
 def _last_used(path: Path) -> float:

@@ -286,10 +286,10 @@ class LargeObjects:
         """Gives up an upload that failed, or makes ready to begin it anew."""
         upload, large.upload = large.upload, None
         if large.tries >= TRIES and not large.failed:
-            why = "it keeps changing: copy it when nobody writes to it"
+            why = ": copy it when nobody writes to it"
             if not self._job.src.is_path:
-                why = "it keeps changing, or does not match its checksum: see --src-set crc32 and etag"
-            large.failed = failure(large.entry, "changed", why)
+                why = ", or does not match its checksum: see --src-set crc32 and etag"
+            large.failed = failure(large.entry, "changed", f"it keeps changing{why}")
         large.again = False
         if upload:
             with contextlib.suppress(AdsmigError):  # the next upload of the key aborts it as well

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adsmig.errors import UsageError
 from adsmig.job import Job
-from adsmig.jobs import job_lines, open_job
-from adsmig.ledger import state_directory
+from adsmig.jobs import job_lines, open_job, status_lines
+from adsmig.ledger import default_path, state_directory
 from adsmig.manifest import Manifest
 from adsmig.output import Output
 from adsmig.program import run
@@ -43,6 +46,25 @@ def test_the_beginning_of_an_id_is_enough_if_no_other_has_it(job: Job) -> None:
 def test_a_whole_name_is_meant_even_if_another_begins_with_it(job: Job) -> None:
     one, _ = keep(job, "copy1"), keep(job, "copy10")
     assert open_job("copy1", None)[1] == one
+
+
+@pytest.mark.parametrize(("state", "meant"), [("finished", "cp"), ("stopped", "verify")])
+def test_a_comparison_that_is_over_is_not_what_is_tried_again_or_gone_on_with(
+    job: Job, state: str, meant: str
+) -> None:
+    compared = replace(job, command="verify")
+    for one, age_s in ((job, 100), (compared, 0)):
+        path = keep(one, one.id)
+        with Manifest(path) as manifest:
+            manifest.lock()
+            manifest.end_run(manifest.begin_run(one.command, [one.keys], one.manner).id, state)
+        for file in path.parent.glob(f"{path.name}*"):
+            os.utime(file, (time.time() - age_s,) * 2)
+    assert open_job(None, None)[0].command == meant
+    assert compared.id in next(status_lines(None, None, None, Output()))
+    assert open_job(compared.id, None)[0].command == "verify"
+    default_path(job).unlink()
+    assert open_job(None, None)[0].command == "verify"  # there is no other
 
 
 def test_jobs_are_listed_by_their_last_runs(monkeypatch: pytest.MonkeyPatch) -> None:
