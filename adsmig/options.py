@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -66,12 +67,6 @@ def _size(_: click.Context, option: click.Parameter, text: str | None) -> int | 
     return None if text is None else parse_size(text, option.opts[0])
 
 
-def _finite(_: click.Context, option: click.Parameter, number: float | None) -> float | None:
-    if number is not None and not math.isfinite(number):
-        raise UsageError(f"{option.opts[0]} {number}: write a number")
-    return number
-
-
 def _pattern(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> tuple[str, ...]:
     """Patterns without the curly quotes that come along when they are copied from a page."""
     return tuple(re.sub(r"^[“”„](.*)[“”]$", r"\1", text) for text in texts)
@@ -87,6 +82,22 @@ def _share(_: click.Context, option: click.Parameter, text: str | None) -> float
     if not percent or not 0 < float(percent[1]) <= 100:
         raise UsageError(f"{option.opts[0]} {text!r}: write a share, as 1%, or a number of objects")
     return float(percent[1]) / 100
+
+
+class _Megabits(click.FloatRange):
+    """Megabits a second; other tools count bytes, with a unit."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """As click does, but says what is meant."""
+        with contextlib.suppress(click.BadParameter):
+            number: float = super().convert(value, param, ctx)
+            if math.isfinite(number):
+                return number
+        self.fail(
+            f"{value!r}: write megabits a second, a number alone; 10 MiB/s is 84", param, ctx
+        )
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -108,7 +119,7 @@ MANIFEST = click.option(
 )  # fmt: skip
 
 _PACE = (
-    click.option("--bwlimit", "bwlimit_mbps", type=click.FloatRange(0), metavar="MBPS",
+    click.option("--bwlimit", "bwlimit_mbps", type=_Megabits(0), metavar="MBPS",
                  help="Megabits a second, all processes together; 0 is unlimited [0]."),
     click.option("--conn-timeout", "--connTimeout", "--conntimeout", "connect_timeout_s",
                  type=click.FloatRange(0, min_open=True), metavar="S",
@@ -267,8 +278,8 @@ REPORT = together(
                  help="For each directory: count, total, smallest, largest, average."),
     click.option("--depth", type=click.IntRange(0, 64), metavar="N",
                  help="How deep directories are told apart [1]."),
-    click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="MBPS",
-                 callback=_finite, help="Megabits a second, to say how long it would take."),
+    click.option("--rate", type=_Megabits(0, min_open=True), metavar="MBPS",
+                 help="Megabits a second, to say how long it would take."),
     click.option("--prices", type=_FILE, metavar="FILE", help="A price list, to say the cost."),
     click.option("--html", type=_FILE, metavar="FILE", help="Write the report as one HTML page."),
     click.option("--csv", "as_csv", is_flag=True, help="Print the report as CSV."),

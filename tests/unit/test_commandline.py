@@ -176,6 +176,7 @@ def test_what_other_tools_call_so_has_a_hint(
         ("sync /src/", "adsmig sync"),
         ("sync --frob /src/ /dst/", "adsmig sync"),
         ("schedule add --cron", "adsmig schedule add"),
+        ("sync --bwlimit 10M /src/ /dst/", "adsmig sync"),
         ("frob", "adsmig"),
     ],
 )
@@ -184,6 +185,12 @@ def test_wrong_usage_names_the_help_of_its_command(
 ) -> None:
     assert run(line.split()) == 2
     assert f" (see {where} --help)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--bwlimit 10M", "--bwlimit=-1", "--rate 1G", "--rate 0"])
+def test_rates_are_megabits(capfd: pytest.CaptureFixture[str], option: str) -> None:
+    assert run(["cp", *option.split(), "/src/", "/dst/"]) == 2
+    assert "megabits a second, a number alone; 10 MiB/s is 84" in capfd.readouterr().err
 
 
 def test_no_hint_is_of_what_there_is() -> None:
