@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import urllib.parse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from adsmig.providers import Profile, profile_of
 
@@ -26,6 +26,8 @@ class Credentials:
     token: str | None = None
     password: str | None = None
     """Of a user of SFTP."""
+    typed: bool = field(default=False, compare=False)
+    """They stand in the address."""
 
     def of_scheme(self, scheme: str) -> Credentials | None:
         """What of it is good for such addresses; None if nothing is."""
@@ -75,10 +77,10 @@ class Location:
         if self.scheme == "file":
             return one_line(self.path)
         if self.scheme == "sftp":
-            who = "***" if self.credentials else one_line(self.user.encode())
+            who = "***" if self._hides else one_line(self.user.encode())
             path = self.path if self.path.startswith(b"/") else b"/~/" + self.path
             return f"sftp://{who}@{self.host}{one_line(path)}"
-        secret = "***@" if self.credentials else ""
+        secret = "***@" if self._hides else ""
         if self.path_style:
             authority = f"{self.host}/{self.bucket}"
         else:
@@ -89,6 +91,11 @@ class Location:
         """The place of one object of it."""
         path = os.path.join(self.path, key) if self.is_path else self.path + key
         return replace(self, path=path, trailing_slash=False)
+
+    @property
+    def _hides(self) -> bool:
+        """Whether its address is shown without what stands in it: not where keys come from else."""
+        return self.credentials is not None and self.credentials.typed
 
     @property
     def profile(self) -> Profile:

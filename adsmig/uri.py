@@ -199,7 +199,8 @@ def _sftp_of(match: re.Match[str], bare: bool) -> Location:
         raise UsageError(f"{where}: write the user's name, USER@HOST") from exc
     credentials = None
     if match["colon"]:
-        credentials = Credentials("", "", None, _decode_secret(where, match["password"]))
+        password = _decode_secret(where, match["password"])
+        credentials = Credentials("", "", None, password, typed=True)
     data = os.fsencode(path or "")
     if b"\0" in data:
         raise UsageError("a path cannot hold a NUL byte; check the address")
@@ -307,7 +308,7 @@ def _parse_credentials(where: str, userinfo: str) -> Credentials:
             f" in keys and secrets write {_ESCAPES}"
         )
     access_key, secret_key, token = [*(_decode_secret(where, part) for part in parts), ""][:3]
-    return Credentials(access_key, secret_key, token or None)
+    return Credentials(access_key, secret_key, token or None, typed=True)
 
 
 def _decode_secret(where: str, part: str) -> str:

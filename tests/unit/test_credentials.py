@@ -202,3 +202,20 @@ def test_a_key_that_no_request_can_carry_is_refused_and_not_shown(
     assert of_what.replace("_", " ") in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "RET" not in str(caught.value)
+
+
+def test_only_keys_that_were_typed_into_an_address_are_hidden_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (("ACCESS_KEY", "AK"), ("SECRET_KEY", SECRET), ("PASSWORD", SECRET)):
+        monkeypatch.setenv(f"ADSMIG_SRC_{name}", value)
+    for text, shown in (
+        ("s3://bucket/p/", "s3://bucket/p/"),
+        (f"s3://AK:{SECRET}@bucket/p/", "s3://***@bucket/p/"),
+        ("minio://host:9000/bucket/", "minio://host:9000/bucket/"),
+        ("sftp://me@host/p", "sftp://me@host/p"),
+        (f"sftp://me:{SECRET}@host/p", "sftp://***@host/p"),
+    ):
+        at = with_credentials(parse(text), "SRC")
+        assert at.credentials
+        assert str(at) == shown
