@@ -64,6 +64,11 @@ def parse(text: str | bytes, *, https: bool | None = None, path_style: bool = Fa
         text = os.fsdecode(text)
     if not text:
         raise UsageError(f"the address is empty; write one of {_SUPPORTED}")
+    if text == "-":
+        raise UsageError(
+            "'-' is no address: neither standard input nor output is copied; a file of that name is"
+            " written ./-"
+        )
     name, separator, rest = text.partition("://")
     if not separator or "/" in name:
         if _LIKE_STORE.match(text) and not os.path.lexists(text):

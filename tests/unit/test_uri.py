@@ -621,3 +621,9 @@ def test_import_loads_no_network_modules() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout.split()
     assert not {"ssl", "socket", "urllib.request", "http.client"} & set(loaded)
+
+
+def test_standard_input_is_no_address(cwd: bytes) -> None:
+    with pytest.raises(UsageError, match=r"'-' is no address.* ./-$"):
+        parse("-")
+    assert parse("./-").path == os.path.join(cwd, b"-")
