@@ -26,6 +26,8 @@ class Output:
     as_json: bool | None = None
     as_csv: bool | None = None
     info: bool | None = None
+    brief: bool | None = None
+    """Of a report, only what fits on a screen."""
     html: Path | None = None
     prices: Path | None = None
     rate: float | None = None

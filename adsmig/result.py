@@ -17,6 +17,8 @@ from adsmig.manifest import Manifest
 from adsmig.output import Output, check_writable, write_file
 
 FAILURES_SHOWN = 20
+BRIEF = 5
+"""Directories that are named before it is asked whether to delete them."""
 
 
 def check_report(output: Output) -> None:
@@ -109,6 +111,9 @@ def _report(job: Job, run: Run, inventory: Inventory, output: Output, partial: s
         )
     elif output.as_csv:
         sys.stdout.writelines(tables.inventory_csv(inventory, figures, partial))
+    elif output.brief:
+        for line in tables.section_lines(tables.directories(inventory, False, BRIEF)):
+            print(line)
     else:
         for line in tables.inventory_lines(inventory, figures, bool(output.info)):
             print(line)

@@ -86,7 +86,8 @@ def remove(job: Job, path: Path | None, output: Output) -> int:
     """
     with names_read(job) as job:
         if job.dryrun or not job.yes:
-            code, counts = _perform(replace(job, dryrun=True), None, output, _resume_or_begin)
+            told = replace(output, brief=not job.dryrun)
+            code, counts = _perform(replace(job, dryrun=True), None, told, _resume_or_begin)
             if job.dryrun or code == INTERRUPTED or not counts.found + counts.deleted:
                 return code
             if not sys.stdin.isatty():

@@ -244,11 +244,16 @@ def inventory_lines(
             yield from table(section.rows, width=WIDTH)
             continue
         yield ""
-        yield section.title.upper()
-        numbers = set(range(len(section.columns))) - set(section.words)
-        yield from table([section.columns, *section.rows], right=numbers, width=WIDTH)
-        for note in section.notes:
-            yield from textwrap.wrap(note, WIDTH)
+        yield from section_lines(section)
+
+
+def section_lines(section: Section) -> Iterator[str]:
+    """One of them, under its title."""
+    yield section.title.upper()
+    numbers = set(range(len(section.columns))) - set(section.words)
+    yield from table([section.columns, *section.rows], right=numbers, width=WIDTH)
+    for note in section.notes:
+        yield from textwrap.wrap(note, WIDTH)
 
 
 def table(

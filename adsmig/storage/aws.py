@@ -10,17 +10,18 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from adsmig.credentials import accounts_file, check
+from adsmig.credentials import AWS, ENVIRONMENT, accounts_file, check
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.location import Credentials, Location
 
 
-def credentials_for(location: Location) -> Callable[[], Credentials | None]:
+def credentials_for(location: Location, side: str) -> Callable[[], Credentials | None]:
     """A function giving the credentials to sign with; it refreshes those that expire.
 
     Those of the location; else boto3's chain: environment, shared files, container or instance
     role (boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html).  Raises
-    AdsmigError when there are none.  None, so that requests go unsigned, for an anonymous user.
+    AdsmigError when there are none, and says how the ``side``, SRC or DST, gets some.  None, so
+    that requests go unsigned, for an anonymous user.
     """
     if location.anonymous:
         return lambda: None
@@ -31,10 +32,11 @@ def credentials_for(location: Location) -> Callable[[], Credentials | None]:
     def chain() -> Credentials:
         found = _found(location.account)
         if found is None:
+            key, secret, _ = ENVIRONMENT.get(location.scheme, AWS)
             raise AdsmigError(
-                f"no credentials for {location}: write ACCESS_KEY:SECRET_KEY@ into the address, or"
-                " set ADSMIG_SRC_ACCESS_KEY and ADSMIG_SRC_SECRET_KEY for a source,"
-                " ADSMIG_DST_ACCESS_KEY and ADSMIG_DST_SECRET_KEY for a destination, or AWS's own"
+                f"no credentials for {location}: write ACCESS_KEY:SECRET_KEY@ into the address,"
+                f" name an account with --{side.lower()}-profile, or set ADSMIG_{side}_ACCESS_KEY"
+                f" and ADSMIG_{side}_SECRET_KEY, or {key} and {secret}"
             )
         frozen = found.get_frozen_credentials()
         return _taken(str(location), frozen.access_key, frozen.secret_key, frozen.token)

@@ -14,7 +14,9 @@ PATH_MAX = 4096
 def problem_of(key: bytes, root: bytes, destination: bool) -> str:
     """Why ``key`` cannot be a path below ``root``, as far as can be told without trying; or ''."""
     for name in key.removesuffix(b"/").split(b"/") if key else ():
-        if name in (b"", b".", b".."):
+        if not name:
+            return "no name between two slashes: not a path"
+        if name in (b".", b".."):
             return f"{name.decode()!r} cannot be part of a path"
         if len(name) > 255:
             return "a name of more than 255 bytes cannot be part of a path"

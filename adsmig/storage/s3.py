@@ -33,7 +33,8 @@ class S3Storage(S3Source):
     """
 
     def __init__(self, location: Location, settings: Settings, destination: bool = False) -> None:
-        super().__init__(location, settings, settings.tags and not destination)
+        side = "DST" if destination else "SRC"
+        super().__init__(location, settings, settings.tags and not destination, side)
         self._chosen = chosen_headers(settings) if destination else {}
         if "kms" in self._chosen.get(SSE, ""):
             # docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: not under a key of KMS.

@@ -45,7 +45,9 @@ class S3Source:
     is_local = False
     tick_ns = 1_000_000_000
 
-    def __init__(self, location: Location, settings: Settings, tags: bool) -> None:
+    def __init__(
+        self, location: Location, settings: Settings, tags: bool, side: str = "SRC"
+    ) -> None:
         self.location = location
         self.prefix = location.path
         self.bucket = location.bucket
@@ -60,7 +62,7 @@ class S3Source:
         self._wire = Wire(
             host if self._path_style else f"{location.bucket}.{host}",
             region=self._region,
-            credentials=credentials_for(location),
+            credentials=credentials_for(location, side),
             connect_timeout_s=settings.connect_timeout_s,
             read_timeout_s=settings.read_timeout_s,
             routes=settings.routes,

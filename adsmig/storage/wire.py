@@ -173,6 +173,10 @@ class Wire:
             ) from exc
         except OSError as exc:
             where = f"{self.host} at {there[0]} port {there[1]}" if there else self.host
+            if isinstance(exc, ssl.SSLError) and exc.reason in _NO_TLS:
+                raise Unreachable(
+                    f"cannot reach {where}: it does not speak https; for http, say --no-https"
+                ) from exc
             raise Unreachable(
                 f"cannot reach {where}: {_reason(exc)}; check the address, and that it is up"
             ) from exc
@@ -348,6 +352,10 @@ def _address(host: str, port: int) -> tuple[str, int]:
     if not colon or given.endswith("]"):  # an IPv6 address has colons of its own
         name, given = host, str(port)
     return name.strip("[]"), int(given)
+
+
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+"""What OpenSSL, of one version or another, calls an answer in plain HTTP."""
 
 
 def _reason(exc: BaseException) -> str:

@@ -101,6 +101,14 @@ def test_the_authorities_to_trust_can_be_named(
     assert WARNING not in said
 
 
+def test_https_to_who_speaks_http_is_told_what_to_say(
+    here: Here, moto: Moto, bucket: BucketFactory, src: Path
+) -> None:
+    said = here("cp", "--https", src, moto.url(bucket(moto)), code=3)
+    assert "it does not speak https; for http, say --no-https" in said
+    assert "SSL" not in said
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
 def test_a_bundle_that_is_none_is_one_line(
     here: Here, src: Path, tmp_path: Path, content: bytes | None

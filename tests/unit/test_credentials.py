@@ -12,8 +12,10 @@ from adsmig.credentials import ENVIRONMENT, accounts_file, with_credentials
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.location import Credentials
 from adsmig.storage import aws
+from adsmig.storage import open_storage
 from adsmig.storage.aws import credentials_for, default_region
 from adsmig.uri import parse
+from tests.storage.support import Options
 
 SECRET = "wJalrXUtnFEMI"
 
@@ -127,11 +129,34 @@ def test_an_account_may_be_a_profile_of_aws(tmp_path: Path) -> None:
     )
     (tmp_path / ".aws" / "config").write_text("[profile old]\nregion = eu-west-3\n")
     at = with_credentials(replace(parse("s3://bucket/"), account="old"), "SRC")
-    found = credentials_for(at)()
+    found = credentials_for(at, "SRC")()
     assert found == Credentials("k", SECRET)
     assert default_region(at) == "eu-west-3"
     with pytest.raises(AdsmigError, match="no profile new: neither a section"):
-        credentials_for(replace(at, account="new"))()
+        credentials_for(replace(at, account="new"), "SRC")()
+
+
+@pytest.mark.parametrize(
+    ("address", "destination", "names"),
+    [
+        ("s3://bucket/", False, "SRC AWS_ACCESS_KEY_ID"),
+        ("s3://bucket/", True, "DST AWS_ACCESS_KEY_ID"),
+        ("oss://b.oss-cn-beijing.aliyuncs.com/", False, "SRC OSS_ACCESS_KEY_ID"),
+    ],
+)
+def test_whose_keys_are_missing_is_told_by_the_variables_that_would_have_them(
+    address: str, destination: bool, names: str
+) -> None:
+    side, variable = names.split()
+    storage = open_storage(parse(address), Options(), destination)
+    with pytest.raises(AdsmigError, match="no credentials for") as raised:
+        storage.stat(b"x")
+    said = str(raised.value)
+    other = {"SRC": "DST", "DST": "SRC"}[side]
+    assert f"ADSMIG_{side}_ACCESS_KEY and ADSMIG_{side}_SECRET_KEY" in said
+    assert f", or {variable} and " in said
+    assert f"--{side.lower()}-profile" in said
+    assert f"_{other}_" not in said
 
 
 def test_the_region_of_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
