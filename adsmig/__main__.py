@@ -67,7 +67,8 @@ def _end(code: int) -> NoReturn:
         if threading.active_count() == 1:
             atexit._run_exitfuncs()
             for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+                with contextlib.suppress(OSError):  # of a terminal that is gone
+                    stream.flush()
             os._exit(code)
     sys.exit(code)
 
