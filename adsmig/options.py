@@ -95,9 +95,7 @@ class _Megabits(click.FloatRange):
             number: float = super().convert(value, param, ctx)
             if math.isfinite(number):
                 return number
-        self.fail(
-            f"{value!r}: write megabits a second, a number alone; 10 MiB/s is 84", param, ctx
-        )
+        self.fail(f"{value!r}: write megabits a second, a number alone; 10 MiB/s is 84", param, ctx)
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -11,8 +11,7 @@ import pytest
 from adsmig.credentials import ENVIRONMENT, accounts_file, with_credentials
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.location import Credentials
-from adsmig.storage import aws
-from adsmig.storage import open_storage
+from adsmig.storage import aws, open_storage
 from adsmig.storage.aws import credentials_for, default_region
 from adsmig.uri import parse
 from tests.storage.support import Options
