@@ -50,6 +50,21 @@ def without_etags(compare: Compare) -> Compare:
     return without
 
 
+def within_tick(compare: Compare, tick_ns: int) -> Compare:
+    """The same, where a copy's time may be one such tick off, as far as its file system tells them.
+
+    What changes after it was copied is two ticks younger; see transfer.await_settled.
+    """
+
+    def within(src: Entry, dst: Entry) -> Verdict:
+        time_ns = dst.mtime_ns
+        return compare(
+            src, dst if time_ns is None else dst._replace(mtime_ns=time_ns + tick_ns - 1)
+        )
+
+    return within
+
+
 def by_seconds(src: Entry, dst: Entry) -> Verdict:
     """As :func:`changed`, where a file system of one side tells its owner's times in whole seconds,
     and none of when a file was stored.

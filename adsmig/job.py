@@ -109,6 +109,7 @@ class Job:
     """An object store was found to list out of byte order."""
     identities: tuple[tuple[int, int, int] | None, tuple[int, int, int] | None] = (None, None)
     """See storage.base.Settings."""
+    ticks: tuple[int, int] = (0, 0)
     own: tuple[bytes, ...] = ()
     """See storage.base.Settings."""
     began_ns: int = 0
@@ -272,6 +273,11 @@ class Job:
         return told or self.compare not in ("", "manifest")
 
     @property
+    def tick_ns(self) -> int:
+        """Nanoseconds between two times that a destination on a file system tells apart."""
+        return self.ticks[1] if self.dst and self.dst.scheme == "file" else 1
+
+    @property
     def follows_links(self) -> bool:
         """Whether the source may have one file under several keys, of which only one is its own."""
         return self.src.is_path and self.links != "copy"
@@ -359,8 +365,8 @@ class Job:
 
     def to_json(self) -> str:
         """All but the secrets, for the manifest; :meth:`from_json` reads it."""
-        left_out = {"src", "dst", "check", "identities", "own", "began_ns", "known", "doubts",
-                    "names", "keys_file", "dryrun", "yes"}  # fmt: skip
+        left_out = {"src", "dst", "check", "identities", "ticks", "own", "began_ns", "known",
+                    "doubts", "names", "keys_file", "dryrun", "yes"}  # fmt: skip
         names = [one.name for one in fields(self) if one.name not in left_out]
         places = {"src": _plain(self.src), "dst": _plain(self.dst) if self.dst else None}
         return json.dumps({**places, **{name: _json(getattr(self, name)) for name in names}})

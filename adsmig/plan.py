@@ -18,6 +18,7 @@ from adsmig.comparison import (
     by_size,
     never,
     time_of,
+    within_tick,
     without_etags,
 )
 from adsmig.job import Job
@@ -74,6 +75,8 @@ def rules_of(
     else:
         seconds = any(at and at.tells_seconds for at in (job.src, job.dst))
         compare = by_content if job.delete_src else by_seconds if seconds else by_default
+        if compare is not by_content and job.tick_ns > 1:
+            compare = within_tick(compare, job.tick_ns)
     if compare is not by_record and not job.etags_tell:
         compare = without_etags(compare)
     delete = job.delete_dst or job.command in ("verify", "inventory")

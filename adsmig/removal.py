@@ -94,7 +94,7 @@ def _why_to_stay(src: Storage, deletion: Deletion, copies: Copies | None) -> str
     if key.endswith(b"/") and src.keeps_files:
         return ""  # a directory goes only if it is empty
     # A HEAD tells whole seconds, where a listing may tell more.
-    unit = src.tick_ns
+    unit = 1 if src.is_local else src.tick_ns
     now = (entry.size, entry.etag, time_of(entry) // unit)
     if now != (deletion.size, deletion.etag, deletion.time_ns // unit):
         return "it changed after it had been copied"

@@ -35,7 +35,8 @@ MAX_CHANGES = 3
 
 
 SETTLED_S = 2.0
-"""An object that changed longer ago than this cannot change again in the same second."""
+"""An object that changed longer ago than this cannot change again in the same second, nor seem to,
+if its time is rounded up."""
 LONG_READ_S = 1.0
 """An object that took longer to read is looked at again afterwards."""
 
@@ -148,7 +149,8 @@ def await_settled(
     """Waits until an object that changed a moment ago is two seconds old.
 
     Stores tell times in whole seconds.  A copy made in the second of the last change could not be
-    told, by a later sync, from one made before it.  Between local file systems times are exact.
+    told, by a later sync, from one made before it.  Between local file systems times are exact, but
+    for some: what is two seconds there is two of their ticks here.
     """
     if pause := unsettled_s(src, dst, entry):
         wait(pause, stopping)
@@ -156,10 +158,11 @@ def await_settled(
 
 def unsettled_s(src: Storage, dst: Storage, entry: Entry) -> float:
     """How many seconds :func:`await_settled` waits."""
-    if max(src.tick_ns, dst.tick_ns) > 1:
-        age = time.time() - time_of(entry) / 1e9
-        if 0 <= age < SETTLED_S:  # a time in the future is another clock's
-            return SETTLED_S - age
+    tick_ns = max(src.tick_ns, dst.tick_ns)
+    if tick_ns > 1:
+        age, settled = time.time() - time_of(entry) / 1e9, SETTLED_S * tick_ns / 1e9
+        if 0 <= age < settled:  # a time in the future is another clock's
+            return settled - age
     return 0.0
 
 

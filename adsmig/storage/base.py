@@ -310,6 +310,12 @@ class Settings(Protocol):
         """What the source's and the destination's ``identity()`` was when the run began."""
 
     @property
+    def ticks(self) -> tuple[int, int]:
+        """The source's and the destination's ``tick_ns``, as they were found when the run began;
+        0 if they were not looked for.
+        """
+
+    @property
     def own(self) -> Sequence[bytes]:
         """Real paths of this machine's files that the run itself needs, which are none of the data:
         file systems neither list nor write nor remove them.

@@ -242,6 +242,7 @@ class LocalStorage(LocalSource):
                 self._root.check()
                 return
             self._staging.prepare()
+            self.tick_ns = self._staging.tick()
         except BlockingIOError as exc:
             raise AdsmigError(
                 f"another run of this job is writing to {self.location}; wait for it, or end it"

@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 MUCH = 1 << 20
 """Bytes that are worth a call of their own."""
 
+SECOND_NS = 1_000_000_000
+TICKS = (1, 100, 1000, 1_000_000, 10_000_000, SECOND_NS, 2 * SECOND_NS)
+"""Nanoseconds: of Linux, NTFS and SMB, some servers, exFAT, ext3, FAT."""
+ODD_NS = 1_000_000_001_123_456_789
 AWAY = (
     errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
     errno.ETIMEDOUT,
@@ -220,6 +224,20 @@ def tell_unkept(what: str) -> None:
     log.warning(
         "%s cannot be kept at the destination; going on without them, as --noperms does", what
     )
+
+
+def tick_of(fd: int) -> int:
+    """Nanoseconds between two times of a file that are told apart, from 1 up; changes its time.
+
+    Times of an odd and of an even second are tried, for there are ticks of two seconds (FAT), and
+    some are rounded up.
+    """
+    tick = 1
+    for time_ns in (ODD_NS, ODD_NS + SECOND_NS):
+        os.utime(fd, ns=(time_ns, time_ns))
+        off = abs(os.fstat(fd).st_mtime_ns - time_ns)
+        tick = max(tick, next((one for one in TICKS if off < one), 1))
+    return tick
 
 
 def write_all(fd: int, chunk: memoryview, offset: int | None = None) -> int:

@@ -44,11 +44,11 @@ class LocalSource(TreeSource):
     """
 
     is_local = True
-    tick_ns = 1
 
     def __init__(self, location: Location, settings: Settings, destination: bool) -> None:
         self.location, self.destination = location, destination
         self._root = Root(location, settings.identities[destination])
+        self.tick_ns = settings.ticks[destination] or self._root.tick()
         # Only a source tells of the links that it does not follow.
         links = "follow" if destination and settings.links == "record" else settings.links
         self._copies_links = links == "copy"

@@ -9,7 +9,7 @@ import threading
 from adsmig.errors import AdsmigError
 from adsmig.location import Location
 from adsmig.storage.base import Identity
-from adsmig.storage.localfile import sync_file_system
+from adsmig.storage.localfile import SECOND_NS, sync_file_system
 
 
 class Root:
@@ -31,6 +31,15 @@ class Root:
             status = os.stat(self.path)
             return status.st_dev, status.st_ino, os.statvfs(self.path).f_fsid
         return None
+
+    def tick(self) -> int:
+        """Nanoseconds between two times that are told apart there, as far as looking at one tells:
+        those that change with every change are whole seconds only where all are.
+        """
+        with contextlib.suppress(OSError):
+            if os.stat(self.path).st_ctime_ns % SECOND_NS == 0:
+                return SECOND_NS
+        return 1
 
     def check(self) -> None:
         """Raises if it is no longer the directory that it was."""

@@ -23,7 +23,13 @@ from adsmig.model import Meta
 from adsmig.storage.base import STAGING
 from adsmig.storage.descent import Held, despite_mode, held
 from adsmig.storage.folding import Folding, folds
-from adsmig.storage.localfile import meta_of, set_link_meta, set_meta, sync_file_system
+from adsmig.storage.localfile import (
+    meta_of,
+    set_link_meta,
+    set_meta,
+    sync_file_system,
+    tick_of,
+)
 from adsmig.storage.root import Root
 
 
@@ -62,6 +68,20 @@ class Staging:
         if self._lock_fd is None:
             self._lock_fd = self._make()
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def tick(self) -> int:
+        """Nanoseconds between two times of a file there that are told apart, once it is prepared; 1
+        if that cannot be found out.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(OSError):
+            fd = os.open(b"tick", flags, 0o600, dir_fd=self._lock_fd)
+            try:
+                return tick_of(fd)
+            finally:
+                os.close(fd)
+                os.unlink(b"tick", dir_fd=self._lock_fd)
+        return 1
 
     def _make(self) -> int:
         """A descriptor of it; made if it is not there."""

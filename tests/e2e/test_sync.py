@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, digest, make_tree
+from tests.e2e.inside import Here, put
+from tests.e2e.inside import here as here
 from tests.recorder import Recorder
 from tests.servers import MinIOGateway, Moto, SeaweedFS, Server
 
@@ -145,3 +150,81 @@ def test_copies_within_one_service_pass_no_data_through_here(
         assert len(recorder.sent()) == 40 + 5  # of 16 MiB: the large one's parts
     adsmig("cp", s3_server.url(there), tmp_path / "back")
     assert digest(tmp_path / "back") == digest(tree)
+
+
+# File systems whose times are coarse
+
+
+@pytest.fixture
+def seconds(tmp_path: Path) -> Iterator[Path]:
+    """A file system that keeps whole seconds: its inodes have no room for more."""
+    image, place = tmp_path / "image", tmp_path / "seconds"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    for command in (
+        ["mkfs.ext4", "-q", "-F", "-I", "128", image],
+        ["mount", "-o", "loop", image, place],
+    ):
+        if not shutil.which(command[0]) or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("needs mkfs.ext4, and leave to mount what it makes")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_a_second_sync_to_a_file_system_of_whole_seconds_copies_what_changed(
+    adsmig: Adsmig, seconds: Path, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    make_tree(tree, 300)
+    command = ("sync", "--workers", "2", tree, seconds / "copy")
+    assert "copied 300 objects" in adsmig(*command).stdout
+    assert "300 unchanged" in adsmig(*command).stdout
+    assert "300 unchanged" in adsmig(*command, "--dryrun").stdout
+    change_three(tree)
+    assert "copied 3 objects" in adsmig(*command).stdout
+    # What is changed while the run before is at it, in the second of its copy, is not missed.
+    (tree / "d1/added.bin").write_bytes(b"later")
+    adsmig(*command)
+    (tree / "d1/added.bin").write_bytes(b"after")
+    adsmig(*command)
+    assert digest(seconds / "copy") == digest(tree)
+
+
+def test_a_source_of_whole_seconds_is_copied_once_it_can_be_told_from_what_it_was(
+    adsmig: Adsmig, seconds: Path, tmp_path: Path
+) -> None:
+    tree = seconds / "tree"
+    make_tree(tree, 30)
+    for content in (b"one", b"two", b"six", b"ten"):
+        (tree / "d1/added.bin").write_bytes(content)
+        adsmig("sync", tree, tmp_path / "copy")
+        assert digest(tmp_path / "copy") == digest(tree)
+    assert "31 unchanged" in adsmig("sync", tree, tmp_path / "copy").stdout
+
+
+@pytest.mark.parametrize("tick_ns", [100, 10_000_000, 10**9, 2 * 10**9])
+@pytest.mark.parametrize("up", [False, True])
+def test_a_second_sync_where_times_are_coarse_copies_what_changed(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tick_ns: int, up: bool
+) -> None:
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    when_ns = 1_700_000_000_999_999_999
+    for number in range(20):
+        put(src, {f"d/{number:02d}": b"content"})
+        os.utime(src / f"d/{number:02d}", ns=(0, when_ns + number * 123_456_789))
+    real = os.utime
+
+    def coarse(at: object, *, ns: tuple[int, int], **more: object) -> None:
+        rounded = [(one + up * (tick_ns - 1)) // tick_ns * tick_ns for one in ns]
+        real(at, ns=(rounded[0], rounded[1]), **more)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", coarse)
+        assert "copied 20 objects" in here("sync", src, dst)
+        assert "20 unchanged" in here("sync", src, dst)
+        real(src / "d/07", ns=(0, when_ns + 7 * 123_456_789 + 2 * tick_ns))
+        assert "copied 1 object" in here("sync", src, dst)
+        assert "20 unchanged" in here("sync", src, dst)

@@ -23,6 +23,7 @@ class Options:
     staging: str = ".adsmig-test"
     by_directory: bool = False
     identities: tuple[tuple[int, int] | None, tuple[int, int] | None] = (None, None)
+    ticks: tuple[int, int] = (0, 0)
     own: tuple[bytes, ...] = ()
     links: str = "follow"
     accept_new_host_key: bool = False

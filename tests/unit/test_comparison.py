@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from adsmig.comparison import Verdict, by_content, by_record, by_seconds, by_size, changed
+from adsmig.comparison import (
+    Verdict,
+    by_content,
+    by_default,
+    by_record,
+    by_seconds,
+    by_size,
+    changed,
+    within_tick,
+)
 from adsmig.model import Entry
 
 MD5 = "0123456789abcdef" * 2
@@ -132,3 +141,18 @@ def test_where_times_are_whole_seconds(
     src: dict[str, Any], dst: dict[str, Any], verdict: Verdict
 ) -> None:
     assert by_seconds(entry(b"a", **src), entry(b"a", **dst)) == verdict
+
+
+@pytest.mark.parametrize("tick_ns", [100, 10**9, 2 * 10**9])
+@pytest.mark.parametrize("up", [False, True])
+@pytest.mark.parametrize("compare", [by_default, by_seconds])
+def test_where_a_copy_has_the_time_of_its_tick(tick_ns: int, up: bool, compare: Any) -> None:
+    compare = within_tick(compare, tick_ns)
+    for written in (7 * 10**9, 7 * 10**9 + 1, 8 * 10**9 + 999_999_999):
+        there = entry(b"a", mtime_ns=(written + up * (tick_ns - 1)) // tick_ns * tick_ns)
+        assert compare(entry(b"a", mtime_ns=written), there) == Verdict.SAME
+        if compare is by_default or tick_ns >= 10**9:
+            later = entry(b"a", mtime_ns=written + 2 * tick_ns)  # what was waited for
+            assert compare(later, there) == Verdict.CHANGED
+        assert compare(entry(b"a", size=2, mtime_ns=written), there) == Verdict.CHANGED
+    assert compare(entry(b"a", stored=5), entry(b"a", stored=7)) == Verdict.SAME

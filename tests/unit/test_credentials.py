@@ -197,10 +197,10 @@ def test_what_boto3_finds_in_the_environment_is_taken_alike(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, "own\r\n")
     at = with_credentials(parse("s3://bucket/"), "SRC")
-    assert credentials_for(at)() == Credentials("own", "own", "own")
+    assert credentials_for(at, "SRC")() == Credentials("own", "own", "own")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ключ")
     with pytest.raises(UsageError, match="s3://bucket/"):
-        credentials_for(at)()
+        credentials_for(at, "SRC")()
 
 
 @pytest.mark.parametrize("key", ["ключ-SECRET", "SEC\nRET", "\u200bSECRET"])

@@ -63,6 +63,7 @@ SPEEDS: list[dict[str, Any]] = [
     {"yes": True},
     {"began_ns": 5},
     {"identities": ((1, 2), None)},
+    {"ticks": (1, 2_000_000_000)},
     {"known": "/m.db"},
     {"keys_file": "/m.db.keys"},
 ]
@@ -413,7 +414,7 @@ def test_json_that_is_damaged_is_an_error_in_one_line(damage: tuple[str, str]) -
 def test_json_says_nothing_of_a_dry_run_nor_of_what_one_run_was_told() -> None:
     kept = Job.from_json(
         job(dryrun=True, yes=True, began_ns=5, known="/m", keys_file="/k", names="/n",
-            identities=((1, 2), None)).to_json()
+            identities=((1, 2), None), ticks=(1, 2)).to_json()
     )  # fmt: skip
     assert kept == job()
 

@@ -415,6 +415,19 @@ def test_an_object_of_this_very_moment_is_waited_for(
         assert waited == []
 
 
+@pytest.mark.parametrize(("tick_ns", "waits"), [(1, 0), (100, 0), (10**9, 1.5), (2 * 10**9, 3.5)])
+@pytest.mark.parametrize("coarse", ["source", "destination"])
+def test_two_ticks_of_a_file_system_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tick_ns: int, waits: float, coarse: str
+) -> None:
+    monkeypatch.setattr(transfer, "SETTLED_S", 2.0)
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(time=lambda: 5e8 + 0.5))
+    fine, other = local_storage(tmp_path), local_storage(tmp_path)
+    other.tick_ns = tick_ns
+    sides = (other, fine) if coarse == "source" else (fine, other)
+    assert transfer.unsettled_s(*sides, Entry(b"k", 1, 5 * 10**17, 0)) == pytest.approx(waits)
+
+
 def test_an_object_replaced_during_a_long_read_is_read_again(
     src: MemoryStorage, dst: MemoryStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
