@@ -173,7 +173,7 @@ class Wire:
             ) from exc
         except OSError as exc:
             where = f"{self.host} at {there[0]} port {there[1]}" if there else self.host
-            if isinstance(exc, ssl.SSLError) and exc.reason in _NO_TLS:
+            if getattr(exc, "reason", None) in _NO_TLS:
                 raise Unreachable(
                     f"cannot reach {where}: it does not speak https; for http, say --no-https"
                 ) from exc

@@ -861,11 +861,15 @@ def test_a_source_that_is_not_there_is_an_error_not_an_empty_listing(
 def test_what_could_not_be_flushed_is_not_settled(
     use: Open, src: MemoryStorage, dst: MemoryStorage, threads: int
 ) -> None:
-    fill(src, 20)
+    keys = fill(src, 20)
     use(src, FlakyStorage(dst, sync=failing(StorageFull("no room"))))
     result = worker.run_slice(job(threads=threads), ALL, LONG, ALONE)
     assert (result.cursor, result.done, result.counts) == (None, False, Counts())
-    assert (result.outcomes, result.large) == ([], [])
+    assert {one.key for one in result.outcomes} == set(keys)  # to be written again
+    assert {(one.kind, one.error, one.checksum) for one in result.outcomes} == {
+        ("flush", "no room", None)
+    }
+    assert result.large == []
     assert result.stop == Stop("no room", 3, "StorageFull")
 
 
