@@ -24,6 +24,7 @@ from adsmig.errors import AdsmigError, UsageError
 from adsmig.options import (
     ADDRESS,
     DRYRUN,
+    FILE,
     LOG,
     MANIFEST,
     MOUNT,
@@ -218,7 +219,7 @@ def jobs_command(**options: Any) -> int:
 @cli.command("status", cls=Command, short_help="Show a job, its runs and what is left.")
 @together(
     JOB, MANIFEST,
-    click.option("--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    click.option("--html", type=FILE, metavar="FILE",
                  help="Write a report with plots as one HTML page."),
     LOG,
 )  # fmt: skip

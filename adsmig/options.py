@@ -98,13 +98,23 @@ class _Megabits(click.FloatRange):
         self.fail(f"{value!r}: write megabits a second, a number alone; 10 MiB/s is 84", param, ctx)
 
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
+class _File(click.Path):
+    """A file, there or not; what ends in a slash is none, whatever Path makes of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does, but not of a directory's name."""
+        if str(value).endswith("/"):
+            self.fail(f"{str(value)!r} names a directory: add the name of a file", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = _File(path_type=Path, dir_okay=False)
 _FILE_OR_DIRECTORY = click.Path()
 
 LOG = together(
     click.option("-v", "--verbose", count=True, help="Log what happens; -vv logs more."),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
-    click.option("--log-file", type=_FILE, metavar="FILE",
+    click.option("--log-file", type=FILE, metavar="FILE",
                  help="Log to FILE, not to the terminal."),
     click.option("--json", "as_json", is_flag=True,
                  help="Print progress and results as JSON, one object a line."),
@@ -112,7 +122,7 @@ LOG = together(
 )  # fmt: skip
 
 MANIFEST = click.option(
-    "--manifest", type=_FILE, metavar="FILE",
+    "--manifest", type=FILE, metavar="FILE",
     help="The manifest, if it is not in the state directory.",
 )  # fmt: skip
 
@@ -146,7 +156,7 @@ TLS = together(
 )  # fmt: skip
 
 PROGRESS = click.option(
-    "--manifest", type=_FILE, metavar="FILE", help="Where progress is kept [the state directory]."
+    "--manifest", type=FILE, metavar="FILE", help="Where progress is kept [the state directory]."
 )
 
 MOUNT = together(
@@ -233,7 +243,8 @@ SAMPLE = together(
 LINKS = together(
     click.option("--links", "keep_links", is_flag=True,
                  help="Copy symbolic links as links, to a file system."),
-    click.option("--record-name", "--recordName", "-rd", "record", metavar="FILE", default="",
+    click.option("--record-name", "--recordName", "-rd", "record", type=_File(), metavar="FILE",
+                 default="",
                  help="Skip links to directories, and write their paths to FILE."),
     under="Symbolic links",
 )  # fmt: skip
@@ -278,8 +289,8 @@ REPORT = together(
                  help="How deep directories are told apart [1]."),
     click.option("--rate", type=_Megabits(0, min_open=True), metavar="MBPS",
                  help="Megabits a second, to say how long it would take."),
-    click.option("--prices", type=_FILE, metavar="FILE", help="A price list, to say the cost."),
-    click.option("--html", type=_FILE, metavar="FILE", help="Write the report as one HTML page."),
+    click.option("--prices", type=FILE, metavar="FILE", help="A price list, to say the cost."),
+    click.option("--html", type=FILE, metavar="FILE", help="Write the report as one HTML page."),
     click.option("--csv", "as_csv", is_flag=True, help="Print the report as CSV."),
     under="The report of a dry run",
 )  # fmt: skip

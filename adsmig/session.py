@@ -17,7 +17,7 @@ from pathlib import Path
 
 from adsmig import failpoint, pool, report, scan
 from adsmig.coordinator import Coordinator
-from adsmig.errors import AdsmigError, ManifestError, ManifestInUse
+from adsmig.errors import AdsmigError, ManifestError, ManifestInUse, UsageError
 from adsmig.interruption import INTERRUPTED
 from adsmig.job import Job
 from adsmig.large import abandon_lost_uploads, abandon_uploads
@@ -60,13 +60,22 @@ def start(job: Job, path: Path | None, output: Output, rebuild: bool = False) ->
             job = replace(job, known=str(known) if known.exists() else "")
             return _run(job, None, output, _resume_or_begin)
         check_file(job)
-        path = path or default_path(job)
+        path = _place_of(path, job)
         code = _run(job, path, output, _resume_or_begin, rebuild)
         by_paths = job.dst is not None and job.dst.is_path
         if code == 1 and job.delete_dst and by_paths and _made_room(path):
             output.note("what was in the way of some was deleted: trying again what failed")
             return _perform(job, path, output, _retry, name="retry")[0]
         return code
+
+
+def _place_of(path: Path | None, job: Job) -> Path:
+    """Where the job's manifest is, or is to be; UsageError for a directory that is not there, which
+    may be that of a disk that is not mounted.
+    """
+    if path and not path.parent.is_dir():
+        raise UsageError(f"cannot write --manifest {path}: there is no directory {path.parent}")
+    return path or default_path(job)
 
 
 def _made_room(path: Path) -> bool:
@@ -97,7 +106,7 @@ def remove(job: Job, path: Path | None, output: Output) -> int:
             print(f"Delete all this at {job.origin}? [y/N] ", end="", file=sys.stderr, flush=True)
             if sys.stdin.readline().strip().lower() not in ("y", "yes"):
                 raise AdsmigError("nothing was deleted")
-        return _run(job, path or default_path(job), output, _resume_or_begin)
+        return _run(job, _place_of(path, job), output, _resume_or_begin)
 
 
 def resume(job: Job, path: Path, output: Output) -> int:
