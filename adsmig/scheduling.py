@@ -28,7 +28,7 @@ def schedule_group() -> None:
 )
 @together(
     click.option("--cron", required=True, metavar="FIELDS",
-                 help="When: minute, hour, day, month, weekday, as in '0 2 1 * *'."),
+                 help="When: minute, hour, day, month, weekday, as '0 2 1 * *'; or @monthly."),
     click.option("--name", default="", metavar="NAME", help="What to call it [COMMAND-NUMBER]."),
     click.option("--timezone", default="", metavar="AREA/CITY",
                  help="Whose clocks are meant [this machine's]."),

@@ -18,6 +18,10 @@ from tzlocal import get_localzone_name
 from adsmig.errors import UsageError
 
 _FIELDS = 5
+_NAMED = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *",
+          "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *",
+          "@annually": "0 0 1 1 *"}  # fmt: skip
+"""What crontab(5) has words for."""
 _EXAMPLE = "write MINUTE HOUR DAY MONTH WEEKDAY, as '0 2 1 * *' for 02:00 on each month's first day"
 
 
@@ -52,6 +56,7 @@ def _plain(cron: str, since: datetime) -> str:
 
     By such a '*' CronSim tells what goes by hours that pass; it would take ``*/2`` for that.
     """
+    cron = _NAMED.get(cron.strip(), cron)
     fields = cron.split()
     if len(fields) != _FIELDS:
         raise UsageError(f"--cron {cron!r} has not five fields; {_EXAMPLE}")

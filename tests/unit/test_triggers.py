@@ -133,7 +133,7 @@ def test_times_are_later_and_each_is_found_from_any_moment_before_it(
     [
         ("0 2 * *", "UTC", "five fields"),
         ("0 0 2 1 * *", "UTC", "five fields"),
-        ("@monthly", "UTC", "five fields"),
+        ("@reboot", "UTC", "five fields"),
         ("0 24 * * *", "UTC", "bad hour"),
         ("0 2 30 2 *", "UTC", "day-of-month"),
         ("0 2 29 2 MON#1", "Nowhere/Land", "time zone"),
@@ -154,3 +154,18 @@ def test_the_machines_time_zone_has_a_name(monkeypatch: pytest.MonkeyPatch) -> N
         assert local_timezone() == "Asia/Shanghai"
     tzlocal.reload_localzone()
     assert next_time("0 2 1 * *", local_timezone(), 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("word", "fields"),
+    [
+        ("@hourly", "0 * * * *"),
+        ("@daily", "0 0 * * *"),
+        ("@weekly", "0 0 * * 0"),
+        ("@monthly", "0 0 1 * *"),
+        ("@yearly", "0 0 1 1 *"),
+    ],
+)
+def test_the_words_of_crontab_mean_the_same(word: str, fields: str) -> None:
+    for after in (0.0, 1_790_000_000.0):
+        assert next_time(word, "Europe/Berlin", after) == next_time(fields, "Europe/Berlin", after)
