@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adsmig.asked import against, job_asked
-from adsmig.errors import UsageError
+from adsmig.errors import AdsmigError, UsageError
 from adsmig.habits import check_command, hinted
 from adsmig.log import redacted
 from adsmig.options import (
@@ -130,6 +130,7 @@ def _later() -> None:
 
 
 def _job(command: str, src: str, dst: str | None, options: dict[str, Any]) -> Job:
+    from adsmig.storage.aws import check_account
     from adsmig.uri import parse
 
     for side, text in (("src", src), ("dst", dst)):
@@ -146,7 +147,13 @@ def _job(command: str, src: str, dst: str | None, options: dict[str, Any]) -> Jo
     if options.get("dryrun") and options.get("delete_src"):
         raise UsageError("--dryrun --delete-src removes the source, as rm does; leave one out")
     _check_files(options)
-    return job_asked(command, src, dst, options)
+    job = job_asked(command, src, dst, options)
+    try:
+        for one in filter(None, (job.src, job.dst)):
+            check_account(one)
+    except AdsmigError as exc:
+        raise UsageError(str(exc)) from exc
+    return job
 
 
 def _check_files(options: dict[str, Any]) -> None:

@@ -69,6 +69,12 @@ def default_region(location: Location) -> str:
     return region
 
 
+def check_account(location: Location) -> None:
+    """Raises AdsmigError for an account of which there are no credentials anywhere."""
+    if location.account and not location.credentials:
+        _session(location.account)
+
+
 @lru_cache(maxsize=4)
 def _session(account: str) -> Any:
     import boto3  # late: it takes longer to import than a small job to run

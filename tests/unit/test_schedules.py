@@ -94,6 +94,8 @@ def test_names_are_made_up_or_given_once(schedules: Schedules) -> None:
         ({"arguments": ["sync", "s3://AK:s3cr3t@bucket/", "/dst/"]}, "--src-profile"),
         ({"arguments": ["rm", "/src/"]}, "No such command"),
         ({"arguments": []}, "Missing command"),
+        ({"arguments": ["sync", "--src-profile", "nobody", "s3://b/", "/x/"]}, "no profile nobody"),
+        ({"arguments": ["sync", "--dst-profile", "nobody", "/x/", "s3://b/"]}, "no profile nobody"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_is_kept(
