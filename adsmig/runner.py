@@ -27,8 +27,6 @@ T = TypeVar("T")
 PAUSE_S = 5.0
 """Between tries at what may be possible later: there may be room on a disk again."""
 _COULD_NOT_RUN = 3
-_MESSAGE_SIZE = 1000
-"""Bytes of the end of what a run printed, in which its last line is looked for."""
 
 
 def perform(schedules: Schedules, run: str, lock: int | None) -> None:
@@ -87,7 +85,7 @@ def _insist(action: Callable[[], T]) -> T:
 
 def _call_hooks(schedule: Schedule, run: ScheduledRun) -> None:
     code = "" if run.exit_code is None else str(run.exit_code)
-    message = _last_line(run)
+    message = run.last_line
     if schedule.on_failure:
         variables = {
             "ADSMIG_SCHEDULE": schedule.name,
@@ -110,14 +108,3 @@ def _call_hooks(schedule: Schedule, run: ScheduledRun) -> None:
             "host": os.uname().nodename,
         }
         post(schedule.webhook, body)
-
-
-def _last_line(run: ScheduledRun) -> str:
-    """What it said last, which tells why it failed, or how to go on."""
-    try:
-        with open(run.output, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _MESSAGE_SIZE))
-            lines = file.read().decode("utf-8", "replace").split("\n")
-    except OSError:
-        return ""
-    return next((line for line in reversed(lines) if line.strip()), "")

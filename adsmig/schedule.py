@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,10 @@ from adsmig.errors import UsageError
 from adsmig.schema import Schema
 
 _OPEN = ("running", "waiting")
+_MESSAGE_SIZE = 1000
+"""Bytes of the end of what a run printed, in which its last line is looked for."""
+_HOOKS = "ERROR adsmig.hooks["
+"""How a line begins that is about what was called when it had failed."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 SCHEDULES = Schema(
@@ -84,6 +89,18 @@ class ScheduledRun:
     def word(self) -> Path:
         """Where its process leaves word of its job; see :func:`adsmig.launch.tell`."""
         return self.output.with_suffix(".json")
+
+    @property
+    def last_line(self) -> str:
+        """What it said last, which tells why it failed, or how to go on."""
+        try:
+            with open(self.output, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _MESSAGE_SIZE))
+                lines = file.read().decode("utf-8", "replace").split("\n")
+        except OSError:
+            return ""
+        told = (line for line in reversed(lines) if line.strip() and not line.startswith(_HOOKS))
+        return next(told, "")
 
     @property
     def failed(self) -> bool:

@@ -28,6 +28,10 @@ def schedule_lines(schedules: Schedules, output: Output) -> Iterator[str]:
         yield from (json.dumps(schedule_event(one)) for one in found)
     elif found:
         yield from table([_COLUMNS, *(_row(one, schedules.clock()) for one in found)])
+        for run in (one.last_run for one in found):
+            if run and run.failed:
+                why = plain(run.last_line) or "it said nothing"
+                yield f"{run.schedule}: {why}; see {run.output}"
     else:
         yield "no schedules; add one with adsmig schedule add"
 

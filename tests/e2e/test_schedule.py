@@ -19,9 +19,11 @@ from typing import Any
 import psutil
 import pytest
 
+from adsmig.output import Output
 from adsmig.schedule import ScheduledRun
 from adsmig.scheduler import Scheduler
 from adsmig.schedules import Schedules
+from adsmig.timetable import schedule_lines
 from tests.e2e.conftest import Adsmig, write
 from tests.receiver import Receiver
 
@@ -376,6 +378,11 @@ def test_only_failures_are_told_of(
     }
     assert bodies["missing"]["exit_code"] == 3
     assert "no such file or directory" in bodies["missing"]["message"]
+    wait_for(lambda: "--on-failure ended with 1" in missing.output.read_text())
+    listed = "\n".join(schedule_lines(schedules, Output()))
+    assert f"\nmissing: {bodies['missing']['message']}; see {missing.output}" in listed
+    assert f"\nbad: {bodies['bad']['message']}; see {bad.output}" in listed
+    assert "\nnightly: " not in listed
 
 
 def test_only_the_last_runs_are_kept(
