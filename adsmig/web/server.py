@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import ipaddress
 import os
@@ -23,7 +24,8 @@ SHORTEST_PASSWORD = 8
 
 
 def serve(listen: str, allowed: Sequence[Path], language: str) -> int:
-    """Serves until it is interrupted.  Says on stdout where, and how to come in.
+    """Serves until a signal asks for the end, and returns 0.  Says on stdout where, and how to come
+    in.
 
     Raises UsageError for an address that is no such thing, or that others can reach while there is
     no password; AdsmigError for one that cannot be listened on.
@@ -58,7 +60,8 @@ def serve(listen: str, allowed: Sequence[Path], language: str) -> int:
     if clock:
         clock.start()
     try:
-        uvicorn.Server(config).run(sockets=[server])
+        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn passes on; all is well
+            uvicorn.Server(config).run(sockets=[server])
     finally:
         if clock:
             clock.stop()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -196,3 +198,15 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     )
     assert done.returncode == 3
     assert done.stderr == "adsmig: the console needs uvicorn: pip install 'adsmig[web]'\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_that_is_asked_for_is_no_failure(number: int) -> None:
+    """As systemd takes any other exit code for one."""
+    command = [sys.executable, "-m", "adsmig", "web", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        url = process.stdout.readline().split()[-1]
+        urllib.request.urlopen(url, timeout=60).close()  # which waits until it serves
+        process.send_signal(number)
+        assert process.wait(60) == 0
