@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 
 from adsmig.checksum import Wanted, crc32_in, parts_in
-from adsmig.errors import NotFound, ObjectError, SourceChanged
+from adsmig.errors import BLAMELESS, NotFound, ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
 from adsmig.model import EVERYTHING, Entry, KeyRange, Meta
 from adsmig.providers import AWS, OPAQUE, VIRTUAL
@@ -27,6 +28,8 @@ from adsmig.storage.s3tags import Tags
 from adsmig.storage.several import Sent
 from adsmig.storage.tls import context_for
 from adsmig.storage.wire import Asked, Stream, Wire
+
+log = logging.getLogger(__name__)
 
 NO_PARTS = (200, 206, 400, 412, 416, 501)
 """What a HEAD of a part is answered with: the part, or in many ways that parts are not known. With
@@ -94,7 +97,7 @@ class S3Source:
         if keys.closed and keys.after:
             if not (prune and listing.Pruned(prune).holds(keys.after)):
                 with contextlib.suppress(NotFound):
-                    yield (self._listed(keys.after),)  # who may list it need not be let look
+                    yield (self._seen(keys.after),)
             if keys.upto == keys.after:
                 return
             keys = keys.rest(keys.after)
@@ -206,6 +209,18 @@ class S3Source:
             "" if kind == STANDARD else kind,
         )
         return entry, meta_of(answer.headers)
+
+    def _seen(self, key: bytes) -> Entry:
+        """As stat; from a listing where that is refused, for who may list an object need not be let
+        look at it, nor the reverse.
+        """
+        try:
+            return self.stat(key)
+        except BLAMELESS:
+            raise
+        except (ObjectError, TransientError) as exc:
+            log.info("%r cannot be looked at, and is listed: %s", key, exc)
+            return self._listed(key)
 
     def _listed(self, key: bytes) -> Entry:
         """As stat, from a listing."""

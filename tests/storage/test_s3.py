@@ -138,6 +138,15 @@ def test_a_listing_begins_at_a_key_that_may_be_listed_and_not_looked_at(faked: F
     assert [entry.key for entry in storage.list(KeyRange(b"a0", None, True))] == [b"b"]
 
 
+def test_a_single_key_need_not_be_one_that_may_be_listed(faked: Faked) -> None:
+    def answer(request: Request) -> Reply:
+        return CONTENT if request.method == "HEAD" else error(403, "AccessDenied")
+
+    assert [entry.key for entry in faked(answer).storage().list(KeyRange(b"a", b"a", True))] == [
+        b"a"
+    ]
+
+
 @pytest.mark.parametrize(
     "refusal", [error(403, "AccessDenied"), error(404, "NoSuchBucket"), error(400, "InvalidWish")]
 )
