@@ -15,6 +15,7 @@ from adsmig import worker
 from adsmig.job import Job
 from adsmig.manifest import Manifest
 from adsmig.model import UNDELETED, Counts, Deletion, DeletionResult, Outcome, Stop
+from adsmig.progress import several
 from adsmig.tasks import Committed, Submit
 
 BATCH = 1000
@@ -73,14 +74,15 @@ class Deletions:
         job, count = self._job, self._manifest.count_deletions(False)
         if not count:
             return ""
+        found = several(count, "object")
         if empty and not job.yes:
             return (
-                f"nothing was deleted: {job.src} holds nothing that is selected, and {count:,}"
-                f" objects at {job.dst} would go; check SRC, or say --yes"
+                f"nothing was deleted: {job.src} holds nothing that is selected, and {found}"
+                f" at {job.dst} would go; check SRC, or say --yes"
             )
         if job.max_delete is not None and count > job.max_delete:
             return (
-                f"nothing was deleted: it would be {count:,} objects at {job.dst}, more than"
+                f"nothing was deleted: it would be {found} at {job.dst}, more than"
                 f" --max-delete {job.max_delete:,}; look at them with --dryrun, or allow more"
             )
         return ""

@@ -16,7 +16,7 @@ from adsmig.job import Job
 from adsmig.ledger import Run
 from adsmig.manifest import Manifest
 from adsmig.plots import Plots, compact, short_size
-from adsmig.progress import duration, size
+from adsmig.progress import duration, several, size
 from adsmig.style import STYLE
 from adsmig.tables import Section, money, percent, printable
 from adsmig.tally import Tally
@@ -74,7 +74,7 @@ def _tiles(inventory: Inventory, estimate: Estimate | None) -> Iterator[str]:
 
 def _marked(inventory: Inventory) -> str:
     marked = inventory.directories_marked
-    return f"and {marked:,} directory markers" if marked else ""
+    return f"and {several(marked, 'directory marker')}" if marked else ""
 
 
 def _cards(inventory: Inventory, estimate: Estimate | None, info: bool) -> Iterator[str]:

@@ -180,6 +180,11 @@ def size(count: float) -> str:
     return f"{count / 1000**power:.1f} {_UNITS[power - 1]}"
 
 
+def several(count: int, noun: str) -> str:
+    """``0 objects``, ``1 object``, ``2,000 objects``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """``0:07``, ``12:34``, ``3:04:05``, ``2d 03:04:05``."""
     whole = int(seconds)

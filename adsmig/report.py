@@ -11,7 +11,7 @@ from adsmig.job import Job
 from adsmig.ledger import Ledger, Run, default_path
 from adsmig.location import one_line
 from adsmig.model import Counts, Outcome
-from adsmig.progress import duration, size
+from adsmig.progress import duration, several, size
 from adsmig.tables import printable as printable
 from adsmig.tables import table as table
 
@@ -34,9 +34,12 @@ def summary(job: Job, run: Run, seconds: float) -> str:
 
     parts = []
     if job.command in ("cp", "sync"):
-        parts.append(f"{verb('copied')} {counts.copied:,} objects ({size(counts.copied_bytes)})")
+        parts.append(
+            f"{verb('copied')} {several(counts.copied, 'object')} ({size(counts.copied_bytes)})"
+        )
     elif job.command == "inventory" and job.dst:
-        parts.append(f"a sync would copy {counts.copied:,} objects ({size(counts.copied_bytes)})")
+        would = f"a sync would copy {several(counts.copied, 'object')}"
+        parts.append(f"{would} ({size(counts.copied_bytes)})")
     if job.command not in ("rm", "inventory") or job.dst:
         word = "equal" if job.command == "verify" else "unchanged"
         parts.append(f"{counts.unchanged:,} {word}")
@@ -82,7 +85,7 @@ def nothing_found(
     if not listed:
         yield "it is empty" if not job.files_from else "it has none of the keys in --files-from"
     for option, count, first in reasons:
-        yield f"{option} dropped {count:,} of {listed:,} objects, such as {printable(first)}"
+        yield f"{option} dropped {count:,} of {several(listed, 'object')}, such as {printable(first)}"
 
 
 def failure_lines(manifest: Ledger, most: int) -> Iterator[str]:
@@ -129,7 +132,8 @@ def status(manifest: Ledger, job: Job) -> Iterator[str]:
         left = len(manifest.open_shards(last.id))
         large = manifest.pending_uploads()
         yield ""
-        yield f"unfinished: {left} ranges left" + (f" ({last.message})" if last.message else "")
+        why = f" ({last.message})" if last.message else ""
+        yield f"unfinished: {several(left, 'range')} left{why}"
         for pending in large:
             total = pending.upload.parts if pending.upload else 0
             of = f"{len(pending.parts)} of {total} parts" if total else "not begun"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from adsmig.estimate import Estimate
 from adsmig.inventory import Inventory, text, when
-from adsmig.progress import duration, size
+from adsmig.progress import duration, several, size
 from adsmig.tally import Tally
 
 WIDTH = 100
@@ -130,15 +130,17 @@ def total(inventory: Inventory) -> list[tuple[str, str]]:
         )
         rows.append(("average", sizes))
     if inventory.empty:
-        rows.append(("empty", f"{inventory.empty:,} objects without content"))
+        rows.append(("empty", f"{several(inventory.empty, 'object')} without content"))
     if inventory.objects:
         first, last = when(inventory.first_ns) or "", when(inventory.last_ns) or ""
         rows.append(("written", f"{first[:10]} to {last[:10]} (UTC)"))
     if inventory.large_objects:
-        large = f"{inventory.large_objects:,} objects, copied in {inventory.large_parts:,} parts"
+        copied_in = several(inventory.large_parts, "part")
+        large = f"{several(inventory.large_objects, 'object')}, copied in {copied_in}"
         rows.append(("over 64 MiB", large))
     if inventory.directories_marked:
-        marked = f"{inventory.directories_marked:,} directory markers, not counted as objects"
+        count = several(inventory.directories_marked, "directory marker")
+        marked = f"{count}, not counted as objects"
         rows.append(("markers", marked))
     return rows
 

@@ -126,7 +126,7 @@ def test_what_is_equal_goes_only_if_its_content_is(here: Here, tmp_path: Path) -
     src = put(tmp_path / "src", {"same": b"1234", "other": b"1234"})
     dst = put(tmp_path / "dst", {"same": b"1234", "other": b"abcd"}, age_s=60)
     said = here("sync", "--delete-src", src, dst)
-    assert re.search(r"copied 1 objects .* 1 unchanged, deleted 2 ", said)
+    assert re.search(r"copied 1 object .* 1 unchanged, deleted 2 ", said)
     assert tree_of(src) == {}
     assert tree_of(dst) == {"same": b"1234", "other": b"1234"}
 

@@ -691,9 +691,9 @@ def test_compared_with_the_manifest_a_failure_is_tried_again(
     (src / "broken").unlink()
     write(src / "broken", b"mended", age_s=7200)
     said = here("sync", "--compare", "manifest", src, store.url)
-    assert f"copied 1 objects (6 B), {len(TREE)} unchanged" in said
+    assert f"copied 1 object (6 B), {len(TREE)} unchanged" in said
     write(src / "c1", b"XX", age_s=9000)  # older than before, and of the same size
-    assert "copied 1 objects" in here("sync", "--compare", "manifest", src, store.url)
+    assert "copied 1 object (" in here("sync", "--compare", "manifest", src, store.url)
     assert store.content()["c1"] == b"XX"
 
 
@@ -708,7 +708,7 @@ def test_what_was_there_already_is_on_record_as_well(
     if not way:
         # That it seems unchanged, must not hide it from who goes by what is on record.
         assert "copied 0 objects" in here("sync", src, store.url)
-    assert "copied 1 objects" in here("sync", "--compare", "manifest", src, store.url)
+    assert "copied 1 object (" in here("sync", "--compare", "manifest", src, store.url)
     assert store.content()["c1"] == b"XX"
 
 
@@ -722,7 +722,7 @@ def test_compared_with_the_manifest_a_dry_run_says_the_same(monthly: Compared) -
     dst = dst.replace(monthly.dst.server.host, right)
     monthly.right.clear()
     said = monthly._here("sync", "--compare", "manifest", "--dryrun", src, dst)
-    assert "would copy 1 objects" in said
+    assert "would copy 1 object (" in said
     assert monthly.right.requests == []
     assert monthly.sync()[0] == {"c1"}
 
@@ -856,7 +856,7 @@ def test_links_that_find_no_room_at_the_end_hide_neither_summary_nor_failures(
     (src / "dir").symlink_to(tmp_path)
     words = ["--manifest", manifest, "--recordName", "/dev/full", src, tmp_path / "dst"]
     done = adsmig("cp", *words, code=3)
-    assert "copied 1 objects" in done.stdout
+    assert "copied 1 object (" in done.stdout
     assert done.stderr == (
         "adsmig: cannot write --recordName /dev/full: No space left on device; the links are on"
         f' record: sqlite3 {manifest} "SELECT key FROM links"\n'

@@ -176,7 +176,7 @@ def test_the_commands(adsmig: Adsmig, place: Place, schedules: Schedules) -> Non
     assert one["last_run"]["job"] == json.loads(job)["job"]
     assert one["last_run"]["due"] is None
     assert one["last_run"]["output"] == output
-    assert "copied 1 objects" in Path(output).read_text()
+    assert "copied 1 object (" in Path(output).read_text()
     assert stat.S_IMODE(os.stat(output).st_mode) == 0o600
     assert (place.dst / "a.bin").read_bytes() == b"content"
     adsmig("schedule", "remove", "monthly")

@@ -111,7 +111,7 @@ def test_an_object_that_was_replaced_is_noticed_whatever_was_done_to_the_copy(
     for key in ("a", "b"):
         (tmp_path / key).chmod(0o600)
     said = adsmig("sync", moto.url(name, "d/"), tmp_path).stdout
-    assert said.startswith("copied 1 objects")
+    assert said.startswith("copied 1 object (")
     assert (tmp_path / "a").read_bytes() == b"NEW2"
 
 

@@ -214,7 +214,7 @@ def test_one_bad_object_fails_by_name_and_the_rest_is_copied(
     }
     assert "ADSMIG_DST_ACCESS_KEY" in adsmig("retry", "--manifest", manifest, code=3).stderr
     said = adsmig("retry", "--manifest", manifest, **keys).stdout
-    assert "copied 1 objects" in said
+    assert "copied 1 object (" in said
     assert adsmig("failures", "--manifest", manifest).stdout == ""
 
 

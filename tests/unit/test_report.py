@@ -75,7 +75,7 @@ def test_a_dry_run_would_copy_at_no_rate(job: Job) -> None:
 
 
 def test_a_run_of_no_time_has_a_rate_all_the_same(job: Job) -> None:
-    assert "copied 1 objects" in report.summary(job, run_of(Counts(found=1, copied=1)), 0.0)
+    assert "copied 1 object (" in report.summary(job, run_of(Counts(found=1, copied=1)), 0.0)
 
 
 def test_deletions_and_what_was_left_alone_or_not_selected_are_told(job: Job) -> None:
@@ -286,7 +286,7 @@ def test_nothing_is_offered_while_a_process_is_at_work(manifest: Manifest, job: 
     text = "\n".join(report.status(manifest, job))
     assert re.search(r"^1 +sync +running ", text, re.M)
     assert f"process {os.getpid()} is at work on it" in text
-    assert "unfinished: 1 ranges left" in text
+    assert "unfinished: 1 range left" in text
     assert "adsmig failures" in text
     assert "resume" not in text
     assert "retry" not in text
