@@ -15,7 +15,7 @@ from adsmig.ledger import Run, jobs, state_directory
 from adsmig.location import one_line
 from adsmig.manifest import Manifest
 from adsmig.model import Outcome
-from adsmig.output import Output, text_of, write_file
+from adsmig.output import Output, text_of, write_report
 
 
 def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
@@ -67,7 +67,7 @@ def status_lines(
         if html:
             from adsmig.page import run_page
 
-            write_file(html, run_page(job, manifest))
+            write_report(html, run_page(job, manifest), output)
         if output.as_json:
             runs, _ = manifest.runs_seen()
             yield from (json.dumps(run_event(run)) for run in runs)
@@ -78,8 +78,11 @@ def status_lines(
 def failure_lines(name: str | None, path: Path | None, output: Output) -> Iterator[str]:
     """What ``adsmig failures`` prints: a line for each."""
     with Manifest(_path_of(name, path)) as manifest:
+        one = None
         for one in manifest.failures():
             yield json.dumps(failure_event(one)) if output.as_json else report.failure_line(one)
+        if not (one or output.quiet):
+            output.note(f"no object of job {Job.from_json(_job_json(manifest)).id} has failed")
 
 
 def run_event(run: Run) -> dict[str, object]:

@@ -88,9 +88,11 @@ def check_writable(path: Path, option: str) -> None:
         raise UsageError(f"cannot write {option} {path}: no permission to write {place}")
 
 
-def write_file(path: Path, text: str) -> None:
-    """Writes the text to a file that the user named; AdsmigError if that cannot be."""
+def write_report(path: Path, text: str, output: Output) -> None:
+    """Writes the text to a file that the user named, and says so; AdsmigError if it cannot be."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as exc:
         raise AdsmigError(f"cannot write {path}: {exc.strerror}") from exc
+    if not output.quiet:
+        output.note(f"the report is in {path}")

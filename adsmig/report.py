@@ -85,7 +85,8 @@ def nothing_found(
     if not listed:
         yield "it is empty" if not job.files_from else "it has none of the keys in --files-from"
     for option, count, first in reasons:
-        yield f"{option} dropped {count:,} of {several(listed, 'object')}, such as {printable(first)}"
+        of = several(listed, "object")
+        yield f"{option} dropped {count:,} of {of}, such as {printable(first)}"
 
 
 def failure_lines(manifest: Ledger, most: int) -> Iterator[str]:

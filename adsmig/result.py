@@ -14,7 +14,7 @@ from adsmig.job import Job
 from adsmig.jobs import failure_event, run_event
 from adsmig.ledger import Run
 from adsmig.manifest import Manifest
-from adsmig.output import Output, check_writable, write_file
+from adsmig.output import Output, check_writable, write_report
 
 FAILURES_SHOWN = 20
 BRIEF = 5
@@ -104,7 +104,7 @@ def _report(job: Job, run: Run, inventory: Inventory, output: Output, partial: s
         facts += [("Command", f"{job.command}, as a dry run"), ("Made", report.clock(time.time()))]
         title = f"{'PARTIAL: some of what' if partial else 'What'} is at {job.origin}"
         page = inventory_page(title, facts, inventory, figures, bool(output.info))
-        write_file(output.html, page)
+        write_report(output.html, page, output)
     if output.as_json:
         output.event(
             "inventory", partial=partial, **inventory.to_json(), estimate=figures.to_json()

@@ -67,6 +67,20 @@ def test_a_comparison_that_is_over_is_not_what_is_tried_again_or_gone_on_with(
     assert open_job(None, None)[0].command == "verify"  # there is no other
 
 
+def test_that_nothing_has_failed_is_said_beside_the_result(
+    job: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keep(job, job.id)
+    assert run(["failures"]) == 0
+    assert capfd.readouterr() == ("", f"no object of job {job.id} has failed\n")
+    for option in ("-q", "--json"):
+        assert run(["failures", option]) == 0
+        assert capfd.readouterr() == ("", "")
+    page = tmp_path / "page.html"
+    assert run(["status", "--html", str(page)]) == 0
+    assert capfd.readouterr().err == f"the report is in {page}\n"
+
+
 def test_jobs_are_listed_by_their_last_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100, 200))
     monkeypatch.setattr("adsmig.manifest.time.time", lambda: next(clock))
