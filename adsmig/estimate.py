@@ -156,9 +156,10 @@ def estimate(
             requests = _destination(seen, transfers, large[0], extraneous)
         if scheme not in _FILES:
             lines += [Line(side, name, count, basis) for name, count, basis in requests if count]
-        if to_copy[0] and side == "source":
-            lines.append(Line(side, "bytes read", to_copy[1], "all that is copied"))
-        elif dst_scheme:
+        if side == "source":
+            if to_copy[0] or dst_scheme:
+                lines.append(Line(side, "bytes read", to_copy[1], "all that is copied"))
+        else:
             lines.append(Line(side, "bytes written", to_copy[1], "all that is copied"))
             if prices and "storage_gb_month" in prices.destination:
                 kept = Line(side, "bytes kept", to_copy[1], "a month, what is copied", None, True)

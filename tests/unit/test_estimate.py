@@ -205,3 +205,16 @@ def test_a_wrong_price_list_says_what_and_where(
 def test_a_missing_price_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.json cannot be read: No such file"):
         load_prices(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("prices", [None, PRICES])
+def test_where_there_is_nothing_to_copy_nothing_is_read_at_the_source(
+    prices: Prices | None,
+) -> None:
+    lines = reckoned(to_copy=(0, 0), prices=prices).lines
+    of_bytes = [(line.side, line.name, line.count) for line in lines if line.name != "bytes kept"]
+    assert ("source", "bytes read", 0) in of_bytes
+    assert ("destination", "bytes written", 0) in of_bytes
+    assert not [one for one in of_bytes if one[:2] == ("source", "bytes written")]
+    kept = [line.side for line in lines if line.name == "bytes kept"]
+    assert kept in ([], ["destination"])
