@@ -71,6 +71,7 @@ def job_asked(command: str, src: str, dst: str | None, options: dict[str, Any]) 
         routes=_routes(options),
         files_from=STREAM if once else os.path.abspath(names) if names else "",
         names=names if once else "",
+        names_keys=bool(options.get("verbose")) and command != "inventory",
         **fields_of(options),
     )
 

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
@@ -29,6 +29,7 @@ from adsmig.model import (
     Budget,
     Counts,
     KeyRange,
+    Planned,
     SliceResult,
     Stop,
 )
@@ -52,6 +53,8 @@ SHOW_S = 0.1
 
 Watch = Callable[[Counts, bool], None]
 """Told every so often what is done so far, and whether this is the last time."""
+Tell = Callable[[Sequence[Planned]], None]
+"""Told what a dry run found is to be done, as its slices are committed: each in order."""
 
 
 class Coordinator:
@@ -63,7 +66,13 @@ class Coordinator:
     """
 
     def __init__(
-        self, job: Job, manifest: Manifest, run: Run, watch: Watch, executor: Executor | None = None
+        self,
+        job: Job,
+        manifest: Manifest,
+        run: Run,
+        watch: Watch,
+        executor: Executor | None = None,
+        tell: Tell = lambda _: None,
     ) -> None:
         self.job, self.manifest, self.run_id = job, manifest, run.id
         self._retries = run.kind == "retry"
@@ -76,7 +85,7 @@ class Coordinator:
         self._keeps_until_copied = False
         """Nothing goes at the source before all was copied, for links may lead to it."""
         self.inventory = Inventory(job.began_ns, job.depth) if job.dryrun else None
-        self._watch = watch
+        self._watch, self._tell = watch, tell
         known = [one.counts.found for one in manifest.runs() if one.state == "finished"]
         self._workforce = Workforce(job, executor, max(known, default=0))
         # Whatever ended a resumed run, may have been in this process.
@@ -320,6 +329,8 @@ class Coordinator:
         self._large.add(result.large)
         if self.inventory and result.inventory:
             self.inventory.merge(result.inventory)
+        if result.planned:
+            self._tell(result.planned)
         self._committed(Counts(), None)
 
     # Lending

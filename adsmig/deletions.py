@@ -83,7 +83,7 @@ class Deletions:
         if job.max_delete is not None and count > job.max_delete:
             return (
                 f"nothing was deleted: it would be {found} at {job.dst}, more than"
-                f" --max-delete {job.max_delete:,}; look at them with --dryrun, or allow more"
+                f" --max-delete {job.max_delete:,}; look at them with --dryrun -v, or allow more"
             )
         return ""
 

@@ -17,6 +17,7 @@ from adsmig.model import (
     Entry,
     KeyRange,
     Outcome,
+    Planned,
     SliceResult,
     Stop,
     What,
@@ -31,8 +32,12 @@ MOST_LARGE = 50
 """A slice ends after so many large objects, lest a listing run far ahead of the copying."""
 MOST_DELETIONS = 20_000
 """Or after so many deletions."""
+MOST_NAMED = 20_000
+"""Or after so many that a dry run names."""
 MOST_EQUAL = 20_000
 """Or after so many that were found equal, and are to be put on record."""
+
+_NAMED = {What.COPY: "copy", What.LARGE: "copy", What.DELETE: "delete"}
 
 
 @dataclass(slots=True)
@@ -83,6 +88,7 @@ class Findings:
         """Objects; of a dry run, those that would be."""
         self._copied_bytes = self._failed = self._equal_bytes = 0
         self._survey = Survey(job, src, dst) if job.dryrun else None
+        self._planned: list[Planned] = []
 
     @property
     def foreseen(self) -> bool:
@@ -96,6 +102,7 @@ class Findings:
             len(self._large) >= MOST_LARGE
             or len(self._deletions) >= MOST_DELETIONS
             or len(self._found_equal) >= MOST_EQUAL
+            or len(self._planned) >= MOST_NAMED
         )
 
     @property
@@ -233,6 +240,8 @@ class Findings:
                 action = Action(what, entry)
         if what != What.DROP:
             self._survey.add(action, what)
+        if self._job.names_keys and what in _NAMED and not entry.implied:
+            self._planned.append(Planned(_NAMED[what], entry.key, entry.size))
         if what == What.DELETE:
             if not entry.implied:
                 self._listed.deleted += 1
@@ -295,6 +304,7 @@ class Findings:
         self._equal = [one for one in self._equal if kept(one.key)]
         self._found_equal = [one for one in self._found_equal if kept(one.key)]
         self._large = [one for one in self._large if kept(one.key)]
+        self._planned = [one for one in self._planned if kept(one.key)]
         self._deletions = [one for one in self._deletions if kept(one.key)]
         self._links = [key for key in self._links if kept(key)]
         self._directories = [key for key in self._directories if kept(key)]
@@ -332,6 +342,7 @@ class Findings:
             self._links,
             self._directories,
             self._survey.inventory if self._survey else None,
+            self._planned,
             stop,
             os.getpid(),
             started,

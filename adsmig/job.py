@@ -103,6 +103,8 @@ class Job:
     verify_tls: bool = True
     """See storage.base.Settings."""
     dryrun: bool = False
+    names_keys: bool = False
+    """A dry run names each key that would be copied or removed."""
     depth: int = 1
     """Of the directories that the inventory of a dry run tells apart."""
     by_directory: bool = False
@@ -366,7 +368,7 @@ class Job:
     def to_json(self) -> str:
         """All but the secrets, for the manifest; :meth:`from_json` reads it."""
         left_out = {"src", "dst", "check", "identities", "ticks", "own", "began_ns", "known",
-                    "doubts", "names", "keys_file", "dryrun", "yes"}  # fmt: skip
+                    "doubts", "names", "keys_file", "dryrun", "names_keys", "yes"}  # fmt: skip
         names = [one.name for one in fields(self) if one.name not in left_out]
         places = {"src": _plain(self.src), "dst": _plain(self.dst) if self.dst else None}
         return json.dumps({**places, **{name: _json(getattr(self, name)) for name in names}})

@@ -190,6 +190,15 @@ class DeletionResult:
     ended: float
 
 
+class Planned(NamedTuple):
+    """What a dry run found is to be done about a key."""
+
+    action: str
+    """``copy`` or ``delete``."""
+    key: bytes
+    size: int
+
+
 class Counts(NamedTuple):
     """Tallies of a slice, a run or a job; objects and bytes."""
 
@@ -247,6 +256,8 @@ class SliceResult:
     """That are to get permissions and times once all is in them."""
     inventory: Inventory | None = None
     """Of a dry run."""
+    planned: list[Planned] = field(default_factory=list)
+    """By it, if the job names them."""
     stop: Stop | None = None
     worker: int = 0
     """Process id."""

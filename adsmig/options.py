@@ -301,5 +301,8 @@ REBUILD = click.option(
 )  # fmt: skip
 
 DRYRUN = click.option(
-    "--dryrun", "--dry-run", is_flag=True, help="Change nothing anywhere; say what would be done."
+    "--dryrun",
+    "--dry-run",
+    is_flag=True,
+    help="Change nothing anywhere; say what would be done, with -v for each key.",
 )

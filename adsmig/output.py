@@ -10,12 +10,15 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.log import begin_log
+
+if TYPE_CHECKING:
+    from adsmig.model import Planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,18 @@ class Output:
         """Prints what the user has to act on, whatever was asked for; ``name`` is for machines."""
         print(f"adsmig: {line}", file=sys.stderr, flush=True)
         self.event(name, message=line)
+
+    def planned(self, planned: Iterable[Planned]) -> None:
+        """Prints what a dry run found is to be done about some keys, a line each."""
+        from adsmig.tables import printable
+
+        for one in planned:
+            if self.as_json:
+                facts = {"action": one.action, "key": text_of(one.key), "size": one.size}
+                print(json.dumps({"event": "planned", **facts}, ensure_ascii=False))
+            elif not self.as_csv:
+                print(f"{one.action:<7} {printable(one.key)}")
+        sys.stdout.flush()
 
     def event(self, name: str, /, **values: Any) -> None:
         """Prints a JSON line, if the user asked for such."""

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from adsmig.ledger import Run, default_path
 from adsmig.linkfile import check_file, record_links
 from adsmig.lock import holder
 from adsmig.manifest import Manifest
-from adsmig.model import Counts, KeyRange, Outcome
+from adsmig.model import Counts, KeyRange, Outcome, Planned
 from adsmig.output import Output
 from adsmig.progress import Progress, progress_event
 from adsmig.ready import keep_names, names_known, names_read, readied, tell_own
@@ -303,10 +303,16 @@ def _perform(
                 except OSError:  # nobody reads any more, or the disk that it goes to is full
                     coordinator.interrupt()
 
+        def tell_planned(planned: Sequence[Planned]) -> None:
+            try:
+                output.planned(planned)
+            except OSError:  # as above
+                coordinator.interrupt()
+
         with readied(job, manifest, run, path) as ready:
             if not output.quiet:
                 tell_own(ready, output)
-            coordinator = Coordinator(ready, manifest, run, watch)
+            coordinator = Coordinator(ready, manifest, run, watch, tell=tell_planned)
             pause.stopping = lambda: coordinator.interrupted
             coordinator.run()
             run = manifest.runs()[-1]

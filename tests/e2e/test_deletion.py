@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import pty
 import random
@@ -750,6 +751,47 @@ def test_deletions_that_contradict_something_are_refused(
 
 
 # ---------------------------------------------------------------------- rm
+
+
+@pytest.mark.parametrize("most", [3, 20_000])
+def test_a_dry_run_names_each_key_if_asked_to(
+    here: Here, store: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("adsmig.findings.MOST_NAMED", most)
+    new = {f"new {number}": b"n" for number in range(7)} | {"a\nb": b"odd"}
+    src = put(tmp_path / "src", {"same": b"same", "changed": b"longer", **new}, 0)
+    gone = {f"z/{number}": b"z" for number in range(5)}
+    dst = put(tmp_path / "dst", {"same": b"same", "changed": b"short", **gone}, -60)
+    words = ["sync", "--delete-dst", "--size-only", "--dryrun"]
+    copied = ["copy    'a\\nb'", "copy    changed", *(f"copy    new {one}" for one in range(7))]
+    deleted = [f"delete  z/{one}" for one in range(5)]
+
+    def named(said: str) -> list[str]:
+        return [line for line in said.splitlines() if re.match("(copy|delete) ", line)]
+
+    for side in (str(dst), store.put({"same": b"same", "changed": b"short", **gone}).url):
+        assert sorted(named(here(*words, "-v", src, side))) == copied + deleted
+        assert named(here(*words, src, side)) == []
+        events = map(json.loads, here(*words, "-v", "--json", src, side).splitlines()[:-1])
+        planned = [one for one in events if one["event"] == "planned"]
+        assert len(planned) == 14
+        first = min(planned, key=lambda one: str(one["key"]))
+        assert first == {"event": "planned", "action": "copy", "key": "a\nb", "size": 3}
+    assert named(here("rm", "--dryrun", "-v", dst / "z")) == [f"delete  {one}" for one in range(5)]
+    assert tree_of(src).keys() == {"same", "changed", *new}
+    assert tree_of(dst).keys() == {"same", "changed", *gone}
+
+
+def test_a_reader_of_the_names_may_hang_up(tmp_path: Path) -> None:
+    src = put(tmp_path / "src", {f"{number:05d}": b"" for number in range(20_000)})
+    command = [sys.executable, "-m", "adsmig", "cp", "--dryrun", "-v", src, tmp_path / "dst"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout
+        assert running.stderr
+        assert running.stdout.readline() == b"copy    00000\n"
+        running.stdout.close()
+        assert b"Traceback" not in running.stderr.read()
+        assert running.wait(60) == 141
 
 
 def on_terminal(answer: bytes, *arguments: object) -> tuple[int, str]:
