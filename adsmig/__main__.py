@@ -63,12 +63,16 @@ def _end(code: int) -> NoReturn:
     Without threads to wait for, all that an interpreter does after its exit functions is to take
     itself apart, for 10 ms and more.
     """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # of a terminal that is gone: tried again at last, it would change the code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     with contextlib.suppress(OSError, KeyboardInterrupt):
         if threading.active_count() == 1:
             atexit._run_exitfuncs()
             for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError):  # of a terminal that is gone
-                    stream.flush()
+                stream.flush()
             os._exit(code)
     sys.exit(code)
 
