@@ -218,6 +218,7 @@ class Coordinator:
             if self._writes:
                 worker.storages(self.job)[1].tidy()
             self.manifest.end_run(self.run_id, "refused", self.refused)
+            self.manifest.drop_deletions()
         elif self.stop:
             self.manifest.end_run(self.run_id, "stopped", self.stop.message)
         elif self.interrupted:
@@ -290,8 +291,11 @@ class Coordinator:
         self._ranges = Ranges(*args[:4], self._received, self._slice_committed, self._run_here)
 
     def _release_deletions(self) -> bool:
-        """Once all was listed and copied: whether there is now something to remove."""
-        if self._deletions.released or self.interrupted or self.stop or self.job.dryrun:
+        """Once all was listed and copied: whether there is now something to remove, or, if nothing
+        may be removed, something else to do.
+        """
+        ready = self._deletions.released or self.refused
+        if ready or self.interrupted or self.stop or self.job.dryrun:
             return False
         counts = self.counts
         if not self._deletions.at_source:
@@ -303,10 +307,8 @@ class Coordinator:
                 self._committed(Counts(), Stop(str(exc), exc.exit_code, type(exc).__name__))
                 return False
             self.refused = self._deletions.refusal(empty)
-        if self.refused:
-            self.manifest.drop_deletions()
         self._deletions.released = not self.refused
-        return self._deletions.released
+        return True
 
     def _committed(self, counts: Counts, stop: Stop | None) -> None:
         """Work was committed: what it came to, and why no more can be done, if so."""
@@ -370,7 +372,8 @@ class Coordinator:
         ):
             return True
         if not self._ranges.waiting:
-            return last and self._deletions.released and self._lend_directories()
+            ready = self._deletions.released or self.refused
+            return bool(last and ready) and self._lend_directories()
         self._ranges.lend(idle, self._seconds, self._workforce.pooled)
         return True
 

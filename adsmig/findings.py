@@ -84,6 +84,11 @@ class Findings:
         self._deletions: list[Deletion] = []
         self._links: list[bytes] = []
         self._directories: list[bytes] = []
+        # One object has a name of its own at the destination.
+        self._notes_above = job.keeps_directories and not job.single
+        self._above = set[bytes]()
+        """Directories of what was copied: filters, or where a range begins, may keep them from
+        being listed, and they may have been made just now."""
         self.copied = 0
         """Objects; of a dry run, those that would be."""
         self._copied_bytes = self._failed = self._equal_bytes = 0
@@ -186,7 +191,7 @@ class Findings:
         elif job.command == "verify":
             self.add(self._difference(entry, there))
         else:
-            self._large.append(entry)
+            self.add_large(entry)
         return False
 
     def _difference(self, entry: Entry, there: Entry | None) -> Outcome:
@@ -278,6 +283,7 @@ class Findings:
         else:
             self.copied += 1
             self._copied_bytes += outcome.size
+            self._note_above(outcome.key)
             if self._job.delete_src:
                 self._deletions.append(deletion_of(outcome))
 
@@ -291,6 +297,14 @@ class Findings:
     def add_large(self, entry: Entry) -> None:
         """Of an object that is to be copied in parts."""
         self._large.append(entry)
+        self._note_above(entry.key)
+
+    def _note_above(self, key: bytes) -> None:
+        """Notes the directories that a key lies in."""
+        if not self._notes_above:
+            return
+        while (end := key.rfind(b"/", 0, -1)) >= 0 and (key := key[: end + 1]) not in self._above:
+            self._above.add(key)
 
     # All of it
 
@@ -308,6 +322,7 @@ class Findings:
         self._deletions = [one for one in self._deletions if kept(one.key)]
         self._links = [key for key in self._links if kept(key)]
         self._directories = [key for key in self._directories if kept(key)]
+        self._above = {key for key in self._above if kept(key)}
 
     def settled_counts(self) -> Counts:
         """Of what the threads did, as lists tell it."""
@@ -340,7 +355,7 @@ class Findings:
             self._large,
             self._deletions,
             self._links,
-            self._directories,
+            list(self._above.union(self._directories)) if self._above else self._directories,
             self._survey.inventory if self._survey else None,
             self._planned,
             stop,

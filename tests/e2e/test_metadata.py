@@ -90,6 +90,64 @@ def test_an_owner_that_a_container_does_not_know_is_a_warning(tmp_path: Path) ->
     assert kept(tmp_path / "dst") == wanted
     found = subprocess.run([*inside, *command, "--noperms"], capture_output=True, text=True)
     assert (found.returncode, found.stderr) == (0, "")
+def with_closed_directories(root: Path) -> Path:
+    """Files in directories that are the user's alone, beside one that is not."""
+    put(root, {"x/y/f": b"f", "x/y/g": b"g", "z": b"z"})
+    for path in (root / "x/y", root / "x"):
+        path.chmod(0o700)
+        os.utime(path, ns=(WHEN_NS, WHEN_NS))
+    return root
+
+
+def assert_closed(root: Path) -> None:
+    for path in (root / "x", root / "x/y"):
+        status = path.stat()
+        assert (status.st_mode & 0o777, status.st_mtime_ns) == (0o700, WHEN_NS), path
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("words", [["--include", "f$"], ["--start", "x/y/f"], ["--files-from"]])
+def test_directories_above_what_is_selected_keep_their_permissions(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr("adsmig.scan.LARGE_SIZE", 0)
+    src = with_closed_directories(tmp_path / "src")
+    (tmp_path / "names").write_text("x/y/f\n")
+    names = [tmp_path / "names"] if words == ["--files-from"] else []
+    here("cp", *words, *names, src, tmp_path / "dst")
+    assert (tmp_path / "dst/x/y/f").read_bytes() == b"f"
+    assert_closed(tmp_path / "dst")
+
+
+def test_directories_that_a_retry_makes_keep_their_permissions(here: Here, tmp_path: Path) -> None:
+    src, dst = with_closed_directories(tmp_path / "src"), tmp_path / "dst"
+    for name in "fg":
+        (src / "x/y" / name).unlink()
+        (src / "x/y" / name).symlink_to(tmp_path / "later" / name)
+    os.utime(src / "x/y", ns=(WHEN_NS, WHEN_NS))
+    here("sync", "--manifest", tmp_path / "m.db", src, dst, code=1)
+    assert os.listdir(dst) == ["z"]
+    put(tmp_path / "later", {"f": b"f", "g": b"g"})
+    here("retry", "--manifest", tmp_path / "m.db")
+    assert_closed(dst)
+
+
+def test_directories_where_a_file_was_in_the_way_keep_their_permissions(
+    here: Here, tmp_path: Path
+) -> None:
+    src, dst = with_closed_directories(tmp_path / "src"), put(tmp_path / "dst", {"x": b""})
+    here("sync", "--delete-dst", src, dst)
+    assert_closed(dst)
+
+
+def test_directories_keep_their_permissions_though_nothing_may_be_deleted(
+    here: Here, tmp_path: Path
+) -> None:
+    src, dst = with_closed_directories(tmp_path / "src"), put(tmp_path / "dst", {"old": b""})
+    here("sync", "--delete-dst", "--max-delete", 0, src, dst, code=3)
+    assert (dst / "old").exists()
+    assert_closed(dst)
 
 
 def test_noperms_keeps_the_times_and_nothing_else(
