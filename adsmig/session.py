@@ -207,6 +207,7 @@ def _resume(manifest: Manifest, job: Job, run: Run) -> Run:
 def _retry(manifest: Manifest, job: Job) -> Run:
     if run := manifest.unfinished_run():
         return _resume(manifest, job, run)
+    abandon_uploads(job, manifest)
     return manifest.begin_run("retry", list(_ranges_of(manifest.failures())), job.manner)
 
 

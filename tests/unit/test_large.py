@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from adsmig import worker
+from adsmig import session, worker
+from adsmig.errors import Unreachable
 from adsmig.job import Job
 from adsmig.large import LargeObjects
 from adsmig.manifest import Manifest
-from adsmig.model import Entry, Part, Upload, UploadResult
+from adsmig.model import Counts, Entry, Outcome, Part, SliceResult, Upload, UploadResult
 from adsmig.transfer import combined_checksum
 from adsmig.uri import parse
 
@@ -65,3 +66,32 @@ def test_parts_are_read_twice_only_if_they_were_read_again(
     parts = SimpleNamespace(parts=PARTS, failure=None, changed=False, stop=None)
     lent.settle(parts)
     assert finishing() == combined_checksum(UPLOAD, PARTS)
+
+
+def test_a_retry_begins_when_uploads_that_a_cancelled_run_left_are_aborted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aborted: list[str] = []
+    reachable = False
+
+    def abort(job: Job, key: bytes, upload_id: str) -> None:
+        if not reachable:
+            raise Unreachable("nobody answers")
+        aborted.append(upload_id)
+
+    monkeypatch.setattr(worker, "abort_upload", abort)
+    job = Job("cp", parse("/src/"), parse("/dst/"))
+    with Manifest(None) as manifest:
+        manifest.set_job(job)
+        run = manifest.begin_run("cp", [job.keys], job.manner)
+        manifest.commit_upload(ENTRY, UPLOAD, 1)
+        lost = Outcome(b"a", 1, 1, None, None, "not allowed", "denied")
+        manifest.commit_slice(run.id, 1, SliceResult(b"a", True, Counts(failed=1), [lost]))
+        manifest.end_run(run.id, "cancelled")
+        with pytest.raises(Unreachable):
+            session._retry(manifest, job)
+        assert len(manifest.pending_uploads()) == len(manifest.runs()) == 1
+        reachable = True
+        assert session._retry(manifest, job).kind == "retry"
+        assert aborted == ["an id"]
+        assert manifest.pending_uploads() == []
