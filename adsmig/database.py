@@ -139,7 +139,7 @@ class Database:
             )
 
     def _bring_up_to_date(self) -> None:
-        """Makes the tables and columns that are not there yet."""
+        """Makes the tables, columns and indexes that are not there yet."""
         with self._alone():
             there = self._tables()
             if not there:
@@ -180,6 +180,8 @@ class Database:
                     self._add_columns(name)
                 else:
                     execute(self._schema.creation(name))
+            for name, on in self._schema.indexes:
+                execute(f"CREATE INDEX IF NOT EXISTS {name} ON {on}")
             execute(f"PRAGMA application_id={self._schema.application}")
             execute(f"PRAGMA user_version={self._schema.version}")
 

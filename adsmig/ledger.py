@@ -18,7 +18,7 @@ from adsmig.job import Job
 from adsmig.lock import holder
 from adsmig.model import Counts, Deletion, Entry, KeyRange, Outcome, Part, Upload
 from adsmig.room import Patience, impatient, patiently
-from adsmig.schema import from_db, to_db
+from adsmig.schema import IS_DIRECTORY, from_db, to_db
 
 S = TypeVar("S", bound="Ledger")
 
@@ -190,10 +190,8 @@ class Ledger:
         Files and objects come in the order of ids, from past ``past``; ``directories`` from the
         last key to the first, so that what lies inside comes before what it lies in.
         """
-        # A key that is not UTF-8 is a BLOB, which LIKE does not take.
-        ends = "ifnull(substr(CAST(key AS BLOB), -1), '') = x'2F'"
-        where = ends if directories else f"NOT {ends} AND id > {int(past)}"
-        order = "CAST(key AS BLOB) DESC" if directories else "id"
+        where = IS_DIRECTORY if directories else f"NOT {IS_DIRECTORY} AND id > {int(past)}"
+        order = f"{_KEY} DESC" if directories else "id"
         with self._errors():
             rows = self._connection.execute(
                 "SELECT id, key, size, time_ns, etag, at_source, checked, implied FROM deletions"

@@ -30,6 +30,8 @@ class Schema(NamedTuple):
     (sqlite.org/withoutrowid.html): smaller by a fifth, or by a third where keys are long, and a
     fifth sooner written.  Those that were made otherwise stay as they are, and do as well.
     """
+    indexes: tuple[tuple[str, str], ...] = ()
+    """Names, and what each is on."""
 
     def creation(self, name: str) -> str:
         """The statement that makes a table."""
@@ -46,7 +48,7 @@ LEAST, MOST = -(2**63), 2**63 - 1
 _TYPES = {int: "INTEGER", float: "REAL", str: "TEXT"}
 
 
-VERSION = 4
+VERSION = 5
 APPLICATION = 0x41445331
 """``ADS1``."""
 
@@ -167,6 +169,10 @@ SCHEMA: dict[str, tuple[dict[str, Any], Any]] = {
     "links": ({"key": str}, "key"),
 }
 
+# A key that is not UTF-8 is a BLOB, which LIKE does not take.
+IS_DIRECTORY = "ifnull(substr(CAST(key AS BLOB), -1), '') = x'2F'"
+"""Of a row with a key."""
+
 MANIFEST = Schema(
     "manifest",
     APPLICATION,
@@ -174,6 +180,13 @@ MANIFEST = Schema(
     frozenset({"job", "runs", "shards", "objects"}),
     SCHEMA,
     frozenset({"objects"}),
+    (  # as Ledger.deletions asks
+        ("deletions_of_files", f"deletions (at_source) WHERE NOT {IS_DIRECTORY}"),
+        (
+            "deletions_of_directories",
+            f"deletions (at_source, CAST(key AS BLOB)) WHERE {IS_DIRECTORY}",
+        ),
+    ),
 )
 
 

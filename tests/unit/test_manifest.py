@@ -357,6 +357,23 @@ def test_what_is_to_be_removed_comes_in_batches_each_once(manifest: Manifest, mo
     assert seen == keys
 
 
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("directories", [False, True])
+def test_what_is_to_be_removed_next_is_found_without_looking_at_all_of_it(
+    path: Path, first: Path, directories: bool, old: bool
+) -> None:
+    """However many there are: directories that are looked at for each batch take hours."""
+    asked: list[str] = []
+    with Manifest(first if old else path, create=True) as manifest:
+        manifest._connection.set_trace_callback(asked.append)
+        manifest.deletions(True, directories, 7, 9)
+        manifest._connection.set_trace_callback(None)
+        (query,) = asked
+        plan = manifest._connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+    (how,) = [line for *_, line in plan]
+    assert "USING INDEX deletions_of_" in how
+
+
 def test_both_sides_are_told_apart_and_implied_directories_do_not_count(
     manifest: Manifest,
 ) -> None:
