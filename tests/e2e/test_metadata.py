@@ -90,6 +90,8 @@ def test_an_owner_that_a_container_does_not_know_is_a_warning(tmp_path: Path) ->
     assert kept(tmp_path / "dst") == wanted
     found = subprocess.run([*inside, *command, "--noperms"], capture_output=True, text=True)
     assert (found.returncode, found.stderr) == (0, "")
+
+
 def with_closed_directories(root: Path) -> Path:
     """Files in directories that are the user's alone, beside one that is not."""
     put(root, {"x/y/f": b"f", "x/y/g": b"g", "z": b"z"})

@@ -1263,7 +1263,7 @@ def test_a_large_object_that_cannot_be_read_stops_nothing_else(
 @pytest.mark.parametrize("rounds", [large.ROUNDS - 1, 2 * large.ROUNDS])
 @pytest.mark.parametrize("step", ["put_part", "complete"])
 def test_a_large_object_keeps_what_is_done_while_a_store_is_out_of_order(
-    stores: Stores, manifest: Manifest, pool: Executor, step: str, rounds: int
+    stores: Stores, manifest: Manifest, step: str, rounds: int
 ) -> None:
     put(stores.src, b"large", os.urandom(10 * PART))
     tries = [0]
@@ -1274,7 +1274,7 @@ def test_a_large_object_keeps_what_is_done_while_a_store_is_out_of_order(
             raise TransientError("h answered PUT with 502")
 
     dst = stores.flaky_dst(**{"put_part": nothing, "begin_upload": nothing, step: fail})
-    run(job(workers=2, threads=4), manifest, pool)
+    run(job(workers=2, threads=4), manifest, Mortal())
     assert dst.count("begin_upload") == 1
     good = rounds < large.ROUNDS
     assert [one.kind for one in manifest.failures()] == ([] if good else ["gave up"])
