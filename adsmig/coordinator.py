@@ -75,7 +75,6 @@ class Coordinator:
         tell: Tell = lambda _: None,
     ) -> None:
         self.job, self.manifest, self.run_id = job, manifest, run.id
-        self._retries = run.kind == "retry"
         self.counts = run.counts
         self.stop: Stop | None = None
         self.refused = ""
@@ -202,6 +201,7 @@ class Coordinator:
     def _begin_again(self) -> None:
         """Forgets what the run settled."""
         abandon_uploads(self.job, self.manifest)
+        self.job = replace(self.job, retries=False)  # all that was copied may be elsewhere
         self.manifest.restart_run(self.run_id, self.job)
         self.counts = Counts()
 
@@ -212,7 +212,7 @@ class Coordinator:
 
     def _finish(self) -> None:
         done = not (self.refused or self.stop or self.interrupted)
-        if done and not (any(self.counts) or self._retries):
+        if done and not (any(self.counts) or self.job.retries):
             self.refused = why_nowhere(self.job, self.manifest)
         if self.refused:
             if self._writes:
@@ -301,7 +301,7 @@ class Coordinator:
         if not self._deletions.at_source:
             try:
                 # A retry is about single keys, each looked up at the source.
-                found = self._retries or counts.found_bytes or counts.dropped
+                found = self.job.retries or counts.found_bytes or counts.dropped
                 empty = not (found or holds_objects(self.job))
             except AdsmigError as exc:
                 self._committed(Counts(), Stop(str(exc), exc.exit_code, type(exc).__name__))

@@ -118,14 +118,18 @@ class Manifest(Ledger):
 
     @_checkpoint
     def restart_run(self, run: int, job: Job) -> None:
-        """Lists everything of a run anew, because what was listed cannot be trusted."""
+        """Lists everything of a run anew, because what was listed cannot be trusted; also of one
+        that was to retry what had failed.
+        """
         self._connection.execute("UPDATE job SET job = ?", (job.to_json(),))
         # Uploads are aborted when begun anew.
         for table in LEFT:
             self._connection.execute(f"DELETE FROM {table}")
         self._connection.execute("DELETE FROM failures WHERE run = ?", (run,))
         zeros = ", ".join(f"{name} = 0" for name in Counts._fields)
-        self._connection.execute(f"UPDATE runs SET {zeros} WHERE id = ?", (run,))
+        self._connection.execute(
+            f"UPDATE runs SET kind = ?, {zeros} WHERE id = ?", (job.command, run)
+        )
         self._add_shard(run, job.keys)
 
     @_checkpoint

@@ -69,6 +69,7 @@ def readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Iterat
         known=str(path) if path else job.known,
         own=_own_files(str(path or job.known), job.record),
         doubts=bool(path and manifest.failure_kinds()),
+        retries=run.kind == "retry",
     )
     if not job.files_from:
         yield job

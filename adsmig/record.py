@@ -64,15 +64,16 @@ def _of_kind(
     page: Page, path: str, keys: KeyRange, kind: str, made: Callable[[Rows], Iterable[R]]
 ) -> Iterator[R]:
     after, closed = keys.after, keys.closed
+    most = 1 if keys.upto == after else PAGE
     while True:
         with Ledger(Path(path)) as manifest:
-            rows = page(manifest, after, closed, kind, PAGE)
+            rows = page(manifest, after, closed, kind, most)
         last = rows[-1][0] if rows else b""
         if rows and not (rows[0][0] in keys and last in keys):  # as are those between them
             yield from made([row for row in rows if row[0] in keys])
         else:
             yield from made(rows)
-        if len(rows) < PAGE or keys.ends_before(last):
+        if len(rows) < most or keys.ends_before(last):
             return
         after, closed = last, False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice, starmap
 
 import xxhash
 
@@ -96,6 +96,40 @@ def forget() -> None:
 
 def plan_of(job: Job, keys: KeyRange) -> Iterator[Action | Run]:
     """What there is to do about each key of a range, in order; see plan.merge."""
+    if not job.retries:
+        doubts = job.doubts and job.command == "sync"
+        return _plan_of(job, keys, known_failures(job.known, keys) if doubts else None)
+
+    def plan(one: KeyRange, kind: str) -> Iterator[Action | Run]:
+        if one.after == one.upto:  # to ask about each key anew takes longer than all else
+            return _plan_of(job, one, iter([(one.after, kind)]))
+        return _plan_of(job, one, known_failures(job.known, one))
+
+    return chain.from_iterable(starmap(plan, failed_ranges(job, keys)))
+
+
+def failed_ranges(job: Job, keys: KeyRange) -> Iterator[tuple[KeyRange, str]]:
+    """Where a range holds what failed: each key by itself, and all that it holds of a directory
+    that could not be listed; in order, and none within another.  Each with the kind of failure.
+    """
+    # The range may begin below such a directory.
+    above = (keys.after[: at + 1] for at, byte in enumerate(keys.after) if byte == ord("/"))
+    covering = (known_failures(job.known, KeyRange(one, one, True)) for one in above)
+    below: bytes | None = None
+    for key, kind in chain(*covering, known_failures(job.known, keys)):
+        if below is not None and key.startswith(below):
+            continue
+        below = key if key.endswith(b"/") and kind == "source" else None
+        if below is None and key not in keys:
+            continue
+        last = key + b"\xff" * 256 if below else key
+        upto = last if keys.upto is None else min(last, keys.upto)
+        yield KeyRange(max(key, keys.after), upto, key > keys.after or keys.closed), kind
+
+
+def _plan_of(
+    job: Job, keys: KeyRange, failed: Iterator[tuple[bytes, str]] | None
+) -> Iterator[Action | Run]:
     _, dst = storages(job)
     keeps = keeps_of(job)
     if job.command == "rm":
@@ -112,8 +146,8 @@ def plan_of(job: Job, keys: KeyRange) -> Iterator[Action | Run]:
             there = _empty_if_missing(there)
         if job.command == "sync" and job.known and job.dst and job.dst.is_path > job.src.is_path:
             there = _remembered(there, Lookup(job.known, keys))
-    if there and job.doubts and job.command == "sync":
-        there = _doubted(there, known_failures(job.known, keys))
+    if there and failed and job.command == "sync":
+        there = _doubted(there, failed)
     large_size = min(LARGE_SIZE, job.max_put)
     if job.dryrun and not job.dst:
         return _within(keys, counted(source_entries(job, keys), rules_of(job, keeps), large_size))

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from adsmig.ledger import Run, default_path
 from adsmig.linkfile import check_file, record_links
 from adsmig.lock import holder
 from adsmig.manifest import Manifest
-from adsmig.model import Counts, KeyRange, Outcome, Planned
+from adsmig.model import Counts, Planned
 from adsmig.output import Output
 from adsmig.progress import Progress, progress_event
 from adsmig.ready import keep_names, names_known, names_read, readied, tell_own
@@ -208,18 +208,7 @@ def _retry(manifest: Manifest, job: Job) -> Run:
     if run := manifest.unfinished_run():
         return _resume(manifest, job, run)
     abandon_uploads(job, manifest)
-    return manifest.begin_run("retry", list(_ranges_of(manifest.failures())), job.manner)
-
-
-def _ranges_of(failures: Iterable[Outcome]) -> Iterator[KeyRange]:
-    """A range for each failed key; for a directory that could not be listed, all below it."""
-    below: bytes | None = None
-    for outcome in failures:
-        key = outcome.key
-        if below is not None and key.startswith(below):
-            continue
-        below = key if key.endswith(b"/") and outcome.kind == "source" else None
-        yield KeyRange(key, key + b"\xff" * 256 if below else key, closed=True)
+    return manifest.begin_run("retry", [job.keys], job.manner)
 
 
 @contextlib.contextmanager

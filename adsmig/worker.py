@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import groupby
+from itertools import groupby, islice
 
 from adsmig import failpoint, scan
 from adsmig.checksum import parts_in
@@ -38,7 +38,7 @@ from adsmig.model import (
 from adsmig.parts import CHANGED, Parts, verdict
 from adsmig.removal import Copies, remove
 from adsmig.retry import never, retry
-from adsmig.scan import next_source_key, source_entries
+from adsmig.scan import failed_ranges, next_source_key, source_entries
 from adsmig.scan import storages as storages  # for those who lend the work
 from adsmig.slice import Slice, stop_of
 from adsmig.small import DEPTH
@@ -55,6 +55,9 @@ from adsmig.transfer import (
 
 log = logging.getLogger(__name__)
 
+MOST_FAILED = 5000
+"""Keys that are to be retried, of which a range is cut; what comes after them is in its last piece.
+"""
 MOST_ALIGNED = 128 << 20
 """Bytes of a part that one thread copies; of larger ones, too few would be in flight."""
 FILES, PARTS, REMOVALS = 1, 4, 16
@@ -87,6 +90,12 @@ def cut_range(job: Job, keys: KeyRange, pieces: int) -> list[bytes]:
     What is wrong then will be found out, and said, when the range is worked on.
     """
     try:
+        if job.retries:
+            failed = list(islice(failed_ranges(job, keys), MOST_FAILED))
+            if len(failed) != 1:
+                step = max(1, len(failed) // pieces)
+                return [one.upto for one, _ in failed[step - 1 : -1 : step] if one.upto]
+            keys, _ = failed[0]  # it may be a directory of any size
         listed = source_entries(job, keys)
         return find_cuts(listed, partial(next_source_key, job), keys, pieces, _probers)
     except AdsmigError as exc:

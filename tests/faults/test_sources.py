@@ -121,6 +121,26 @@ def test_a_retry_of_a_directory_reaches_names_that_are_not_text(
     assert digest(tmp_path / "copy") == digest(tree)
 
 
+def test_a_retry_looks_at_what_failed_and_at_nothing_else_in_few_checkpoints(
+    adsmig: Adsmig, tmp_path: Path
+) -> None:
+    tree, manifest = tmp_path / "tree", tmp_path / "m.db"
+    make_tree(tree, 20)
+    for number in range(300):
+        (tree / f"d{number % 9}" / f"link{number}").symlink_to(tmp_path / "later" / str(number))
+    adsmig("cp", tree, tmp_path / "copy", "--manifest", manifest, code=1)
+    (tmp_path / "later").mkdir()
+    for number in range(300):
+        (tmp_path / "later" / str(number)).write_bytes(b"%d" % number)
+    said = adsmig("retry", "--manifest", manifest, "--workers", "1").stdout
+    assert "copied 300 objects" in said
+    assert "of 300 found" in said
+    assert digest(tmp_path / "copy") == digest(tree)
+    with sqlite3.connect(manifest) as database:
+        (count,) = database.execute("SELECT count(*) FROM slices WHERE run = 2").fetchone()
+    assert count < 100
+
+
 def test_a_full_run_does_not_go_on_with_an_interrupted_retry(
     adsmig: Adsmig, tmp_path: Path
 ) -> None:

@@ -271,6 +271,13 @@ def test_a_restarted_run_begins_with_all_keys_and_no_counts(manifest: Manifest, 
     assert Job.from_json(text).by_directory
 
 
+def test_a_restarted_retry_is_a_run_over_all_keys(manifest: Manifest, job: Job) -> None:
+    manifest.set_job(job)
+    run = manifest.begin_run("retry", [job.keys])
+    manifest.restart_run(run.id, job)
+    assert manifest.runs()[-1].kind == job.command
+
+
 def test_a_restarted_run_lists_its_large_objects_anew(manifest: Manifest, job: Job) -> None:
     manifest.set_job(job)
     run = manifest.begin_run("cp", [job.keys])

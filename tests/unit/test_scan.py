@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adsmig import scan
+from adsmig import scan, worker
 from adsmig.errors import NotFound, ObjectError, Unreachable
 from adsmig.filters import Filters
 from adsmig.job import Job
@@ -374,6 +374,33 @@ def test_rm_does_not_claim_to_remove_what_is_not_there(use: Use, tmp_path: Path)
 
 
 # Why nothing was found
+
+
+def test_what_failed_is_planned_key_by_key_and_by_directory(use: Use, tmp_path: Path) -> None:
+    names = [b"a", b"b", b"d/m", b"d/\xff/x", b"d0", b"e/x", b"\xfe"]
+    use(objects(*names), objects())
+    failures = {b"a": "denied", b"d/": "source", b"d/m": "source", b"e/": "denied", b"\xfe": "key"}
+    path = str(tmp_path / "m.db")
+    with Manifest(tmp_path / "m.db", create=True) as manifest:
+        run = manifest.begin_run("cp", [EVERYTHING])
+        outcomes = [Outcome(key, 1, 1, None, None, "no", kind) for key, kind in failures.items()]
+        manifest.commit_slice(run.id, 1, SliceResult(b"z", True, Counts(), outcomes))
+    again = job("cp", known=path, doubts=True, retries=True)
+
+    def keys(after: bytes, upto: bytes | None = None, closed: bool = False) -> list[bytes]:
+        return [key for key, _ in planned(again, KeyRange(after, upto, closed))]
+
+    assert keys(b"", closed=True) == [b"a", b"d/m", b"d/\xff/x", b"\xfe"]
+    assert keys(b"a", b"d/m") == [b"d/m"]
+    assert keys(b"d/m") == [b"d/\xff/x", b"\xfe"]
+    assert keys(b"d/m", closed=True) == [b"d/m", b"d/\xff/x", b"\xfe"]
+    assert keys(b"d/\xff/x") == keys(b"d0") == [b"\xfe"]
+    for pieces in (2, 3, 16):
+        cuts = worker.cut_range(again, EVERYTHING, pieces)
+        assert cuts
+        parts = [keys(*part) for part in EVERYTHING.cut(cuts)]
+        assert [key for part in parts for key in part] == keys(b"", closed=True)
+        assert len(list(filter(None, parts))) > 1
 
 
 def test_what_was_listed_and_what_dropped_it_is_explained(use: Use) -> None:
