@@ -369,8 +369,9 @@ class Job:
 
     def to_json(self) -> str:
         """All but the secrets, for the manifest; :meth:`from_json` reads it."""
-        left_out = {"src", "dst", "check", "identities", "ticks", "own", "began_ns", "known", "doubts",
-                    "retries", "names", "keys_file", "dryrun", "names_keys", "yes"}  # fmt: skip
+        left_out = {"src", "dst", "check", "identities", "ticks", "own", "began_ns", "known",
+                    "doubts", "retries", "names", "keys_file", "dryrun", "names_keys",
+                    "yes"}  # fmt: skip
         names = [one.name for one in fields(self) if one.name not in left_out]
         places = {"src": _plain(self.src), "dst": _plain(self.dst) if self.dst else None}
         return json.dumps({**places, **{name: _json(getattr(self, name)) for name in names}})
