@@ -54,6 +54,8 @@ def job_asked(command: str, src: str, dst: str | None, options: dict[str, Any]) 
     once = is_stream(names)
     # Where the destination has no links, what they point to is copied.
     keeps_links = options.get("keep_links") and (there or here).is_path
+    told_first = command == "rm" or (options.get("dryrun") and command != "inventory")
+    names_keys = bool(told_first and options.get("verbose"))
     patterns = ("include", "exclude", "include_dir", "exclude_dir")
     limits = ("min_size", "max_size", "newer_than", "older_than")
     return Job(
@@ -71,7 +73,7 @@ def job_asked(command: str, src: str, dst: str | None, options: dict[str, Any]) 
         routes=_routes(options),
         files_from=STREAM if once else os.path.abspath(names) if names else "",
         names=names if once else "",
-        names_keys=bool(options.get("verbose")) and command != "inventory",
+        names_keys=names_keys,
         **fields_of(options),
     )
 
