@@ -25,9 +25,10 @@ from adsmig.model import (
     Upload,
     UploadResult,
 )
+from adsmig.proof import combined_checksum
 from adsmig.scan import selection_of
 from adsmig.tasks import Committed, Submit
-from adsmig.transfer import GAVE_UP, combined_checksum, failure
+from adsmig.transfer import GAVE_UP, failure
 
 log = logging.getLogger(__name__)
 

@@ -29,6 +29,7 @@ from adsmig.model import (
     What,
 )
 from adsmig.plan import Run
+from adsmig.proof import holds
 from adsmig.retry import never
 from adsmig.scan import plan_of, storages
 from adsmig.small import (
@@ -43,7 +44,7 @@ from adsmig.small import (
 )
 from adsmig.span import Span
 from adsmig.storage.several import Batching, Expecting
-from adsmig.transfer import Manner, copy, failure, holds, settled, unsettled_s
+from adsmig.transfer import Manner, copy, failure, settled, unsettled_s
 
 log = logging.getLogger(__name__)
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
-import xxhash
-
 from adsmig import failpoint
-from adsmig.checksum import NO_SUMS, Sums, Wanted, combined_etag, joined_crc32, md5_in, parts_in
+from adsmig.checksum import NO_SUMS, Wanted, md5_in, parts_in
 from adsmig.comparison import time_of
 from adsmig.content import PartsMd5, Reader, digest
 from adsmig.errors import (
@@ -26,7 +22,8 @@ from adsmig.errors import (
 from adsmig.limits import Limits
 from adsmig.links import LINK, target_of
 from adsmig.model import Entry, Meta, Outcome, Part, Upload
-from adsmig.retry import Pause, at_once, attempts, never, retry, wait
+from adsmig.proof import check_size, check_sums, remove_damaged
+from adsmig.retry import Pause, at_once, attempts, never, wait
 from adsmig.storage.base import Storage, Stored
 from adsmig.storage.several import Sent, overlaps
 
@@ -39,10 +36,6 @@ SETTLED_S = 2.0
 if its time is rounded up."""
 LONG_READ_S = 1.0
 """An object that took longer to read is looked at again afterwards."""
-
-
-READINGS = 2
-"""Of an object that seems to be damaged: it may have been on the way here."""
 GAVE_UP = "gave up"
 """The kind of failure of what might go well at another time."""
 PERMISSIONS = ("mode", "uid", "gid")
@@ -220,7 +213,7 @@ def _copy_once(
     if stored:
         md5 = md5_in(entry.etag)
         if not (stored.md5 and md5):
-            _check_size(dst, key, entry)
+            check_size(dst, key, entry)
         elif stored.md5 != md5:
             raise SourceChanged("another version was copied")  # by a store without if-match
     else:
@@ -270,9 +263,9 @@ def check_stored(
 ) -> None:
     """Raises if a copy is not what was read since ``began``, or the source is another by now."""
     try:
-        _check_sums(stored, reader.sums)
+        check_sums(stored, reader.sums)
     except TransientError:
-        _remove_damaged(dst, key)
+        remove_damaged(dst, key)
         raise
     # Raises if it was replaced meanwhile.  No later sync would notice, for the copy was stored
     # after that.
@@ -280,41 +273,16 @@ def check_stored(
         src.meta(entry)
     if not (stored.md5 or stored.crc32 or dst.is_local):
         if stored.size != entry.size:
-            _check_size(dst, key, entry)
+            check_size(dst, key, entry)
         if manner.prove and digest(dst, dst.stat(key), limits).xxh3 != reader.xxh3:
-            _remove_damaged(dst, key)
+            remove_damaged(dst, key)
             raise TransientError("what the destination has is not what was sent")
-
-
-def _remove_damaged(dst: Storage, key: bytes) -> None:
-    """It has the size and, from now on, the time of a good copy: a sync would believe it."""
-    with contextlib.suppress(AdsmigError):
-        dst.delete([key])
 
 
 def parts_of(src: Storage, entry: Entry, doubts: set[str]) -> PartsMd5 | None:
     """What the ETag of an object that was put in parts tells, if anything."""
     size = src.part_size(entry) if parts_in(entry.etag) else None
     return PartsMd5(size, entry.etag or "", doubts) if size else None
-
-
-def prove_source(src: Storage, upload: Upload, parts: list[Part]) -> None:
-    """Holds the parts that were read against the CRC-32 that the source tells, or else against the
-    ETag of one that was put in such parts.
-
-    Raises SourceChanged if they are not what it says.
-    """
-    entry = upload.entry
-    if upload.crc32:
-        whole = joined_crc32((part.crc32, upload.span(part.number)[1]) for part in parts)
-        if whole and whole != upload.crc32:
-            raise SourceChanged("what was read does not match the source's CRC-32")
-        return
-    if parts_in(entry.etag) != upload.parts or src.part_size(entry) != upload.part_size:
-        return
-    ours = combined_etag(part.md5 or md5_in(part.etag) for part in parts)
-    if ours and ours != (entry.etag or "").lower() and src.part_size(entry, sure=True):
-        raise SourceChanged("what was read does not match the source's ETag")
 
 
 def _may_keep_all(src: Storage, entry: Entry, manner: Manner) -> bool:
@@ -343,92 +311,7 @@ def put_part(
         stored = dst.put_part(key, upload, number, reader.chunks(), sums)
     failpoint.reach("part.stored")
     ours = reader.sums
-    _check_sums(stored, ours)
+    check_sums(stored, ours)
     if vouched and not (stored.crc32 or (stored.md5 and ours.md5)):
         raise TransientError("the store does not confirm the CRC-32s of parts")
     return Part(number, stored.etag or "", reader.xxh3, ours.md5, ours.crc32)
-
-
-def prove_parts(
-    dst: Storage, key: bytes, upload: Upload, parts: list[Part], limits: Limits | None
-) -> None:
-    """Reads back the parts for which the destination has not vouched by a CRC-32 or an MD5.
-
-    Raises ObjectError if one is not what was sent, and removes the object.  Parts copied inside the
-    service are its word.
-    """
-    doubtful = [
-        part
-        for part in parts
-        if part.checksum
-        and not (upload.vouched and part.crc32)
-        and not (part.md5 and md5_in(part.etag) == part.md5)
-    ]
-    if not doubtful or dst.is_local:
-        return
-    there = dst.stat(key)
-    for part in doubtful:
-        span = upload.span(part.number)
-        if all(_read_back(dst, there, limits, *span) != part.checksum for _ in range(READINGS)):
-            _remove_damaged(dst, key)
-            raise ObjectError("damaged", "what the destination has is not what was sent")
-
-
-def _read_back(dst: Storage, there: Entry, limits: Limits | None, start: int, size: int) -> str:
-    """The xxh3 of a span of an object, hexadecimal."""
-    with dst.read(there, start, size) as body:
-        body.md5 = body.crc32 = None  # what it is to be held against, is not what the store says
-        reader = Reader(body, size, Wanted(), limits)
-        for _ in reader.chunks():
-            pass
-    return reader.xxh3
-
-
-def holds(dst: Storage, there: Entry, checksum: str, limits: Limits | None) -> bool:
-    """Whether an object still has the checksum of an Outcome.  It is read again before that is
-    denied.  Tries again; raises what reading raises, SourceChanged for one that is being written.
-    """
-    form = re.fullmatch(r"xxh3:[0-9a-f]{16}(?:-(\d{1,5})x(\d{1,15}))?", checksum)
-    if not form:
-        raise ObjectError("checksum", f"{checksum!r} is no checksum that this adsmig knows")
-    upload = Upload(there, "", max(1, int(form[2] or there.size)))
-
-    def unit() -> str | None:
-        numbers = range(1, upload.parts + 1)
-        spans = (_read_back(dst, there, limits, *upload.span(number)) for number in numbers)
-        if not form[1]:
-            return f"xxh3:{next(spans)}"
-        parts = zip(numbers, spans, strict=True)
-        return combined_checksum(upload, [Part(number, "", xxh3, None) for number, xxh3 in parts])
-
-    what, stopping = f"reading {there.key!r}", limits.stopping if limits else never
-    final = (SourceChanged,)
-    return any(
-        retry(unit, what, stopping=stopping, final=final) == checksum for _ in range(READINGS)
-    )
-
-
-def combined_checksum(upload: Upload, parts: list[Part]) -> str | None:
-    """``xxh3:HEX-COUNTxSIZE``: the hash of the parts' hashes, as parts are read in any order."""
-    whole = xxhash.xxh3_64()
-    for part in parts:
-        if part.checksum is None:
-            return None
-        whole.update(bytes.fromhex(part.checksum))
-    return f"xxh3:{whole.hexdigest()}-{len(parts)}x{upload.part_size}"
-
-
-def _check_sums(stored: Stored, sums: Sums) -> None:
-    if stored.md5 and sums.md5 and stored.md5 != sums.md5:
-        raise TransientError("the destination's MD5 does not match what was sent")
-    if stored.crc32 and sums.crc32 and stored.crc32 != sums.crc32:
-        raise TransientError("the destination's CRC-32 does not match what was sent")
-
-
-def _check_size(dst: Storage, key: bytes, entry: Entry) -> None:
-    try:
-        there = dst.stat(key)
-    except NotFound as exc:
-        raise TransientError("the destination does not show the copy yet") from exc
-    if there.size != entry.size:
-        raise TransientError(f"the destination has {there.size} bytes instead of {entry.size}")

@@ -36,6 +36,7 @@ from adsmig.model import (
     UploadResult,
 )
 from adsmig.parts import CHANGED, Parts, verdict
+from adsmig.proof import combined_checksum, prove_parts, prove_source
 from adsmig.removal import Copies, remove
 from adsmig.retry import never, retry
 from adsmig.scan import failed_ranges, next_source_key, source_entries
@@ -43,15 +44,7 @@ from adsmig.scan import storages as storages  # for those who lend the work
 from adsmig.slice import Slice, stop_of
 from adsmig.small import DEPTH
 from adsmig.splitter import WAYS, find_cuts
-from adsmig.transfer import (
-    await_settled,
-    combined_checksum,
-    failed,
-    failure,
-    meta_for,
-    prove_parts,
-    prove_source,
-)
+from adsmig.transfer import await_settled, failed, failure, meta_for
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,11 @@ from adsmig.content import CHUNK
 from adsmig.errors import ObjectError, SourceChanged, TransientError
 from adsmig.location import Location
 from adsmig.model import Entry, Meta, Part, Upload
+from adsmig.proof import prove_source
 from adsmig.providers import profile_of
 from adsmig.storage.local import LocalStorage
 from adsmig.storage.s3 import S3Storage
-from adsmig.transfer import copy, prove_source, put_part
+from adsmig.transfer import copy, put_part
 from adsmig.uri import parse
 from tests.storage.fakes3 import FakeS3, Reply, Request, error, stored
 from tests.storage.support import Options

@@ -13,7 +13,7 @@ from adsmig.job import Job
 from adsmig.large import LargeObjects
 from adsmig.manifest import Manifest
 from adsmig.model import Counts, Entry, Outcome, Part, SliceResult, Upload, UploadResult
-from adsmig.transfer import combined_checksum
+from adsmig.proof import combined_checksum
 from adsmig.uri import parse
 
 ENTRY = Entry(b"large", 20, None, 1, f"{'0' * 32}-2")

@@ -34,6 +34,7 @@ from adsmig.job import Job
 from adsmig.limits import Lease, Limits, opened
 from adsmig.location import Location
 from adsmig.model import Budget, Counts, Entry, KeyRange, Meta, Outcome, Part, Stop, Upload
+from adsmig.proof import combined_checksum
 from adsmig.storage import local, memory
 from adsmig.storage.base import Stored
 from adsmig.storage.local import LocalStorage
@@ -41,7 +42,6 @@ from adsmig.storage.memory import MemoryStorage
 from adsmig.transfer import (
     MAX_CHANGES,
     Manner,
-    combined_checksum,
     copy,
     meta_for,
     put_part,
