@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from adsmig import program
-from tests.e2e.conftest import digest, write
+from tests.e2e.conftest import Adsmig, digest, write
+from tests.e2e.conftest import adsmig as adsmig
 
 CALLS = "fsync,fdatasync,syncfs,rename,renameat,renameat2,unlink,unlinkat"
 
@@ -105,9 +104,18 @@ def test_what_is_on_record_already_needs_no_flush(tmp_path: Path) -> None:
     assert "flushed" not in traced(tmp_path, *words)
 
 
-def test_what_could_not_be_flushed_is_written_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+BROKEN = """
+import errno, os, sys
+from adsmig import program
+from adsmig.storage import root
+def fail(fd):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+root.sync_file_system = fail
+sys.exit(program.run(sys.argv[1:]))
+"""
+
+
+def test_what_could_not_be_flushed_is_written_again(adsmig: Adsmig, tmp_path: Path) -> None:
     """After an error the kernel takes what it could not write for written, and tells nobody again:
     what is read then comes from memory, and is whole.
     """
@@ -119,17 +127,14 @@ def test_what_could_not_be_flushed_is_written_again(
     (dst / "new").unlink()
     words = ["sync", "--delete-src", "--workers", "1", "--manifest", str(tmp_path / "m.db")]
     words += [f"{src}/", f"{dst}/"]
-
-    def fail(fd: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as broken:
-        broken.setattr("adsmig.storage.root.sync_file_system", fail)
-        assert program.run(words) == 3
-    assert "flushing" in capsys.readouterr().err
+    broken = subprocess.run(
+        [sys.executable, "-c", BROKEN, *words], capture_output=True, text=True, timeout=120
+    )
+    assert broken.returncode == 3
+    assert "flushing" in broken.stderr
     assert {path.name for path in src.iterdir()} == {"equal", "new"}
     before = {name: (dst / name).stat().st_ino for name in ("equal", "new")}
-    assert program.run(words) == 0
+    adsmig(*words)
     assert not any((dst / name).stat().st_ino == inode for name, inode in before.items())
     assert {path.name: path.read_bytes() for path in dst.iterdir()} == {
         "equal": b"equal", "new": b"new",
