@@ -160,9 +160,9 @@ class Coordinator:
                 refuse_overlap(self.job, src, dst)
             there = dst.identity() if self._writes else None
             self._check_places((src.identity(), there))
-            self.job = replace(
-                self.job, identities=(src.identity(), there), ticks=(src.tick_ns, dst.tick_ns)
-            )
+            # Stores are told neither, lest they be opened anew, and asked again who they are.
+            ticks = src.tick_ns if src.is_local else 0, dst.tick_ns if dst.is_local else 0
+            self.job = replace(self.job, identities=(src.identity(), there), ticks=ticks)
             moves = self._writes and self.job.delete_src
             if moves and self.job.follows_links and not self.job.single:
                 self._keeps_until_copied = has_links(self.job, lambda: self.interrupted)

@@ -65,6 +65,7 @@ def test_a_damaged_manifest_is_recognised_and_the_job_goes_on_without_it(
     adsmig: Adsmig, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     tree, copy, manifest = tmp_path / "tree", tmp_path / "copy", tmp_path / "state" / "m.db"
+    manifest.parent.mkdir()
     make_tree(tree, 1500, most=100)
     adsmig("cp", tree, copy, "--manifest", manifest)
     damage(manifest)
