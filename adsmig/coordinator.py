@@ -214,15 +214,15 @@ class Coordinator:
         done = not (self.refused or self.stop or self.interrupted)
         if done and not (any(self.counts) or self.job.retries):
             self.refused = why_nowhere(self.job, self.manifest)
-        if self.refused:
+        if self.stop:
+            self.manifest.end_run(self.run_id, "stopped", self.stop.message)
+        elif self.interrupted:
+            self.manifest.end_run(self.run_id, "stopped", "interrupted")
+        elif self.refused:
             if self._writes:
                 worker.storages(self.job)[1].tidy()
             self.manifest.end_run(self.run_id, "refused", self.refused)
             self.manifest.drop_deletions()
-        elif self.stop:
-            self.manifest.end_run(self.run_id, "stopped", self.stop.message)
-        elif self.interrupted:
-            self.manifest.end_run(self.run_id, "stopped", "interrupted")
         else:
             if self.manifest.open_shards(self.run_id) or self.manifest.pending_uploads():
                 raise AdsmigError("internal error: the run ended before all was settled; resume it")

@@ -11,6 +11,7 @@ from adsmig.comparison import Verdict, by_content, by_record, time_of
 from adsmig.errors import NotFound, ObjectError, SourceChanged
 from adsmig.job import Job
 from adsmig.model import (
+    UNFLUSHED,
     Action,
     Counts,
     Deletion,
@@ -214,9 +215,10 @@ class Findings:
         A record that only tells another time stays, unless the content was compared: an object that
         was replaced by an older one is not noticed otherwise, neither now nor by who goes by it.
         """
-        if self._known is None:
+        if self._known is None or self._job.retries:  # which is about keys far apart
             path = self._job.known if os.path.exists(self._job.known) else ""
-            self._known = Lookup(path, KeyRange(entries[0].key, self._keys.upto, True))
+            upto = entries[-1].key if self._job.retries else self._keys.upto
+            self._known = Lookup(path, KeyRange(entries[0].key, upto, True))
         if self._known.over:
             self._found_equal += entries
             return
@@ -371,8 +373,8 @@ class Findings:
         """
         written = [one for one in (*self._outcomes, *self._equal) if not one.error]
         failures = [
-            one._replace(checksum=None, error=stop.message, kind="flush") for one in written
-        ] + [failure(entry, "flush", stop.message) for entry in self._found_equal]
+            one._replace(checksum=None, error=stop.message, kind=UNFLUSHED) for one in written
+        ] + [failure(entry, UNFLUSHED, stop.message) for entry in self._found_equal]
         result = self.result(None, Counts(), False, stop, started)
         return replace(result, outcomes=failures)
 

@@ -97,6 +97,8 @@ EVERYTHING = KeyRange(b"", None, True)
 
 UNDELETED = "not deleted"
 """The kind of failure of an object that could not be removed."""
+UNFLUSHED = "flush"
+"""The kind of failure of one that was stored, and may not be on the disk."""
 
 
 class What(enum.IntEnum):

@@ -59,7 +59,7 @@ class Output:
         for one in planned:
             if self.as_json:
                 facts = {"action": one.action, "key": text_of(one.key), "size": one.size}
-                print(json.dumps({"event": "planned", **facts}, ensure_ascii=False))
+                print(_json("planned", facts))
             elif not self.as_csv:
                 print(f"{one.action:<7} {printable(one.key)}")
         sys.stdout.flush()
@@ -67,8 +67,12 @@ class Output:
     def event(self, name: str, /, **values: Any) -> None:
         """Prints a JSON line, if the user asked for such."""
         if self.as_json:
-            plain = sys.stdout.encoding.lower() != "utf-8"  # which JSON is in
-            print(json.dumps({"event": name, **values}, ensure_ascii=plain), flush=True)
+            print(_json(name, values), flush=True)
+
+
+def _json(name: str, values: dict[str, Any]) -> str:
+    plain = sys.stdout.encoding.lower() != "utf-8"  # which JSON is in
+    return json.dumps({"event": name, **values}, ensure_ascii=plain)
 
 
 def begin(options: dict[str, Any]) -> Output:

@@ -27,6 +27,8 @@ from adsmig.model import Action, Entry, What
 
 DOUBTFUL = "not copied well"
 """The problem of what is at the destination, and may be what a copy that failed has left."""
+LOST = "not on the disk"
+"""And of what looks whole and may be gone once it is not in memory any more."""
 FIRST_BLOCK, MOST_BLOCK = 1, 1024
 """Entries that are read at once, at first and at last."""
 
@@ -102,6 +104,12 @@ class Run(NamedTuple):
     """Or COPY, of objects that are only to be counted."""
 
 
+class Past(NamedTuple):
+    """There is nothing more to be done about keys up to this one."""
+
+    key: bytes
+
+
 class _Listing:
     """Entries, looked at a block at a time: what comes from an iterator at once, comes quickly."""
 
@@ -160,7 +168,7 @@ def merge(
     def extraneous(entry: Entry, here: Entry | None) -> bool:
         if not rules.delete or not (rules.keeps_there or rules.keeps)(entry):
             return False
-        if entry.problem not in ("", DOUBTFUL) and entry.key.endswith(b"/"):
+        if entry.problem not in ("", DOUBTFUL, LOST) and entry.key.endswith(b"/"):
             return False  # nobody knows what it holds
         if any(entry.key.startswith(directory) for directory in guarded):
             return False
@@ -234,9 +242,11 @@ def counted(src: Iterator[Entry], rules: Rules, large_size: int) -> Iterator[Act
             yield from merge(iter(block), None, rules, large_size)
 
 
-def each(actions: Iterable[Action | Run]) -> Iterator[Action]:
-    """The same, with one Action for each object of a Run."""
+def each(actions: Iterable[Action | Run | Past]) -> Iterator[Action]:
+    """The same, with one Action for each object of a Run, and nothing else."""
     for one in actions:
+        if isinstance(one, Past):
+            continue
         if isinstance(one, Run):
             for entry in one.entries:
                 yield Action(one.what, entry)
@@ -251,7 +261,8 @@ def _decide(here: Entry, same: Entry | None, rules: Rules, large_size: int) -> W
         return What.DROP
     if here.link is not None and rules.record:
         return What.LEAVE
-    if (rules.existing and not same) or (rules.ignore_existing and same):
+    kept = rules.ignore_existing and same and same.problem != LOST
+    if (rules.existing and not same) or kept:
         return What.LEAVE
     if same and not same.problem:
         verdict = rules.compare(here, same)

@@ -19,6 +19,8 @@ T = TypeVar("T")
 W = TypeVar("W")
 
 TRIES = 7
+BUSY_TRIES = 70
+"""Of a store that is busy with others; some 20 minutes."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 20.0
 
@@ -58,9 +60,9 @@ def retry(
 ) -> T:
     """The result of ``unit()``, called up to ``tries`` times while it raises TransientError.
 
-    A try that is throttled does not count if other units of this process came to their ends since
-    the one before: the store is busy, not out of order.  Of a billion objects, some meet with it
-    seven times in a row.
+    A try that is throttled does not count, up to ``BUSY_TRIES`` of them, if other units of this
+    process came to their ends since the one before, and the run can be stopped meanwhile: the store
+    is busy, not out of order.  Of a billion objects, some meet with it seven times in a row.
 
     Pauses grow exponentially with full jitter (AWS Architecture Blog, "Exponential Backoff And
     Jitter"), longer where the store asked for fewer requests.  ``what`` names the unit in the
@@ -85,6 +87,7 @@ def attempts(
 ) -> Generator[W | Pause, None, T]:
     """As :func:`retry`, for a unit that yields where it would wait; each pause is yielded, too."""
     pause, left, successes = FIRST_PAUSE_S, tries, _Seen.successes
+    spare = 0 if stopping is never else BUSY_TRIES
     while True:
         try:
             result = yield from unit()
@@ -93,7 +96,10 @@ def attempts(
         except TransientError as exc:
             throttled, before = isinstance(exc, Throttled), successes
             successes = _Seen.successes
-            left -= not (throttled and successes != before)
+            if throttled and successes != before and spare:
+                spare -= 1
+            else:
+                left -= 1
             if not left or stopping() or isinstance(exc, final):
                 raise
             log.info("%s: %s; trying again", what, exc)

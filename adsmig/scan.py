@@ -13,8 +13,8 @@ from adsmig.errors import BLAMELESS, NotFound, ObjectError, TransientError
 from adsmig.filters import Selection
 from adsmig.job import LARGE_SIZE, Job
 from adsmig.keylist import KeyList
-from adsmig.model import EVERYTHING, UNDELETED, Action, Entry, KeyRange, What
-from adsmig.plan import DOUBTFUL, Run, counted, everything, merge, rules_of
+from adsmig.model import EVERYTHING, UNDELETED, UNFLUSHED, Action, Entry, KeyRange, What
+from adsmig.plan import DOUBTFUL, LOST, Past, Run, counted, everything, merge, rules_of
 from adsmig.record import Lookup, known_checksums, known_failures, known_objects
 from adsmig.storage import open_storage
 from adsmig.storage.base import Storage
@@ -94,16 +94,20 @@ def forget() -> None:
         cache.cache_clear()
 
 
-def plan_of(job: Job, keys: KeyRange) -> Iterator[Action | Run]:
-    """What there is to do about each key of a range, in order; see plan.merge."""
+def plan_of(job: Job, keys: KeyRange) -> Iterator[Action | Run | Past]:
+    """What there is to do about each key of a range, in order; see plan.merge.  Of a retry, also
+    how far it is, for most of what had failed may be gone.
+    """
     if not job.retries:
-        doubts = job.doubts and job.command == "sync"
-        return _plan_of(job, keys, known_failures(job.known, keys) if doubts else None)
+        return _plan_of(job, keys, known_failures(job.known, keys) if job.doubts else None)
 
-    def plan(one: KeyRange, kind: str) -> Iterator[Action | Run]:
+    def plan(one: KeyRange, kind: str) -> Iterator[Action | Run | Past]:
         if one.after == one.upto:  # to ask about each key anew takes longer than all else
-            return _plan_of(job, one, iter([(one.after, kind)]))
-        return _plan_of(job, one, known_failures(job.known, one))
+            yield from _plan_of(job, one, iter([(one.after, kind)]))
+        else:
+            yield from _plan_of(job, one, known_failures(job.known, one))
+        if one.upto is not None:
+            yield Past(one.upto)
 
     return chain.from_iterable(starmap(plan, failed_ranges(job, keys)))
 
@@ -113,8 +117,9 @@ def failed_ranges(job: Job, keys: KeyRange) -> Iterator[tuple[KeyRange, str]]:
     that could not be listed; in order, and none within another.  Each with the kind of failure.
     """
     # The range may begin below such a directory.
-    above = (keys.after[: at + 1] for at, byte in enumerate(keys.after) if byte == ord("/"))
-    covering = (known_failures(job.known, KeyRange(one, one, True)) for one in above)
+    above = [keys.after[: at + 1] for at, byte in enumerate(keys.after) if byte == ord("/")]
+    outside = (one for one in above if one not in keys)
+    covering = (known_failures(job.known, KeyRange(one, one, True)) for one in outside)
     below: bytes | None = None
     for key, kind in chain(*covering, known_failures(job.known, keys)):
         if below is not None and key.startswith(below):
@@ -146,7 +151,7 @@ def _plan_of(
             there = _empty_if_missing(there)
         if job.command == "sync" and job.known and job.dst and job.dst.is_path > job.src.is_path:
             there = _remembered(there, Lookup(job.known, keys))
-    if there and failed and job.command == "sync":
+    if there and failed and (job.command == "sync" or job.rebuild or job.ignore_existing):
         there = _doubted(there, failed)
     large_size = min(LARGE_SIZE, job.max_put)
     if job.dryrun and not job.dst:
@@ -168,12 +173,16 @@ def _doubted(there: Iterator[Entry], failed: Iterator[tuple[bytes, str]]) -> Ite
     its size and its time say, it may be what that try left.  What only could not be removed is as
     good as it was.
     """
-    unsure = (key for key, kind in failed if kind != UNDELETED)
+    unsure = (one for one in failed if one[1] != UNDELETED)
     doubtful = next(unsure, None)
     for entry in there:
-        while doubtful is not None and doubtful < entry.key:
+        while doubtful is not None and doubtful[0] < entry.key:
             doubtful = next(unsure, None)
-        yield entry._replace(problem=DOUBTFUL) if doubtful == entry.key else entry
+        if doubtful is not None and doubtful[0] == entry.key:
+            problem = LOST if doubtful[1] == UNFLUSHED else DOUBTFUL
+            yield entry._replace(problem=problem)
+        else:
+            yield entry
 
 
 def _within(keys: KeyRange, actions: Iterator[Action | Run]) -> Iterator[Action | Run]:

@@ -28,7 +28,7 @@ from adsmig.model import (
     Stop,
     What,
 )
-from adsmig.plan import Run
+from adsmig.plan import Past, Run
 from adsmig.proof import holds
 from adsmig.retry import never
 from adsmig.scan import plan_of, storages
@@ -76,7 +76,7 @@ class Slice:
         self._overlapping = not job.threads and may_overlap(self._src, self._dst)
         reads = [self._src, self._dst] if job.by_content else [self._src]
         self._expecting = any(isinstance(side, Expecting) for side in reads)
-        self._actions: Iterator[Action | Run] | None = None
+        self._actions: Iterator[Action | Run | Past] | None = None
         self._batch: int | None = None
         self._writes_batches = False
         self._cursor: bytes | None = None
@@ -335,6 +335,9 @@ class Slice:
                 break
             if self._cursor is None:
                 self._span.reached()
+            if isinstance(action, Past):
+                self._cursor = action.key
+                continue
             if isinstance(action, Run):  # mostly, and by the million objects
                 self._findings.add_run(action)
                 self._cursor = action.entries[-1].key

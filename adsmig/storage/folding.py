@@ -44,24 +44,28 @@ class Folding:
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def claimed(self, names: Sequence[bytes]) -> Iterator[None]:
+    def claimed(self, names: Sequence[bytes], directory: bool) -> Iterator[None]:
         """While a file, or a directory, is put in its place, to which ``names`` lead.  Nobody else
         does that meanwhile.
 
         Raises ObjectError if one of them is there in another spelling, and OSError.
         """
         # Not kept open: over FUSE, the directory could not be removed at the end.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         above = held(self._root.opened(), (self._directory,), make=True)
         with self._lock, open(os.open(LOCK, flags, 0o600, dir_fd=above.fd), "wb") as file:
             with contextlib.suppress(OSError):  # not every server has locks
                 fcntl.flock(file, fcntl.LOCK_EX)
             for depth in range(1, len(names) + 1):
-                if not self._is_spelled_so(tuple(names[:depth]), depth == len(names)):
+                if not self._is_spelled_so(tuple(names[:depth])):
                     break  # nor is anything below it there
             yield
+            if len(self._seen) >= MOST_SEEN:
+                self._seen.clear()
+            depths = len(names) + directory
+            self._seen.update(tuple(names[:depth]) for depth in range(1, depths))
 
-    def _is_spelled_so(self, names: tuple[bytes, ...], last: bool) -> bool:
+    def _is_spelled_so(self, names: tuple[bytes, ...]) -> bool:
         """Whether it is there, by the last of ``names`` to the letter."""
         if names in self._seen:
             return True
@@ -78,10 +82,6 @@ class Folding:
             alike = (one for one in map(os.fsdecode, spelled) if _folded(one) == _folded(name))
             what = next(alike, "another name")
             raise ObjectError("key", f"{what!r} is there, which is the same to this file system")
-        if not last:
-            if len(self._seen) >= MOST_SEEN:
-                self._seen.clear()
-            self._seen.add(names)
         return True
 
 

@@ -210,7 +210,7 @@ class LocalStorage(LocalSource):
             except FileNotFoundError as exc:
                 with contextlib.suppress(NotFound):
                     there = self.stat(key)
-                    if there.size == upload.entry.size and there.mtime_ns == meta.mtime_ns:
+                    if there.size == upload.entry.size and self._is_time_of(there, meta):
                         return None  # an earlier try renamed it, and was killed before it said so
                 raise NotFound("the staged file is gone") from exc
             try:
@@ -222,6 +222,12 @@ class LocalStorage(LocalSource):
                 os.close(fd)
             self._publish(staged, key)
         return None
+
+    def _is_time_of(self, there: Entry, meta: Meta) -> bool:
+        """Whether a file has the time that it was given, as far as times are told apart here."""
+        if there.mtime_ns is None or meta.mtime_ns is None:
+            return False
+        return abs(there.mtime_ns - meta.mtime_ns) < self.tick_ns
 
     def abort(self, key: bytes, upload_id: str) -> None:
         """See Storage.abort."""
@@ -304,7 +310,9 @@ class LocalStorage(LocalSource):
     def _claimed(self, key: bytes) -> contextlib.AbstractContextManager[None]:
         """While what is called so comes to its place; see storage.folding."""
         folding = self._staging.folding
-        return folding.claimed(names_of(key)) if folding else contextlib.nullcontext()
+        if not folding:
+            return contextlib.nullcontext()
+        return folding.claimed(names_of(key), key.endswith(b"/"))
 
     @contextlib.contextmanager
     def _translated(self, staged: bytes | None = None) -> Iterator[None]:

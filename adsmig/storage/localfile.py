@@ -173,7 +173,8 @@ def set_meta(
     if mode is not None:
         if mode & _SET_ID and uid is not None:
             status = os.fstat(fd)
-            if (status.st_uid, status.st_gid) != (uid, gid):
+            # A directory only passes its group on.
+            if (status.st_uid, status.st_gid) != (uid, gid) and not stat.S_ISDIR(status.st_mode):
                 mode &= ~_SET_ID
         try:
             os.fchmod(fd, mode)

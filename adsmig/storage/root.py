@@ -9,7 +9,7 @@ import threading
 from adsmig.errors import AdsmigError
 from adsmig.location import Location
 from adsmig.storage.base import Identity
-from adsmig.storage.localfile import SECOND_NS, sync_file_system
+from adsmig.storage.localfile import TICKS, sync_file_system
 
 
 class Root:
@@ -33,12 +33,12 @@ class Root:
         return None
 
     def tick(self) -> int:
-        """Nanoseconds between two times that are told apart there, as far as looking at one tells:
-        those that change with every change are whole seconds only where all are.
+        """Nanoseconds between two times that are told apart there, as far as looking at one tells,
+        which changes with every change; a larger one than it is does no harm.
         """
         with contextlib.suppress(OSError):
-            if os.stat(self.path).st_ctime_ns % SECOND_NS == 0:
-                return SECOND_NS
+            changed_ns = os.stat(self.path).st_ctime_ns
+            return max(one for one in TICKS if changed_ns % one == 0)
         return 1
 
     def check(self) -> None:

@@ -73,7 +73,9 @@ class Staging:
         """Nanoseconds between two times of a file there that are told apart, once it is prepared; 1
         if that cannot be found out.
         """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(b"tick", dir_fd=self._lock_fd)  # of a run that was killed
         with contextlib.suppress(OSError):
             fd = os.open(b"tick", flags, 0o600, dir_fd=self._lock_fd)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from adsmig.storage.folding import folds
+from adsmig.storage.local import LocalStorage
+from adsmig.uri import parse
 from tests.e2e.conftest import Adsmig, digest, write
 from tests.e2e.conftest import adsmig as adsmig
+from tests.storage.support import Options, put
 
 
 @pytest.fixture
@@ -106,3 +110,29 @@ def test_a_large_object_does_not_replace_another_either(
     os.truncate(src / "large", 65 << 20)
     adsmig("cp", "--noperms", src, dst, code=1)
     assert len(list(dst.iterdir())) == 1
+
+
+def test_what_others_put_in_the_way_keeps_no_run_waiting(adsmig: Adsmig, tmp_path: Path) -> None:
+    src, dst = tree(tmp_path / "src", a="x"), tmp_path / "dst"
+    events = map(json.loads, adsmig("sync", "--dryrun", "--json", src, dst).stdout.splitlines())
+    job = next(event["job"] for event in events if event["event"] == "result")
+    staging = dst / f".adsmig-{job}"
+    staging.mkdir(parents=True)
+    os.mkfifo(staging / "tick")
+    adsmig("sync", src, dst)
+    assert digest(dst) == digest(src)
+
+
+def test_names_are_looked_up_once_a_directory(exfat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[object] = []
+    monkeypatch.setattr(
+        "adsmig.storage.folding.os.listdir",
+        lambda path, listdir=os.listdir: listed.append(path) or listdir(path),
+    )
+    destination = LocalStorage(parse(f"{exfat}/"), Options(), True)
+    destination.prepare()
+    for number in range(20):
+        put(destination, b"d%d/a" % (number % 4), b"x")
+        put(destination, b"d%d/b%d" % (number % 4, number), b"x")
+    # The first "a" of each needs none; another "a" takes its place, which is looked up.
+    assert len(listed) <= 20

@@ -1520,7 +1520,7 @@ def test_who_is_given_no_file_gets_no_set_id_bits_with_it(
         put(destination, b"own", b"x", Meta(mode=0o6755, uid=0, gid=0))
     modes = {name: (root / name).stat().st_mode & 0o7777 for name in os.listdir(root)}
     del modes[Options.staging]
-    assert modes == {"good": 0o6755, "refused": 0o755, "d": 0o1755, "own": 0o6755}
+    assert modes == {"good": 0o6755, "refused": 0o755, "d": 0o3755, "own": 0o6755}
 
 
 @as_root

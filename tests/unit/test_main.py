@@ -61,6 +61,15 @@ def test_where_output_is_not_utf_8_nothing_is_lost(tmp_path: Path, encoding: str
     events = [json.loads(line) for line in done.stdout.splitlines()]
     (found,) = [one for one in events if one["event"] == "inventory"]
     assert found["largest"] == [{"key": "é…😀", "bytes": 1}]
+    words = ["cp", "--dryrun", "-v", "--json", f"{tmp_path}/", f"{tmp_path}.new/"]
+    done = subprocess.run(
+        [sys.executable, "-m", "adsmig", *words],
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+    )
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["key"] for one in events if one["event"] == "planned"] == ["é…😀"]
 
 
 @pytest.mark.parametrize(("option", "shown"), [("-q", False), ("-v", False), ("-vv", True)])

@@ -16,7 +16,7 @@ from adsmig.errors import (
     TransientError,
     Unreachable,
 )
-from adsmig.retry import FIRST_PAUSE_S, LONGEST_PAUSE_S, TRIES, retry, wait
+from adsmig.retry import BUSY_TRIES, FIRST_PAUSE_S, LONGEST_PAUSE_S, TRIES, retry, wait
 
 
 class Unit:
@@ -40,6 +40,10 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(module, "wait", lambda seconds, stopping: made.append(seconds))
     monkeypatch.setattr(module.random, "uniform", lambda low, high: (low + high) / 2)
     return made
+
+
+def going_on() -> bool:
+    return False
 
 
 def lost(count: int = 1) -> list[Exception]:
@@ -131,15 +135,33 @@ def test_who_is_throttled_waits_as_long_as_others_are_served(
 
     monkeypatch.setattr(module, "wait", wait_for_others)
     unit = Unit(*[Throttled("slow down")] * (5 * TRIES))
-    assert retry(unit, "it") == "done"
+    assert retry(unit, "it", stopping=going_on) == "done"
     served = TRIES
     unit = Unit(*[Throttled("slow down")] * 5 * TRIES)
     with pytest.raises(Throttled):  # now nobody is
-        retry(unit, "it")
+        retry(unit, "it", stopping=going_on)
     assert unit.calls == 2 * TRIES
     served = TRIES
     with pytest.raises(TransientError, match="lost"):
-        retry(Unit(*lost(TRIES + 1)), "it")
+        retry(Unit(*lost(TRIES + 1)), "it", stopping=going_on)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_who_is_throttled_waits_no_longer_for_what_goes_well_in_it(
+    pauses: list[float], asked: bool
+) -> None:
+    """Nor does who cannot be asked to stop meanwhile."""
+    calls = 0
+
+    def unit() -> None:
+        nonlocal calls
+        calls += 1
+        retry(Unit(), "a part of it")
+        raise Throttled("slow down")
+
+    with pytest.raises(Throttled):
+        retry(unit, "it", stopping=going_on) if asked else retry(unit, "it")
+    assert calls == TRIES + (BUSY_TRIES if asked else 0)
 
 
 def test_pauses_differ_from_caller_to_caller(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,14 @@ from adsmig.errors import NotFound, ObjectError, Unreachable
 from adsmig.filters import Filters
 from adsmig.job import Job
 from adsmig.keylist import KeyList, sort_keys
+from adsmig.limits import Lease
 from adsmig.location import Location
 from adsmig.manifest import Manifest
 from adsmig.model import (
     EVERYTHING,
+    UNFLUSHED,
+    Action,
+    Budget,
     Counts,
     Entry,
     KeyRange,
@@ -29,7 +33,8 @@ from adsmig.model import (
     SliceResult,
     What,
 )
-from adsmig.plan import each
+from adsmig.plan import Past, each
+from adsmig.slice import Slice
 from adsmig.storage.local import LocalStorage
 from adsmig.storage.memory import MemoryStorage
 from adsmig.uri import parse
@@ -395,12 +400,53 @@ def test_what_failed_is_planned_key_by_key_and_by_directory(use: Use, tmp_path: 
     assert keys(b"d/m") == [b"d/\xff/x", b"\xfe"]
     assert keys(b"d/m", closed=True) == [b"d/m", b"d/\xff/x", b"\xfe"]
     assert keys(b"d/\xff/x") == keys(b"d0") == [b"\xfe"]
+    assert keys(b"e/", closed=True) == [b"\xfe"]
+    ranges = list(scan.failed_ranges(again, KeyRange(b"e/", None, True)))
+    assert ranges == [
+        (KeyRange(b"e/", b"e/", True), "denied"), (KeyRange(b"\xfe", b"\xfe", True), "key")
+    ]  # fmt: skip
     for pieces in (2, 3, 16):
         cuts = worker.cut_range(again, EVERYTHING, pieces)
         assert cuts
         parts = [keys(*part) for part in EVERYTHING.cut(cuts)]
         assert [key for part in parts for key in part] == keys(b"", closed=True)
         assert len(list(filter(None, parts))) > 1
+
+
+def test_a_retry_tells_how_far_it_is_where_all_is_gone(
+    use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(objects(b"c"), objects())
+    path = str(tmp_path / "m.db")
+    with Manifest(tmp_path / "m.db", create=True) as manifest:
+        run = manifest.begin_run("cp", [EVERYTHING])
+        outcomes = [Outcome(key, 1, 1, None, None, "no", "denied") for key in (b"a", b"b", b"c")]
+        manifest.commit_slice(run.id, 1, SliceResult(b"z", True, Counts(), outcomes))
+    again = job("cp", known=path, doubts=True, retries=True)
+    found = list(scan.plan_of(again, EVERYTHING))
+    assert [one.key if isinstance(one, Past) else type(one) for one in found] == [
+        b"a", b"b", Action, b"c"
+    ]  # fmt: skip
+    monkeypatch.setattr(Slice, "_used_up", lambda self: True)  # as once the run is stopping
+    ended = worker.run_slice(again, EVERYTHING, Budget(1.0, 1), Lease("", 0))
+    assert (ended.cursor, ended.done) == (b"a", False)
+
+
+@pytest.mark.parametrize("options", [{"ignore_existing": True}, {"rebuild": True}])
+def test_what_may_not_be_on_the_disk_is_stored_again(
+    use: Use, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    src, dst = objects(b"a", b"b"), objects(b"a", b"b")
+    use(src, dst)
+    path = str(tmp_path / "m.db")
+    with Manifest(tmp_path / "m.db", create=True) as manifest:
+        run = manifest.begin_run("cp", [EVERYTHING])
+        lost = Outcome(b"a", 1, 1, None, None, "no", UNFLUSHED)
+        manifest.commit_slice(run.id, 1, SliceResult(b"z", True, Counts(), [lost]))
+    again = job("cp", known=path, doubts=True, **options)
+    what = dict(planned(again))
+    assert what[b"a"] == What.COPY
+    assert what[b"b"] in (What.LEAVE, What.SKIP)
 
 
 def test_what_was_listed_and_what_dropped_it_is_explained(use: Use) -> None:
