@@ -48,7 +48,8 @@ INVENTORY = together(
     REPORT, SELECTION, ADDRESS, SPEED, LOG,
 )  # fmt: skip
 VERIFICATION = together(
-    click.argument("src", metavar="SRC|JOB"), click.argument("dst", metavar="DST", required=False),
+    click.argument("src", metavar="SRC|JOB"),
+    click.argument("dst", metavar="[DST]", required=False),
     SELECTION, SAMPLE, LINKS, ADDRESS, SPEED, PROGRESS, LOG,
 )  # fmt: skip
 
@@ -119,7 +120,7 @@ def job_later(arguments: Sequence[str]) -> Job:
         job = _later.main(list(arguments), prog_name="adsmig", standalone_mode=False)
     except click.ClickException as exc:
         text = redacted(exc.format_message().rstrip("."), arguments)
-        raise UsageError(f"{text}: what is to run is cp, sync, inventory or verify") from exc
+        raise UsageError(f"{text} (what is to run is cp, sync, inventory or verify)") from exc
     assert isinstance(job, Job)
     return job
 

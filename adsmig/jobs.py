@@ -15,7 +15,7 @@ from adsmig.ledger import Run, jobs, state_directory
 from adsmig.location import one_line
 from adsmig.manifest import Manifest
 from adsmig.model import Outcome
-from adsmig.output import Output, text_of, write_report
+from adsmig.output import Output, check_writable, text_of, write_report
 
 
 def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
@@ -65,6 +65,7 @@ def status_lines(
     with Manifest(_path_of(name, path)) as manifest:
         job = Job.from_json(_job_json(manifest))
         if html:
+            check_writable(html, "--html")
             from adsmig.page import run_page
 
             write_report(html, run_page(job, manifest), output)
@@ -82,7 +83,7 @@ def failure_lines(name: str | None, path: Path | None, output: Output) -> Iterat
         for one in manifest.failures():
             yield json.dumps(failure_event(one)) if output.as_json else report.failure_line(one)
         if not (one or output.quiet):
-            output.note(f"no object of job {Job.from_json(_job_json(manifest)).id} has failed")
+            output.note(f"job {Job.from_json(_job_json(manifest)).id} has no failures on record")
 
 
 def run_event(run: Run) -> dict[str, object]:

@@ -228,7 +228,7 @@ SELECTION = together(
                  help="Only what changed, or a store was given, within 12h, 30d, or since"
                       " 2026-01-31."),
     click.option("--older-than", "--min-age", metavar="AGE", default="",
-                 help="Only what has not changed, or was not given to a store, since."),
+                 help="Only what changed, or was given to a store, before that."),
     under="What to look at",
 )  # fmt: skip
 
@@ -304,5 +304,6 @@ DRYRUN = click.option(
     "--dryrun",
     "--dry-run",
     is_flag=True,
-    help="Change nothing anywhere; say what would be done, with -v for each key.",
+    help="Change nothing anywhere; say what would be done, with -v for each key."
+    " With --delete-src: delete SRC, and copy nothing.",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import shutil
+import os
 import sys
 import time
 from collections import deque
@@ -63,11 +63,24 @@ class Progress:
         while len(self._samples) > 2 and now - self._samples[0][0] > WINDOW_S:
             self._samples.popleft()
         if self._live:
-            width = shutil.get_terminal_size().columns - 1
-            self._write(f"\r{self.line(counts, listed, width)}\x1b[K")
+            self._write(f"\r{self.line(counts, listed, self._columns() - 1)}\x1b[K")
         else:
             self._write(self.line(counts, listed) + "\n")
         self._shown = True
+
+    def _columns(self) -> int:
+        """Of the terminal that it prints to, unless COLUMNS says otherwise."""
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except OSError:
+            columns = 0
+        given = os.environ.get("COLUMNS", "")
+        return int(given) if given.isdecimal() and int(given) else columns or 80
+
+    def erase(self) -> None:
+        """Makes room for something else that is printed to the same terminal."""
+        if self._live and self._shown and not self._silent:
+            self._write("\r\x1b[K")
 
     def _write(self, text: str) -> None:
         """Prints it; falls silent for good once there is nobody to print to, as after a hang-up."""

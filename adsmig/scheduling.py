@@ -28,7 +28,7 @@ def schedule_group() -> None:
 )
 @together(
     click.option("--cron", required=True, metavar="FIELDS",
-                 help="When: minute, hour, day, month, weekday, as '0 2 1 * *'; or @monthly."),
+                 help="When, as '0 2 1 * *' (minute, hour, day, month, weekday), or @monthly."),
     click.option("--name", default="", metavar="NAME", help="What to call it [COMMAND-NUMBER]."),
     click.option("--timezone", default="", metavar="AREA/CITY",
                  help="Whose clocks are meant [this machine's]."),
@@ -44,7 +44,7 @@ def schedule_add(cron: str, arguments: tuple[str, ...], **options: Any) -> int:
 
     \b
     Example:
-      adsmig schedule add --cron '0 2 1 * *' -- sync --src-profile old s3://bucket/ /data/
+      adsmig schedule add --cron '0 2 1 * *' -- sync s3://bucket/ /data/
 
     It is checked now, as far as the command line goes. It keeps no secrets: name --src-profile
     and --dst-profile.

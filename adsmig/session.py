@@ -113,7 +113,7 @@ def resume(job: Job, path: Path, output: Output) -> int:
     """Goes on with the unfinished run of a manifest; says so if there is none."""
     with Manifest(path) as manifest:
         if not manifest.unfinished_run():
-            output.result(f"nothing to resume: the last run of job {job.id} came to its end")
+            output.result(f"nothing to resume: the last run of job {job.id} {_how(manifest)}")
             if not manifest.failure_kinds(1):
                 return 0
             suggest_retry(job, manifest, output)
@@ -122,11 +122,17 @@ def resume(job: Job, path: Path, output: Output) -> int:
     return _run(job, path, output, _retry)
 
 
+def _how(manifest: Manifest) -> str:
+    """How the last run ended, which is over."""
+    runs = manifest.runs()
+    return "was cancelled" if runs and runs[-1].state == "cancelled" else "came to its end"
+
+
 def retry(job: Job, path: Path, output: Output) -> int:
     """Tries again what failed, and nothing else; an unfinished run comes first."""
     with Manifest(path) as manifest:
         if not manifest.unfinished_run() and not manifest.failure_kinds():
-            output.result(f"nothing to retry: no object of job {job.id} has failed")
+            output.result(f"nothing to retry: job {job.id} has no failures on record")
             return 0
     return _run(job, path, output, _retry)
 
@@ -141,7 +147,7 @@ def cancel(job: Job, path: Path, output: Output) -> int:
         manifest.lock()
         run = manifest.unfinished_run()
         if not run:
-            output.result(f"nothing to cancel: the last run of job {job.id} came to its end")
+            output.result(f"nothing to cancel: the last run of job {job.id} {_how(manifest)}")
             return 0
         try:
             abandon_uploads(job, manifest)
@@ -272,7 +278,8 @@ def _perform(
         keep_names(job, path)
         if run.resumed and run.counts.found and not output.quiet:
             output.note(f"resuming run {run.id} of job {job.id}")
-        log.info("run %d of job %s: %s %s %s", run.id, job.id, job.command, job.origin, job.target)
+        places = f"{job.origin} {job.target}".rstrip()
+        log.info("run %d of job %s: %s %s", run.id, job.id, job.command, places)
         expected = finished[-1].counts if finished else None
         progress = Progress(expected, silent=output.as_json, dryrun=job.dryrun)
         began = time.monotonic()
@@ -295,6 +302,7 @@ def _perform(
 
         def tell_planned(planned: Sequence[Planned]) -> None:
             try:
+                progress.erase()
                 output.planned(planned)
             except OSError:  # as above
                 coordinator.interrupt()

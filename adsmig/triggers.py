@@ -22,7 +22,10 @@ _NAMED = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *
           "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *",
           "@annually": "0 0 1 1 *"}  # fmt: skip
 """What crontab(5) has words for."""
-_EXAMPLE = "write MINUTE HOUR DAY MONTH WEEKDAY, as '0 2 1 * *' for 02:00 on each month's first day"
+_EXAMPLE = (
+    "write MINUTE HOUR DAY MONTH WEEKDAY, as '0 2 1 * *' for 02:00 on each month's first day; or"
+    " @hourly, @daily, @weekly, @monthly or @yearly"
+)
 
 
 def local_timezone() -> str:

@@ -72,7 +72,7 @@ def test_that_nothing_has_failed_is_said_beside_the_result(
 ) -> None:
     keep(job, job.id)
     assert run(["failures"]) == 0
-    assert capfd.readouterr() == ("", f"no object of job {job.id} has failed\n")
+    assert capfd.readouterr() == ("", f"job {job.id} has no failures on record\n")
     for option in ("-q", "--json"):
         assert run(["failures", option]) == 0
         assert capfd.readouterr() == ("", "")
