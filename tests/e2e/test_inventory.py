@@ -250,5 +250,5 @@ def test_the_page_of_a_job_tells_its_runs(here: Here, adsmig: Adsmig, tmp_path: 
     text = page.read_text()
     assert "1 (cp)" in text
     assert "2 (sync)" in text
-    done = adsmig("status", "--manifest", manifest, "--html", tmp_path / "no/page.html", code=3)
+    done = adsmig("status", "--manifest", manifest, "--html", tmp_path / "no/page.html", code=2)
     assert done.stderr.count("\n") == 1
