@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import click
@@ -15,6 +16,8 @@ _MOUNTS = "what is mounted below SRC is copied too, unless --exclude-dir RE name
 _LISTS = "adsmig inventory --info counts what is there; no command lists keys"
 _MOVES = "adsmig sync --delete-src removes at SRC what was copied and verified"
 _REMOVES = "adsmig rm deletes, and asks first"
+
+_ANOTHER = re.compile(r"--[a-z][a-z-]+")
 
 OPTIONS = {
     "--delete": "what rsync and aws call so is --delete-dst: it removes at DST what SRC lacks",
@@ -37,6 +40,7 @@ OPTIONS = {
     "--endpoint-url": "write --src-endpoint or --dst-endpoint",
     "--no-sign-request": "write --anonymous 0 for SRC, --anonymous 1 for DST",
 }
+"""Of each option, what to say to who writes it; told only where there are those that it names."""
 COMMANDS = {
     **dict.fromkeys(("ls", "lsf", "lsl", "lsd", "size", "du", "ncdu", "tree"), _LISTS),
     "copyto": "adsmig cp does that: without a slash at its end, DST is the new name",
@@ -45,6 +49,7 @@ COMMANDS = {
     "check": "adsmig verify compares SRC and DST",
     "help": "write adsmig --help, or adsmig COMMAND --help",
 }
+"""Of each command, what to say to who calls it."""
 
 
 @contextlib.contextmanager
@@ -59,13 +64,18 @@ def hinted(ctx: click.Context) -> Iterator[None]:
         yield
     except click.NoSuchOption as exc:
         name = exc.option_name
-        if name not in OPTIONS:
-            raise click.NoSuchOption(name, ctx=ctx) from exc
-        message = f"No such option {name!r}: {OPTIONS[name]}"
-        raise click.NoSuchOption(name, message, ctx=ctx) from exc
+        hint = OPTIONS.get(name, "")
+        told = f"No such option {name!r}: {hint}" if hint and _has(ctx.command, hint) else None
+        raise click.NoSuchOption(name, told, ctx=ctx) from exc
     except click.UsageError as exc:
         exc.ctx = exc.ctx or ctx
         raise
+
+
+def _has(command: click.Command, hint: str) -> bool:
+    """Whether a command has what a hint names; of one that is yet to be named, nobody knows."""
+    there = {name for one in command.params for name in one.opts}
+    return isinstance(command, click.Group) or there.issuperset(_ANOTHER.findall(hint))
 
 
 def check_command(name: str, ctx: click.Context) -> None:

@@ -112,6 +112,7 @@ class Job:
     identities: tuple[tuple[int, int, int] | None, tuple[int, int, int] | None] = (None, None)
     """See storage.base.Settings."""
     ticks: tuple[int, int] = (0, 0)
+    """See storage.base.Settings."""
     own: tuple[bytes, ...] = ()
     """See storage.base.Settings."""
     began_ns: int = 0

@@ -28,6 +28,7 @@ SECOND_NS = 1_000_000_000
 TICKS = (1, 100, 1000, 1_000_000, 10_000_000, SECOND_NS, 2 * SECOND_NS)
 """Nanoseconds: of Linux, NTFS and SMB, some servers, exFAT, ext3, FAT."""
 ODD_NS = 1_000_000_001_123_456_789
+"""A time, of an odd second, that no coarser tick can tell."""
 AWAY = (
     errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
     errno.ETIMEDOUT,

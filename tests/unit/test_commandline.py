@@ -170,6 +170,16 @@ def test_what_other_tools_call_so_has_a_hint(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("line", ["verify -n /a/ /b/", "rm --delete /a/", "cp --frob /a/ /b/"])
+def test_nobody_is_told_of_an_option_that_the_command_has_not(
+    capfd: pytest.CaptureFixture[str], line: str
+) -> None:
+    assert run(line.split()) == 2
+    said = capfd.readouterr().err
+    assert "No such option" in said
+    assert not re.search("write|--delete-|Did you mean", said)
+
+
 @pytest.mark.parametrize(
     ("line", "where"),
     [
