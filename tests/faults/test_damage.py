@@ -95,7 +95,8 @@ def test_a_damaged_manifest_is_recognised_and_the_job_goes_on_without_it(
     query = "SELECT count(*) FROM objects WHERE checksum IS NOT NULL OR size = 0"
     (known,) = database.execute(query).fetchone()
     database.close()
-    assert known >= {garbled: 1300, truncated: 200}.get(damage, 2)
+    # A tenth of half a file is left, more or less: the order of its pages is that of the commits.
+    assert known >= {garbled: 1300, truncated: 100}.get(damage, 2)
     verified = adsmig("verify", manifest).stdout
     assert f"{known:,} equal" in verified
     assert "0 different, of 1,501 found" in verified
