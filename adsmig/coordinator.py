@@ -414,7 +414,9 @@ class Coordinator:
         return self._tried and more and self._has_room()
 
     def _has_room(self) -> bool:
-        return self._workforce.has_room(self.counts + self._limits.live())
+        sides = worker.storages(self.job)
+        ahead = max(side.names_ahead for side in sides)
+        return self._workforce.has_room(self.counts + self._limits.live(), ahead)
 
     def _dismiss(self) -> None:
         self._workforce.close(self.interrupted or self.stop is not None, bool(self._tasks))

@@ -78,6 +78,13 @@ class Storage(Protocol):
     tick_ns: int
     """Nanoseconds between two times that it tells apart."""
 
+    @property
+    def names_ahead(self) -> int:
+        """How many files are still to come of the large directory that is being listed, which any
+        other process would have to read anew as a whole; 0 if there is none such.
+        """
+        ...
+
     def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
         """Every entry whose key lies in ``keys``, in ascending byte order, streamed.
 

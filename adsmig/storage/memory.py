@@ -46,6 +46,7 @@ class MemoryStorage:
 
     etag_is_md5 = True
     keeps_files = False
+    names_ahead = 0
     is_local = False
     tick_ns = 1_000_000_000
 

@@ -45,6 +45,7 @@ class S3Source:
     """
 
     keeps_files = False
+    names_ahead = 0
     is_local = False
     tick_ns = 1_000_000_000
 

@@ -9,6 +9,7 @@ import stat
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
+from operator import length_hint
 from typing import NamedTuple
 
 from adsmig.errors import AdsmigError, ListingError, NotFound, UsageError
@@ -80,6 +81,16 @@ class Tree:
         self._staging, self._own, self._other = os.fsencode(staging) + b"/", own, other
         self._check, self._links = check, links
         self._kept: _Directory | None = None
+        self._big: _Level | None = None
+        """The large one that was entered last."""
+
+    @property
+    def names_ahead(self) -> int:
+        """See Storage.names_ahead.  Where there are directories among them, nobody knows how much
+        is in those.
+        """
+        big = self._big
+        return length_hint(big.places) if big and not big.entered else 0
 
     def list(
         self, keys: KeyRange, prune: Prune | None = None, guess: bool = False
@@ -98,7 +109,7 @@ class Tree:
         except OSError as exc:
             raise AdsmigError(f"cannot list {_shown(self.root)}: {exc.strerror}") from exc
         self._check()
-        levels = [_Level(b"", top, keys)]
+        levels = [self._entered(_Level(b"", top, keys))]
         while levels:
             level = levels[-1]
             prefix, above = level.prefix, level.directory
@@ -152,12 +163,17 @@ class Tree:
                         directory.status.st_ctime_ns,
                         implied=bool(directory.names),
                     )
-                levels.append(_Level(key, directory, keys))
+                levels.append(self._entered(_Level(key, directory, keys)))
                 break
             else:
                 levels.pop()
         # In an unmounted tree all that was listed before is missing, which is no end of a listing.
         self._check()
+
+    def _entered(self, level: _Level) -> _Level:
+        if len(level.directory.names) > BIG_DIRECTORY:
+            self._big = level
+        return level
 
     def _within(self, key: bytes) -> UsageError:
         inner, outer = "destination", "source"

@@ -24,6 +24,11 @@ class TreeSource(ABC):
 
     # Listing
 
+    @property
+    def names_ahead(self) -> int:
+        """See Storage.names_ahead."""
+        return self._tree.names_ahead
+
     def list(self, keys: KeyRange, prune: Prune | None = None) -> Iterator[Entry]:
         """See Storage.list.  A directory's own entry comes before its content."""
         return self._tree.list(keys, prune)

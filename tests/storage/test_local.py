@@ -629,6 +629,23 @@ def slices(storage: LocalStorage, size: int) -> list[bytes]:
         within = within.rest(part[-1])
 
 
+def test_what_is_still_to_come_of_a_large_directory(
+    root: Path, source: LocalStorage, reads: Callable[[], int]
+) -> None:
+    make(root, "a", *(f"d/{number:02d}" for number in range(20)), "e/f", "g")
+    ahead = [source.names_ahead for _ in source.list(EVERYTHING)]
+    assert ahead == [0, 0, *range(19, -1, -1), 0, 0, 0]  # a, d/, those in it, e/, e/f, g
+    listing = source.list(KeyRange(b"d/", b"d/14"))
+    assert [source.names_ahead for _ in listing] == list(range(14, -1, -1))
+
+
+def test_nobody_knows_how_much_is_still_to_come_of_a_directory_of_directories(
+    root: Path, source: LocalStorage, reads: Callable[[], int]
+) -> None:
+    make(root, *(f"{number:02d}/a" for number in range(20)), "90", "91")
+    assert {source.names_ahead for _ in source.list(EVERYTHING)} == {0}
+
+
 def test_a_large_directory_is_read_once_for_many_slices(
     root: Path, source: LocalStorage, reads: Callable[[], int]
 ) -> None:
