@@ -126,11 +126,13 @@ def retry_command(job: str | None, manifest: Path | None, **options: Any) -> int
 def again_command(job: str | None, manifest: Path | None, **options: Any) -> int:
     """Runs JOB once more with all its options, as the same command line would.
 
-    An unfinished run goes on.
+    An unfinished run goes on. A job of rm asks first, as rm does.
     """
     from adsmig import session
 
     job_, path, output = _saved(job, manifest, options)
+    if job_.command == "rm":
+        return session.remove(job_, path, output)
     return session.start(job_, path, output)
 
 

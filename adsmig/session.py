@@ -93,7 +93,7 @@ def remove(job: Job, path: Path | None, output: Output) -> int:
     Without a terminal to ask at, and without ``job.yes``, says what would go, and raises.  Where
     there is nothing to delete, there is nothing to agree to.
     """
-    with names_read(job) as job:
+    with names_read(names_known(job, path)) as job:
         if job.dryrun or not job.yes:
             told = replace(output, brief=not job.dryrun)
             code, counts = _perform(replace(job, dryrun=True), None, told, _resume_or_begin)

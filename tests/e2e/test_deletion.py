@@ -845,6 +845,20 @@ def test_rm_removes_nothing_where_nobody_can_be_asked(adsmig: Adsmig, tmp_path: 
     assert list(src.iterdir()) == []
 
 
+def test_a_deletion_is_not_repeated_without_being_asked(adsmig: Adsmig, tmp_path: Path) -> None:
+    old, names = tmp_path / "src" / "old", tmp_path / "names"
+    new = put(tmp_path / "src", {"old": b"1"}) / "new"
+    names.write_text("old\nnew\n")
+    for options in ([], ["--files-from", names]):
+        write(old, b"1")
+        adsmig("rm", "--yes", *options, tmp_path / "src")
+        write(new, b"the only copy")
+        assert "nothing was deleted" in adsmig("again", code=3).stderr
+        assert new.exists()
+    adsmig("again", "--yes", code=1)  # for one of the names is not there
+    assert not new.exists()
+
+
 @pytest.mark.parametrize("command", [["rm"], ["cp", "--dryrun", "--delete-src"]])
 def test_rm_does_not_ask_where_there_is_nothing_to_delete(
     adsmig: Adsmig, tmp_path: Path, command: list[str]
