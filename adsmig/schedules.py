@@ -54,6 +54,8 @@ class Schedules:
         self._directory = directory or state_directory().parent
         self.clock = clock
         self.path = self._directory / "schedules.db"
+        self._ahead: dict[str, float] = {}
+        """Those up to whose ``since`` the clock is yet to come: when they were first looked at."""
 
     def __repr__(self) -> str:
         return f"Schedules({self.path})"
@@ -181,12 +183,13 @@ class Schedules:
         if lost:
             lost = replace(lost, state="lost", ended=now)
             execute("UPDATE runs SET state = 'lost', ended = ? WHERE id = ?", (now, lost.id))
-        since = _since(row, now)
+        since = self._since(row, now)
         due = None if paused else next_time(row["cron"], row["timezone"], since)
         if due is not None and due > now:
             due = None
         again = bool(lost and not lost.again and not paused)
-        execute("UPDATE schedules SET since = ? WHERE name = ?", (now if due else since, name))
+        if due:
+            execute("UPDATE schedules SET since = ? WHERE name = ?", (now, name))
         if not (asked or due or again):
             return None, lost
         if again and lost and not due:
@@ -288,7 +291,7 @@ class Schedules:
         next_run, trouble = None, ""
         if not row["paused"]:
             try:
-                next_run = next_time(row["cron"], row["timezone"], _since(row, self.clock()))
+                next_run = next_time(row["cron"], row["timezone"], self._since(row, self.clock()))
             except UsageError as exc:
                 trouble = str(exc)
         runs = self._runs(database, row["name"], 1)
@@ -305,6 +308,19 @@ class Schedules:
             trouble,
             self._seen(runs[0]) if runs else None,
         )
+
+    def _since(self, row: dict[str, Any], now: float) -> float:
+        """What came due later is yet to be run.
+
+        If the clock was far ahead before, that is what came due since somebody looked: it is not
+        kept before a run begins, for a clock may also be far behind until it is set.
+        """
+        name, since = row["name"], float(row["since"])
+        if since <= now + CLOCK_STEP_S:
+            self._ahead.pop(name, None)
+            return since
+        self._ahead[name] = min(now, self._ahead.get(name, now))
+        return self._ahead[name]
 
     def _runs(self, database: Database, name: str, most: int = -1) -> list[ScheduledRun]:
         """The last one first, whatever was done to the clock."""
@@ -324,9 +340,3 @@ def _row(database: Database, name: str) -> dict[str, Any]:
     for row in database.rows("SELECT * FROM schedules WHERE name = ?", [name]):
         return dict(row)
     raise UsageError(f"no schedule {name}; see adsmig schedule list")
-
-
-def _since(row: dict[str, Any], now: float) -> float:
-    """What came due later is yet to be run; now, if the clock was far ahead before."""
-    since: float = row["since"]
-    return since if since <= now + CLOCK_STEP_S else now

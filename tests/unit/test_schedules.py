@@ -147,9 +147,21 @@ def test_a_clock_that_was_years_ahead_does_not_stop_a_schedule(
     add(schedules)
     clock.set("2026-06-15 12:00")
     assert due(schedules) == "2026-07-01 02:00"
-    assert schedules.begin("monthly") is None
     clock.set("2026-07-01 02:00")
     assert schedules.get("monthly").calls(clock.now)
+    clock.set("2026-07-02 02:00")
+    assert schedules.get("monthly").calls(clock.now)
+
+
+def test_a_clock_that_is_years_behind_until_it_is_set_makes_nothing_due_again(
+    schedules: Schedules, clock: Clock
+) -> None:
+    add(schedules)
+    clock.set("1970-01-01 00:00")
+    assert schedules.begin("monthly") is None
+    assert due(schedules) == "1970-01-01 02:00"
+    clock.set("2026-06-15 12:00")
+    assert due(schedules) == "2026-07-01 02:00"
 
 
 def test_a_clock_that_is_put_back_a_little_makes_nothing_due_again(
