@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -51,7 +52,7 @@ def _job(
 ) -> tuple[str, int | None, str]:
     """Runs the job, once no other process has its manifest: state, exit code, id."""
     while True:
-        process = launch(schedule.arguments, run.output, {WORD: str(run.word)}, [lock])
+        process = _insist(partial(_start, schedule, run, lock))
         _insist(partial(schedules.note, run.id, "running", process.pid))
         code = process.wait()
         word = told(run.word)
@@ -70,8 +71,15 @@ def _job(
         run.word.unlink(missing_ok=True)
 
 
+def _start(schedule: Schedule, run: ScheduledRun, lock: int) -> subprocess.Popen[bytes]:
+    try:
+        return launch(schedule.arguments, run.output, {WORD: str(run.word)}, [lock])
+    except OSError as exc:
+        raise AdsmigError(f"the job cannot be started: {exc.strerror}") from exc
+
+
 def _insist(action: Callable[[], T]) -> T:
-    """What ``action`` comes to, however long the schedules cannot be read or written."""
+    """What ``action`` comes to, however long it cannot be done: a disk is full, or the memory."""
     said = ""
     while True:
         try:

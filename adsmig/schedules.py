@@ -156,15 +156,32 @@ class Schedules:
         if (lock := self._lock(name)) is None:
             return None
         try:
-            with self._open() as database, database.transaction():
+            with self._open() as database, database.transaction() as execute:
+                before = execute("SELECT since FROM schedules WHERE name = ?", (name,)).fetchone()
                 run, lost = self._claim(database, name, self.clock(), asked)
-            if run:
-                self._launch(run, lock)
-            elif lost:
-                self._launch(lost, None)
+            try:
+                if run:
+                    self._launch(run, lock)
+                elif lost:
+                    self._launch(lost, None)
+            except AdsmigError:
+                self._unclaim(name, before, run, lost)
+                raise
             return run
         finally:
             os.close(lock)
+
+    def _unclaim(
+        self, name: str, before: Any, run: ScheduledRun | None, lost: ScheduledRun | None
+    ) -> None:
+        """Takes back what :meth:`_claim` noted, so that it is tried again."""
+        with self._open() as database, database.transaction() as execute:
+            execute("UPDATE schedules SET since = ? WHERE name = ?", (*before, name))
+            if run:
+                execute("DELETE FROM runs WHERE id = ?", (run.id,))
+                run.output.unlink(missing_ok=True)
+            if lost:
+                execute("UPDATE runs SET state = 'running', ended = NULL WHERE id = ?", (lost.id,))
 
     def _claim(
         self, database: Database, name: str, now: float, asked: bool

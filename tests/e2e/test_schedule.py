@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
+from adsmig import runner
+from adsmig.launch import launch
 from adsmig.output import Output
 from adsmig.schedule import ScheduledRun
 from adsmig.scheduler import Scheduler
@@ -326,6 +329,26 @@ def test_a_result_is_noted_once_that_is_possible_again(place: Place, schedules: 
     schedules.path.write_bytes(content)
     wait_for(ended(schedules))
     assert (last(schedules).id, last(schedules).exit_code) == (run.id, 0)
+
+
+def test_a_job_that_cannot_be_started_is_once_that_is_possible(
+    place: Place, schedules: Schedules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.open()
+    schedules.add(place.arguments, "0 2 1 * *", name="nightly")
+    monkeypatch.setattr(schedules, "_launch", lambda *_: None)
+    run = schedules.run_now("nightly")
+    tries = iter([OSError(errno.ENOMEM, "Cannot allocate memory")])
+
+    def start(*options: Any) -> subprocess.Popen[bytes]:
+        for trouble in tries:
+            raise trouble
+        return launch(*options)
+
+    monkeypatch.setattr(runner, "launch", start)
+    monkeypatch.setattr(runner, "PAUSE_S", 0.01)
+    runner.perform(schedules, run.id, schedules._lock("nightly"))
+    assert (last(schedules).state, last(schedules).exit_code) == ("ended", 0)
 
 
 def test_only_failures_are_told_of(

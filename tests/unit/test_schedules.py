@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import stat
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from adsmig.errors import ManifestError, UsageError
+from adsmig.errors import AdsmigError, ManifestError, UsageError
 from adsmig.scheduler import LONGEST_SLEEP_S, Scheduler
 from adsmig.schedules import Schedules
 
@@ -216,6 +218,54 @@ def test_a_scheduler_outlives_a_file_that_cannot_be_read(
     schedules.path.write_bytes(content)
     scheduler.tick()
     assert len(caplog.records) == 1
+
+
+def test_a_run_that_cannot_be_started_stays_due(
+    schedules: Schedules, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[list[str]] = []
+
+    def launch(arguments: list[str], *_: object, **__: object) -> SimpleNamespace:
+        begun.append(arguments)
+        if len(begun) <= 5:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return SimpleNamespace(wait=lambda: 0)
+
+    monkeypatch.setattr("adsmig.schedules.launch", launch)
+    add(schedules)
+    with pytest.raises(AdsmigError, match="cannot be started: Cannot allocate memory"):
+        schedules.run_now("monthly")
+    assert schedules.runs("monthly") == []  # nor is it lost
+    clock.set("2026-07-01 02:00")
+    scheduler = Scheduler(schedules)
+    for _ in range(4):
+        scheduler.tick()
+        assert due(schedules) == "2026-07-01 02:00"
+    scheduler.tick()
+    (run,) = schedules.runs("monthly")
+    assert (begun[-1][2], run.again) == (run.id, False)
+    assert due(schedules) == "2026-08-01 02:00"
+
+
+def test_what_is_called_for_a_lost_run_is_called_once_that_is_possible(
+    schedules: Schedules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[list[str]] = []
+
+    def launch(arguments: list[str], *_: object, **__: object) -> SimpleNamespace:
+        begun.append(arguments)
+        if len(begun) == 3:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return SimpleNamespace(wait=lambda: 0)
+
+    monkeypatch.setattr("adsmig.schedules.launch", launch)
+    add(schedules)
+    schedules.run_now("monthly")  # and then nobody has its lock, as after a power cut
+    scheduler = Scheduler(schedules)
+    for _ in range(5):
+        scheduler.tick()
+    again = schedules.runs("monthly")[0]
+    assert [one[2:] for one in begun[2:]] == [[again.id], [again.id]]
 
 
 def test_errors_do_not_take_schedules_for_a_manifest(schedules: Schedules) -> None:
