@@ -41,13 +41,20 @@ def launch(
         )
 
 
+_facts: dict[str, Any] = {}
+"""All that was told."""
+
+
 def tell(**facts: Any) -> None:
-    """Leaves word of this process to whoever launched it with ``WORD`` among ``secrets``."""
+    """Leaves word of this process, besides what it told before, to whoever launched it with
+    ``WORD`` among ``secrets``.
+    """
     if not (name := os.environ.get(WORD)):
         return
+    _facts.update(facts)
     with contextlib.suppress(OSError):  # the job is what counts
         with open(f"{name}.new", "w", encoding="utf-8", opener=_private) as file:
-            json.dump(facts, file)
+            json.dump(_facts, file)
         os.replace(f"{name}.new", name)
 
 

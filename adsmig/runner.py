@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 PAUSE_S = 5.0
 """Between tries at what may be possible later: there may be room on a disk again."""
+_TO_ITS_END = (0, 1)
 _COULD_NOT_RUN = 3
 
 
@@ -50,13 +51,22 @@ def perform(schedules: Schedules, run: str, lock: int | None) -> None:
 def _job(
     schedules: Schedules, schedule: Schedule, run: ScheduledRun, lock: int
 ) -> tuple[str, int | None, str]:
-    """Runs the job, once no other process has its manifest: state, exit code, id."""
+    """Runs the job, once no other process has its manifest: state, exit code, id.
+
+    Once more, if what it went on with had been begun before this run was due: of what had been
+    settled by then, nobody has looked at what is new.
+    """
+    wanted = run.started if run.due is None else run.due
     while True:
         process = _insist(partial(_start, schedule, run, lock))
         _insist(partial(schedules.note, run.id, "running", process.pid))
         code = process.wait()
         word = told(run.word)
         job = word.get("job", "")
+        if code in _TO_ITS_END and word.get("resumed", wanted) < wanted:
+            log.warning("that was the rest of an earlier run; now for what is new since")
+            run.word.unlink(missing_ok=True)
+            continue
         if code != _COULD_NOT_RUN or not word.get("busy"):
             return "ended", 128 - code if code < 0 else code, job
         _insist(partial(schedules.note, run.id, "waiting", None))

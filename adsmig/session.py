@@ -276,6 +276,8 @@ def _perform(
             manifest.adopt(batch)
         run = begin(manifest, job)
         keep_names(job, path)
+        if run.resumed:
+            tell(resumed=run.started)
         if run.resumed and run.counts.found and not output.quiet:
             output.note(f"resuming run {run.id} of job {job.id}")
         places = f"{job.origin} {job.target}".rstrip()

@@ -21,7 +21,11 @@ import psutil
 import pytest
 
 from adsmig import runner
+from adsmig.commandline import job_later
 from adsmig.launch import launch
+from adsmig.ledger import default_path
+from adsmig.manifest import Manifest
+from adsmig.model import Counts, SliceResult
 from adsmig.output import Output
 from adsmig.schedule import ScheduledRun
 from adsmig.scheduler import Scheduler
@@ -329,6 +333,31 @@ def test_a_result_is_noted_once_that_is_possible_again(place: Place, schedules: 
     schedules.path.write_bytes(content)
     wait_for(ended(schedules))
     assert (last(schedules).id, last(schedules).exit_code) == (run.id, 0)
+
+
+def test_a_run_looks_at_what_is_new_since_one_that_came_to_no_end(
+    place: Place, schedules: Schedules
+) -> None:
+    words = ("sync", "-q", f"{place.src}/", f"{place.dst}/")
+    job = job_later(words)
+    write(place.src / "z.bin", b"content")
+    place.dst.mkdir()
+    write(place.dst / "a.bin", b"content")
+    with Manifest(default_path(job), create=True) as manifest:  # interrupted behind a.bin
+        manifest.set_job(job)
+        run = manifest.begin_run("sync", [job.keys], job.manner)
+        ((shard, _),) = manifest.open_shards(run.id)
+        copied = Counts(found=1, found_bytes=7, copied=1, copied_bytes=7)
+        manifest.commit_slice(run.id, shard, SliceResult(b"a.bin", False, copied, []))
+        manifest.end_run(run.id, "stopped")
+    write(place.src / "a.bin", b"other content")
+    write(place.src / "a.new", b"content")
+    schedules.add(words, "0 2 1 * *", name="nightly")
+    schedules.run_now("nightly")
+    wait_for(ended(schedules))
+    assert (last(schedules).exit_code, last(schedules).job) == (0, job.id)
+    assert sorted(os.listdir(place.dst)) == ["a.bin", "a.new", "z.bin"]
+    assert (place.dst / "a.bin").read_bytes() == b"other content"
 
 
 def test_a_job_that_cannot_be_started_is_once_that_is_possible(
