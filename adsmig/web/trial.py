@@ -118,9 +118,14 @@ def begin_preview(words: list[str], console: Console) -> str:
 
 
 def _dry(words: list[str]) -> list[str]:
-    """The command line that tries another one; ``verify``, which reads all, becomes a listing."""
+    """The command line that tries another one; ``verify``, which reads all, becomes a listing.
+
+    Without ``--delete-src``: beside ``--dryrun``, that means to delete, and to copy nothing.
+    """
     if words[0] != "verify":
-        return [words[0], "--json", "--dryrun", *words[1:]]
+        end = words.index("--")
+        options = [one for one in words[1:end] if one != "--delete-src"]
+        return [words[0], "--json", "--dryrun", *options, *words[end:]]
     *options, _, src, dst = words[1:]
     return ["inventory", "--json", *options, f"--for={dst}", "--", src]
 

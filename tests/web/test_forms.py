@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import stat
 from pathlib import Path
@@ -251,3 +252,18 @@ def test_a_comparison_is_previewed_by_listing_both_sides(client: Client, tmp_pat
     wait_for(lambda: "Nothing was changed" in client.get(page).text)
     assert not (tmp_path / "dst").exists()
     assert not state_directory().exists()
+
+
+def test_a_job_that_moves_is_previewed_as_one_that_copies(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a").write_text("hello")
+    places = {"src_path": f"{tmp_path}/src/", "dst_path": f"{tmp_path}/dst/"}
+    page = client.submit("/new", do="preview", delete="source", **places).headers["location"]
+    wait_for(lambda: "Nothing was changed" in client.get(page).text)
+    said = client.get(page).text
+    assert re.search(r"Would be copied</span><strong>1<", said)
+    assert "is then deleted at the source" in said
+    assert "Would be deleted" not in said
+    assert "--yes" not in said
+    assert f"adsmig sync --delete-src {tmp_path}/src/ {tmp_path}/dst/" in said
+    assert (tmp_path / "src" / "a").exists()
