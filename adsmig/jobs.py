@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from adsmig import report
-from adsmig.errors import ManifestError, UsageError
+from adsmig.errors import AdsmigError, ManifestError, UsageError
 from adsmig.job import Job
-from adsmig.ledger import Run, jobs, state_directory
+from adsmig.ledger import Ledger, Run, jobs, state_directory
 from adsmig.location import one_line
 from adsmig.manifest import Manifest
 from adsmig.model import Outcome
@@ -27,7 +28,7 @@ def open_job(name: str | None, path: Path | None) -> tuple[Job, Path]:
     """
     path = _path_of(name, path, passing=True)
     with Manifest(path) as manifest:
-        return Job.from_json(_job_json(manifest)), path
+        return _job_of(manifest), path
 
 
 def job_lines(output: Output) -> Iterator[str]:
@@ -36,19 +37,20 @@ def job_lines(output: Output) -> Iterator[str]:
     """
     found: list[tuple[Job, list[Run]]] = []
     troubles = []
-    for path, manifest in jobs():
-        if isinstance(manifest, ManifestError):
-            troubles.append(str(manifest))
-        elif text := manifest.job_json():
-            runs, _ = manifest.runs_seen()
-            found.append((Job.from_json(text), runs))
-        else:
-            troubles.append(f"{path} holds no job yet")
+    for _, manifest in jobs():
+        try:
+            if isinstance(manifest, ManifestError):
+                raise manifest
+            found.append((_job_of(manifest), manifest.runs_seen()[0]))
+        except ManifestError as exc:
+            troubles.append(str(exc))
     found.sort(key=lambda one: one[1][-1].started if one[1] else 0)
     if output.as_json:
         for job, runs in found:
             facts = report.job_facts(job, runs)
             yield json.dumps({name.replace(" ", "_"): fact for name, fact in facts.items()})
+        for trouble in troubles:
+            print(f"adsmig: {trouble}", file=sys.stderr)
         return
     if found:
         rows = (report.job_row(job, runs) for job, runs in found)
@@ -63,7 +65,7 @@ def status_lines(
 ) -> Iterator[str]:
     """What ``adsmig status`` prints; ``html`` takes a page with plots."""
     with Manifest(_path_of(name, path)) as manifest:
-        job = Job.from_json(_job_json(manifest))
+        job = _job_of(manifest)
         if html:
             check_writable(html, "--html")
             from adsmig.page import run_page
@@ -83,7 +85,7 @@ def failure_lines(name: str | None, path: Path | None, output: Output) -> Iterat
         for one in manifest.failures():
             yield json.dumps(failure_event(one)) if output.as_json else report.failure_line(one)
         if not (one or output.quiet):
-            output.note(f"job {Job.from_json(_job_json(manifest)).id} has no failures on record")
+            output.note(f"job {_job_of(manifest).id} has no failures on record")
 
 
 def run_event(run: Run) -> dict[str, object]:
@@ -110,11 +112,14 @@ def failure_event(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _job_json(manifest: Manifest) -> str:
+def _job_of(manifest: Ledger) -> Job:
     text = manifest.job_json()
     if text is None:
         raise ManifestError(f"{manifest.path} holds no job yet")
-    return text
+    try:
+        return Job.from_json(text)
+    except AdsmigError as exc:
+        raise ManifestError(f"{manifest.path}: {exc}") from exc
 
 
 def _path_of(name: str | None, path: Path | None, passing: bool = False) -> Path:
@@ -153,7 +158,7 @@ def _find(name: str | None, passing: bool) -> Path:
 def _is_compared(path: Path) -> bool:
     """Whether that is the manifest of a ``verify`` that came to its end."""
     with contextlib.suppress(ManifestError), Manifest(path) as manifest:
-        command = Job.from_json(_job_json(manifest)).command
+        command = _job_of(manifest).command
         return command == "verify" and not manifest.unfinished_run()
     return False
 

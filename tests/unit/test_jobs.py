@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from adsmig.errors import UsageError
+from adsmig.errors import ManifestError, UsageError
 from adsmig.job import Job
 from adsmig.jobs import job_lines, open_job, status_lines
 from adsmig.ledger import default_path, state_directory
@@ -117,3 +118,26 @@ def test_what_begins_no_id_and_is_no_file_is_wrong_usage(job: Job, name: str) ->
     with pytest.raises(UsageError, match="no job ") as caught:
         open_job(name, None)
     assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_that_cannot_be_understood_hides_no_other(
+    job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(job, "good")
+    paths = [keep(job, name) for name in ("newer", "torn")]
+    for path, change in zip(
+        paths, ("UPDATE job SET job = json_set(job, '$.novel', 1)", "DROP TABLE runs"), strict=True
+    ):
+        database = sqlite3.connect(path)
+        with database:
+            database.execute(change)
+        database.close()
+    said = "\n".join(job_lines(Output()))
+    assert "/src" in said
+    assert all(str(path) in said for path in paths)
+    (line,) = job_lines(Output(as_json=True))
+    assert json.loads(line)["from"] == "/src"
+    told = capsys.readouterr().err
+    assert all(str(path) in told for path in paths)
+    with pytest.raises(ManifestError, match=f"{paths[0]}: the manifest holds no job"):
+        open_job("newer", None)
