@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
+from adsmig.tables import plain
 from adsmig.web.clockwork import schedules
 from adsmig.web.events import stream
 from adsmig.web.pages import admitted, may_see, page, render
@@ -52,4 +53,4 @@ def act_on_schedule(
 
 
 def _shown(arguments: Sequence[str]) -> str:
-    return shlex.join(["adsmig", *(word for word in arguments if word != "--")])
+    return plain(shlex.join(["adsmig", *(word for word in arguments if word != "--")]))

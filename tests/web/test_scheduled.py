@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,15 @@ def test_a_schedule_is_made_by_the_form_and_steered(client: Client, tmp_path: Pa
     assert "2" in client.get("/jobs").text.partition("Next run")[2]
     client.submit("/schedules/m/remove")
     assert schedules.Schedules().all() == []
+
+
+def test_a_path_that_is_not_text_hides_no_schedule(client: Client, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff/")
+    schedules.Schedules().add(["sync", odd, f"{tmp_path}/dst/"], "@monthly", name="odd")
+    page = client.get("/schedules")
+    assert page.status_code == 200
+    assert "odd" in page.text
+    assert "xff" in page.text or "udcff" in page.text
 
 
 def test_a_schedule_fires(browser: Browser, served: ServedConsole, tmp_path: Path) -> None:
