@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
@@ -25,7 +26,8 @@ def stream(
 ) -> StreamingResponse:
     """Sends what ``render`` makes, and once a second what is no longer the same of it.
 
-    Ends when nobody listens any more, or when whoever does may not see it any more.
+    Ends when nobody listens any more, when whoever does may not see it any more, or when what is
+    shown is gone.
     """
 
     async def events() -> AsyncIterator[str]:
@@ -39,6 +41,9 @@ def stream(
                 pieces = await run_in_threadpool(render)
             except AdsmigError:  # it is being made, or was removed: the next look tells
                 pieces = {}
+            except HTTPException:  # there is no such thing any more: the page itself says so
+                yield "event: over\ndata: {}\n\n"
+                return
             news = {name: html for name, html in pieces.items() if sent.get(name) != html}
             sent.update(news)
             quiet = 0 if news else quiet + 1

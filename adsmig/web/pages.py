@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -329,8 +330,10 @@ def failures_as_csv(request: Request, name: str) -> Response:
         with Manifest(path) as manifest:
             yield from failures_csv(manifest)
 
+    rows = lines()
+    first = list(islice(rows, 2))  # what cannot be read is an error, not the end of a file
     return StreamingResponse(
-        lines(), media_type="text/csv", headers=_as_file(f"{name}-failures.csv")
+        chain(first, rows), media_type="text/csv", headers=_as_file(f"{name}-failures.csv")
     )
 
 

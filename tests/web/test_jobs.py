@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from adsmig.manifest import Manifest
 from adsmig.model import Counts, KeyRange
 from adsmig.uri import parse
 from adsmig.web.console import Console, Process, console_directory
+from adsmig.web.jobpage import job_view
 from adsmig.web.jobs import Jobs
 from tests.e2e.conftest import FULL
 from tests.web.conftest import Client, ClientFactory, make_job, make_manifest, wait_for
@@ -331,3 +333,33 @@ def test_a_job_s_page_without_its_manifest_is_not_there(client: Client) -> None:
     assert default_path(make_job()) == path
     path.unlink()
     assert client.get(f"/jobs/{path.stem}").status_code == 404
+
+
+def test_a_page_whose_job_goes_while_it_is_watched_is_over(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsmig.web.events.EVERY_S", 0.01)
+    path = make_manifest(make_job())
+    looks: list[None] = []
+
+    def view(*arguments: Any) -> Any:
+        if looks:
+            path.unlink()
+        looks.append(None)
+        return job_view(*arguments)
+
+    monkeypatch.setattr("adsmig.web.pages.job_view", view)
+    said = client.get(f"/jobs/{path.stem}/events").text
+    assert said.startswith("event: pieces")
+    assert said.endswith("event: over\ndata: {}\n\n")
+
+
+def test_failures_that_cannot_be_read_are_no_short_list(client: Client) -> None:
+    path = make_manifest(make_job(), failures={b"key": ("kind", "error")})
+    database = sqlite3.connect(path)
+    with database:
+        database.execute("DROP TABLE failures")
+    database.close()
+    answer = client.get(f"/jobs/{path.stem}/failures.csv")
+    assert answer.status_code == 400
+    assert "cannot be used" in answer.text or "is damaged" in answer.text
