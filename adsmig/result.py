@@ -49,16 +49,19 @@ def tell_result(
     if output.as_json:
         event = {**run_event(run), "command": job.command, "job": job.id, "dryrun": job.dryrun}
         output.event(name, **event, seconds=round(seconds, 3))
-    elif (not output.quiet or job.dryrun) and (run.state == "finished" or run.counts.found):
+    nothing = not run.counts.found + run.counts.deleted
+    ended = run.state == "finished"
+    told = (not output.quiet or job.dryrun) and not output.as_json
+    if told and (ended or run.counts.found):
         if not output.as_csv:
             if partial:
                 print(f"PARTIAL: {partial}")
             print(report.summary(job, run, seconds))
-        nothing = not run.counts.found + run.counts.deleted and run.state == "finished"
-        if nothing and run.kind != "retry":
+        if nothing and ended and run.kind != "retry":
             for line in report.nothing_found(job, *scan.explain(job)):
-                print(line)
-    if inventory and run.counts.found + run.counts.deleted:
+                print(line, file=sys.stderr if output.as_csv else sys.stdout)
+    # A file, or a program, is told of nothing, too: else an older report would seem to be of now.
+    if inventory and (not nothing or (ended and (output.html or output.as_csv or output.as_json))):
         _report(job, run, inventory, output, partial)
 
 

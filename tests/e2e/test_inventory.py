@@ -252,3 +252,23 @@ def test_the_page_of_a_job_tells_its_runs(here: Here, adsmig: Adsmig, tmp_path: 
     assert "2 (sync)" in text
     done = adsmig("status", "--manifest", manifest, "--html", tmp_path / "no/page.html", code=2)
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv", "--html"])
+@pytest.mark.parametrize("options", [[], ["--include", "none"]])
+def test_nothing_is_reported_as_such_where_there_was_something(
+    here: Here, tmp_path: Path, form: str, options: list[str]
+) -> None:
+    src, page = put(tmp_path / "src", FILES if options else {}), tmp_path / "report.html"
+    src.mkdir(exist_ok=True)
+    page.write_text("the report of last month")
+    chosen = [form] if form in ("--json", "--csv") else ["--html", page]
+    said = here("inventory", *chosen, *options, src)
+    if form == "--html":
+        assert f"What is at {src}" in page.read_text()
+    elif form == "--json":
+        assert told(said)["inventory"]["objects"] == 0
+    else:
+        header, *rows = said.splitlines()
+        assert header.startswith("section,")
+        assert rows[0].startswith("total,,0,0")
