@@ -19,6 +19,10 @@ LAST = b"\xf4\x8f\xbf\xbf"
 """U+10FFFF: ``prefix + LAST`` is at or after every key of text that begins with ``prefix``."""
 
 
+UNLISTED = "the directory cannot be listed"
+"""How the problem of an entry begins that stands for all that may be below it."""
+
+
 class Entry(NamedTuple):
     """One object or file as a listing shows it."""
 

@@ -14,6 +14,7 @@ from adsmig.job import Job
 from adsmig.jobs import failure_event, run_event
 from adsmig.ledger import Run
 from adsmig.manifest import Manifest
+from adsmig.model import UNLISTED
 from adsmig.output import Output, check_writable, write_report
 
 FAILURES_SHOWN = 20
@@ -66,9 +67,19 @@ def tell_result(
 
 
 def partial_of(job: Job, manifest: Manifest, run: Run) -> str:
-    """Of what keys a dry run that did not come to its end can tell; '' if of all."""
-    if run.state == "finished" or not job.dryrun:
+    """Of what keys a dry run can tell that did not come to its end, or could not list all; '' if of
+    all.
+    """
+    if not job.dryrun:
         return ""
+    if run.state == "finished":
+        failed = manifest.failures() if run.counts.failed else iter(())
+        unlisted = [one.key for one in failed if one.error.startswith(UNLISTED)]
+        if not unlisted:
+            return ""
+        count = "a directory" if len(unlisted) == 1 else f"{len(unlisted):,} directories"
+        first = report.printable(unlisted[0])
+        return f"{count} could not be listed, {first} first, and what is there is not in this"
     left = [keys for _, keys in manifest.open_shards(run.id)]
     if not left:
         return ""

@@ -13,7 +13,7 @@ from operator import length_hint
 from typing import NamedTuple
 
 from adsmig.errors import AdsmigError, ListingError, NotFound, UsageError
-from adsmig.model import Entry, KeyRange
+from adsmig.model import UNLISTED, Entry, KeyRange
 from adsmig.storage.base import Prune
 from adsmig.storage.files import Files, LocalFiles, Status
 
@@ -144,7 +144,7 @@ class Tree:
                             f"cannot list {_shown(os.path.join(self.root, key))}: {exc.strerror}"
                         ) from exc
                     self._check()
-                    yield _trouble(key, f"the directory cannot be listed: {exc.strerror}")
+                    yield _trouble(key, f"{UNLISTED}: {exc.strerror}")
                     continue
                 if self._other and self._files.identity(directory.status) == self._other:
                     ways = (*self._above(key), os.path.join(self.root, key[:-1]))

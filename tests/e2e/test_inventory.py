@@ -14,6 +14,7 @@ import pytest
 
 from adsmig import coordinator
 from adsmig.coordinator import Coordinator
+from adsmig.storage.files import LocalFiles, Scan
 from tests.e2e.conftest import Adsmig
 from tests.e2e.inside import COLLECTED, Bucket, Here, put
 from tests.e2e.inside import here as here
@@ -272,3 +273,33 @@ def test_nothing_is_reported_as_such_where_there_was_something(
         header, *rows = said.splitlines()
         assert header.startswith("section,")
         assert rows[0].startswith("total,,0,0")
+
+
+@pytest.mark.parametrize("form", ["text", "--json", "--csv", "--html"])
+def test_what_lacks_a_directory_that_cannot_be_listed_is_called_partial(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    src, page = put(tmp_path / "src", FILES), tmp_path / "report.html"
+    scan = LocalFiles.scan
+
+    def scans(files: LocalFiles, path: bytes, follow: bool) -> Scan:
+        if path.endswith(b"/b/"):
+            raise PermissionError(13, "Permission denied")
+        return scan(files, path, follow)
+
+    monkeypatch.setattr(LocalFiles, "scan", scans)
+    options = [form] if form in ("--json", "--csv") else ["--html", page]
+    said = here("inventory", *options, src, code=1)
+    why = "a directory could not be listed, a/b/ first, and what is there is not in this"
+    if form == "--html":
+        said = page.read_text()
+        assert "<h1>PARTIAL: some of what is at" in said
+        assert why in said
+    elif form == "--csv":
+        row = next(csv.DictReader(io.StringIO(said)))
+        assert (row["section"], row["note"]) == ("partial", why)
+    elif form == "--json":
+        events = [one for one in said.splitlines() if one.startswith("{")]
+        assert told("\n".join(events))["inventory"]["partial"] == why
+    else:
+        assert said.startswith(f"PARTIAL: {why}")
