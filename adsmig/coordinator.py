@@ -23,7 +23,6 @@ from adsmig.job import Job
 from adsmig.large import LargeObjects, abandon_uploads
 from adsmig.ledger import Places, Run
 from adsmig.limits import SLOTS, Lease, Limits
-from adsmig.location import Location
 from adsmig.manifest import Manifest
 from adsmig.model import (
     Budget,
@@ -33,7 +32,7 @@ from adsmig.model import (
     SliceResult,
     Stop,
 )
-from adsmig.place import has_links, refuse_overlap, same_place, why_nowhere
+from adsmig.place import elsewhere, has_links, refuse_overlap, same_place, why_emptied, why_nowhere
 from adsmig.ranges import LONG_S, SHORT_S, Ranges
 from adsmig.room import patiently
 from adsmig.scan import holds_objects
@@ -155,7 +154,7 @@ class Coordinator:
             if self._writes:
                 _, before = self._places_before() or (None, None)
                 if before and not (dst.identity() or self.job.yes):
-                    raise _elsewhere(dst.location)  # before it is made
+                    raise AdsmigError(elsewhere(dst.location))  # before it is made
                 dst.prepare()
                 refuse_overlap(self.job, src, dst)
             there = dst.identity() if self._writes else None
@@ -182,7 +181,7 @@ class Coordinator:
         if others and not self.job.yes:
             if self.job.dst in others:
                 worker.storages(self.job)[1].tidy()  # of what was just made there
-            raise _elsewhere(others[0])
+            raise AdsmigError(elsewhere(others[0]))
         if others:
             self._begin_again()
         if self.job.dst in others:
@@ -213,7 +212,8 @@ class Coordinator:
     def _finish(self) -> None:
         done = not (self.refused or self.stop or self.interrupted)
         if done and not (any(self.counts) or self.job.retries):
-            self.refused = why_nowhere(self.job, self.manifest)
+            job = self.job
+            self.refused = why_nowhere(job, self.manifest) or why_emptied(job, self.manifest)
         if self.stop:
             self.manifest.end_run(self.run_id, "stopped", self.stop.message)
         elif self.interrupted:
@@ -420,10 +420,3 @@ class Coordinator:
 
     def _dismiss(self) -> None:
         self._workforce.close(self.interrupted or self.stop is not None, bool(self._tasks))
-
-
-def _elsewhere(at: Location | None) -> AdsmigError:
-    return AdsmigError(
-        f"{at} is not the directory that it was when the job was last at work: not mounted, or"
-        " replaced? Mount it, or say --yes to do all of it anew"
-    )

@@ -125,7 +125,15 @@ class Ledger:
         """What the directories of a run were known by, or, by default, of the last run of which
         that is known; None if it is of none.
         """
-        which = "places IS NOT NULL" if run is None else f"id = {int(run)}"
+        # One that was refused has looked at them, and no more.
+        known = "places IS NOT NULL AND state != 'refused'"
+        return self._places(known if run is None else f"id = {int(run)}")
+
+    def places_of_last(self) -> Places | None:
+        """What they were known by in the last run that came to its end; None if nobody knows."""
+        return self._places("places IS NOT NULL AND state = 'finished'")
+
+    def _places(self, which: str) -> Places | None:
         with self._errors():
             row = self._connection.execute(
                 f"SELECT places FROM runs WHERE {which} ORDER BY id DESC LIMIT 1"

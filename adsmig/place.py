@@ -67,6 +67,29 @@ def why_nowhere(job: Job, manifest: Ledger) -> str:
     return f"nothing is at {job.src}: no object's key begins with that prefix"
 
 
+def why_emptied(job: Job, manifest: Ledger) -> str:
+    """Why a run that found nothing looked at another directory than the last one that came to its
+    end, if it did: a disk that is not mounted seems to hold nothing.
+    """
+    if job.yes or not job.identities[0]:
+        return ""
+    before = manifest.places_of_last()
+    if job.dryrun and job.known:
+        with Ledger(Path(job.known)) as kept:
+            before = kept.places_of_last()
+    if not before or not before[0] or same_place(before[0], job.identities[0]):
+        return ""
+    return elsewhere(job.src)
+
+
+def elsewhere(at: Location | None) -> str:
+    """What is told of a directory that is another one than before."""
+    return (
+        f"{at} is not the directory that it was when the job was last at work: not mounted, or"
+        " replaced? Mount it, or say --yes to do all of it anew"
+    )
+
+
 def _is_directory_of(job: Job, src: Storage) -> bool:
     """Whether the source has the staging directory that the destination has at its top."""
     if job.single and job.single[0] != job.single[1]:

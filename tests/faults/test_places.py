@@ -191,6 +191,28 @@ def test_a_source_that_is_not_mounted_any_more_is_not_the_end_of_the_job(
     assert tree_of(dst) == FILES
 
 
+@pytest.mark.parametrize("command", [["cp"], ["sync"], ["sync", "--compare", "manifest"]])
+def test_a_job_that_came_to_its_end_notices_that_its_source_is_not_mounted(
+    here: Here, tmp_path: Path, command: list[str]
+) -> None:
+    src, dst = put(tmp_path / "src", FILES), tmp_path / "dst"
+    words = [*command, "--manifest", tmp_path / "m.db", src, dst]
+    here(*words)
+    src.rename(tmp_path / "away")
+    src.mkdir()
+    for options in (["-q"], ["--dryrun"], []):
+        said = here(*words, *options, code=3)
+        assert "is not the directory that it was" in said.splitlines()[-1]
+    assert tree_of(dst) == FILES
+    src.rmdir()
+    (tmp_path / "away").rename(src)
+    assert "20 found" in here(*words)
+    src.rename(tmp_path / "away")
+    src.mkdir()
+    assert "it is empty" in here(*words, "--yes")
+    assert "it is empty" in here(*words)
+
+
 def test_a_destination_that_was_replaced_gets_all_of_it(
     here: Here, broken_off: tuple[Path, Path, Path]
 ) -> None:
