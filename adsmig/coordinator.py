@@ -77,6 +77,8 @@ class Coordinator:
         self.counts = run.counts
         self.stop: Stop | None = None
         self.refused = ""
+        self.would_refuse = ""
+        """Why the run that a dry one tells of would remove nothing at the destination."""
         """Why what only the destination has was not removed."""
         self.interrupted = False
         self._driving = False
@@ -235,6 +237,9 @@ class Coordinator:
             partly = job.existing or job.ignore_existing or job.update or job.files_from
             if partly:
                 self._forget_gone()
+            if job.dryrun and job.delete_dst:
+                with contextlib.suppress(AdsmigError):  # all was listed, and is told of
+                    self.would_refuse = self._refusal(self.counts.deleted)
             self.manifest.end_run(self.run_id, "finished", complete=not partly)
         self._watch(self.counts, True)
 
@@ -297,18 +302,20 @@ class Coordinator:
         ready = self._deletions.released or self.refused
         if ready or self.interrupted or self.stop or self.job.dryrun:
             return False
-        counts = self.counts
         if not self._deletions.at_source:
             try:
-                # A retry is about single keys, each looked up at the source.
-                found = self.job.retries or counts.found_bytes or counts.dropped
-                empty = not (found or holds_objects(self.job))
+                self.refused = self._refusal(self.manifest.count_deletions(False))
             except AdsmigError as exc:
                 self._committed(Counts(), Stop(str(exc), exc.exit_code, type(exc).__name__))
                 return False
-            self.refused = self._deletions.refusal(empty)
         self._deletions.released = not self.refused
         return True
+
+    def _refusal(self, count: int) -> str:
+        """Why so many objects may not be removed at the destination; '' if they may."""
+        # A retry is about single keys, each looked up at the source.
+        found = self.job.retries or self.counts.found_bytes or self.counts.dropped
+        return self._deletions.refusal(not (found or holds_objects(self.job)), count)
 
     def _committed(self, counts: Counts, stop: Stop | None) -> None:
         """Work was committed: what it came to, and why no more can be done, if so."""

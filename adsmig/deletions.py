@@ -67,22 +67,24 @@ class Deletions:
             return True
         return False
 
-    def refusal(self, empty: bool) -> str:
-        """Why nothing may be removed at the destination, of a run whose source was found to be
-        ``empty`` or not; '' if it may.
+    def refusal(self, empty: bool, count: int) -> str:
+        """Why nothing may be removed at the destination, where ``count`` objects would be, of a run
+        whose source was found to be ``empty`` or not; '' if it may.
         """
-        job, count = self._job, self._manifest.count_deletions(False)
+        job = self._job
         if not count:
             return ""
-        found = several(count, "object")
+        found, nothing = several(count, "object"), "nothing was deleted"
+        if job.dryrun:
+            nothing = "nothing would be deleted"
         if empty and not job.yes:
             return (
-                f"nothing was deleted: {job.src} holds nothing that is selected, and {found}"
+                f"{nothing}: {job.src} holds nothing that is selected, and {found}"
                 f" at {job.dst} would go; check SRC, or say --yes"
             )
         if job.max_delete is not None and count > job.max_delete:
             return (
-                f"nothing was deleted: it would be {found} at {job.dst}, more than"
+                f"{nothing}: it would be {found} at {job.dst}, more than"
                 f" --max-delete {job.max_delete:,}; look at them with --dryrun -v, or allow more"
             )
         return ""

@@ -160,6 +160,8 @@ def exit_code(
             output.event("failure", **failure_event(outcome))
     if unwritten:
         output.warn("unwritten", unwritten)
+    if coordinator.would_refuse:
+        output.warn("refusal", coordinator.would_refuse)
     program = report.program()
     which = report.which(job, manifest)
     if coordinator.refused:

@@ -581,10 +581,10 @@ def test_a_source_that_is_replaced_meanwhile_removes_nothing(
     src, dst = put(tmp_path / "src", FILES), put(tmp_path / "dst", EXTRA)
     real = Deletions.refusal
 
-    def late(deletions: Deletions, listed: int) -> str:
+    def late(deletions: Deletions, empty: bool, count: int) -> str:
         src.rename(tmp_path / "elsewhere")
         src.mkdir()
-        return real(deletions, listed)
+        return real(deletions, empty, count)
 
     monkeypatch.setattr(Deletions, "refusal", late)
     said = here("sync", "--delete-dst", src, dst, code=3)
@@ -843,6 +843,21 @@ def test_rm_removes_nothing_where_nobody_can_be_asked(adsmig: Adsmig, tmp_path: 
     assert tree_of(src) == FILES
     adsmig("rm", "-y", src)
     assert list(src.iterdir()) == []
+
+
+def test_a_dry_run_says_that_the_real_one_would_delete_nothing(
+    adsmig: Adsmig, tmp_path: Path
+) -> None:
+    src, dst = put(tmp_path / "src", {}), put(tmp_path / "dst", FILES)
+    words = ["sync", "--delete-dst", src, dst]
+    for options in ([], ["--max-delete", "1", "--yes"]):
+        told = adsmig(*words, *options, "--dryrun").stderr
+        assert told.startswith("adsmig: nothing would be deleted: ")
+        done = adsmig(*words, *options, code=3).stderr
+        assert told.replace("would be deleted", "was deleted") in done
+    said = [json.loads(line) for line in adsmig(*words, "--dryrun", "--json").stdout.splitlines()]
+    assert [one["event"] for one in said if "nothing would be" in str(one)] == ["refusal"]
+    assert adsmig(*words, "--dryrun", "--yes").stderr == ""
 
 
 def test_a_deletion_is_not_repeated_without_being_asked(adsmig: Adsmig, tmp_path: Path) -> None:
