@@ -58,6 +58,14 @@ def test_with_a_password_no_token_is_any_good(client_of: ClientFactory) -> None:
     assert client.post("/login", data={"given": PASSWORD}).url.path == "/jobs"
 
 
+def test_a_password_is_what_was_set_to_its_last_blank(client_of: ClientFactory) -> None:
+    write_password(" with blanks ")
+    client = client_of()
+    for given, code in (("with blanks", 401), (" with blanks ", 303)):
+        answer = client.post("/login", data={"given": given}, follow_redirects=False)
+        assert answer.status_code == code
+
+
 def test_guessing_is_stopped_before_it_gets_far(client_of: ClientFactory) -> None:
     client = client_of()
     codes = [client.post("/login", data={"given": f"{n}"}).status_code for n in range(8)]
