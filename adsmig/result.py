@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import asdict
 
 from adsmig import report, scan
 from adsmig.coordinator import Coordinator
@@ -16,6 +20,7 @@ from adsmig.ledger import Run
 from adsmig.manifest import Manifest
 from adsmig.model import UNLISTED
 from adsmig.output import Output, check_writable, write_report
+from adsmig.progress import several
 
 FAILURES_SHOWN = 20
 BRIEF = 5
@@ -115,6 +120,9 @@ def _report(job: Job, run: Run, inventory: Inventory, output: Output, partial: s
         facts.append(("Source", job.origin))
         if job.dst:
             facts.append(("Destination", job.target))
+        if selected := " ".join(_selection(job)):
+            left_out = f" ({several(counts.dropped, 'object')} were not)" if counts.dropped else ""
+            facts.append(("Selected by", selected + left_out))
         facts += [("Command", f"{job.command}, as a dry run"), ("Made", report.clock(time.time()))]
         title = f"{'PARTIAL: some of what' if partial else 'What'} is at {job.origin}"
         page = inventory_page(title, facts, inventory, figures, bool(output.info))
@@ -131,6 +139,16 @@ def _report(job: Job, run: Run, inventory: Inventory, output: Output, partial: s
     else:
         for line in tables.inventory_lines(inventory, figures, bool(output.info)):
             print(line)
+
+
+def _selection(job: Job) -> Iterator[str]:
+    """The options by which a run looks at some of what is there only."""
+    options = {"start": job.start, "end": job.end, **asdict(job.filters)}
+    for name, values in {**options, "files_from": job.files_from}.items():
+        for value in values if isinstance(values, tuple) else (values,):
+            if value not in (None, ""):
+                text = os.fsdecode(value) if isinstance(value, bytes) else str(value)
+                yield f"--{name.replace('_', '-')} {shlex.quote(text)}"
 
 
 def _large(job: Job, inventory: Inventory) -> tuple[int, int]:

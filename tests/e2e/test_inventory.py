@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -303,3 +304,15 @@ def test_what_lacks_a_directory_that_cannot_be_listed_is_called_partial(
         assert told("\n".join(events))["inventory"]["partial"] == why
     else:
         assert said.startswith(f"PARTIAL: {why}")
+
+
+def test_a_page_says_what_was_left_out_of_it(here: Here, tmp_path: Path) -> None:
+    src, page = put(tmp_path / "src", FILES), tmp_path / "report.html"
+    here("inventory", "--html", page, src)
+    assert "Selected by" not in page.read_text()
+    here("inventory", "--html", page, "--include", "jpg$", "--include", "<b>", "--end", "b", src)
+    said = unescape(page.read_text())
+    assert "--end b --include 'jpg$' --include '<b>'<" in said
+    assert "<b>" not in page.read_text()
+    here("inventory", "--html", page, "--min-size", "4", src)
+    assert "--min-size 4 (3 objects were not)" in page.read_text()
