@@ -141,10 +141,21 @@ def keep_account(wanted: str, credentials: Credentials) -> str:
                 name = f"{wanted}-{number}"
             if name not in parser:
                 lines = [f"{key} = {value}\n" for key, value in given.items()]
-                file.write(f"\n[{name}]\n{''.join(lines)}")
+                _append(file.fileno(), f"\n[{name}]\n{''.join(lines)}".encode())
     except OSError as exc:
         raise UsageError(f"cannot write {path}: {exc.strerror}") from exc
     return name
+
+
+def _append(file: int, data: bytes) -> None:
+    """All of it, or nothing: half a section would keep all others from being read."""
+    end = os.fstat(file).st_size
+    try:
+        while data:
+            data = data[os.write(file, data) :]
+    except OSError:
+        os.ftruncate(file, end)
+        raise
 
 
 def _private(path: str, flags: int) -> int:

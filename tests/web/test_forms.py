@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shlex
 import stat
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from adsmig.credentials import accounts_file, keep_account
+from adsmig.credentials import account_names, accounts_file, keep_account
 from adsmig.errors import UsageError
 from adsmig.ledger import state_directory
 from adsmig.location import Credentials
@@ -176,6 +177,20 @@ def test_accounts_are_added_and_none_is_replaced() -> None:
     path.chmod(0o644)
     with pytest.raises(UsageError):
         keep_account("s3", Credentials("ak", "sk"))
+
+
+def test_an_account_that_there_is_no_room_for_spoils_none() -> None:
+    keep_account("nas", Credentials("", "", None, "password"))
+    before = accounts_file().read_text()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 4, limits[1]))
+    try:
+        with pytest.raises(UsageError, match="cannot write"):
+            keep_account("s3", Credentials("ak", "sk"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert accounts_file().read_text() == before
+    assert account_names() == ["nas"]
 
 
 def test_a_path_outside_of_what_is_allowed_is_refused(
