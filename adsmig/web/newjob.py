@@ -85,6 +85,9 @@ def _do(request: Request, form: Form) -> Response:
 
 def start(words: list[str], console: Console) -> str:
     """Starts a job; its name.  Raises as :func:`forms.checked`, and Refused if it is running."""
+    for place in words[words.index("--") + 1 :]:  # of a preview, that may be of another console's
+        if place.startswith("/"):
+            console.check_path(place)
     name = forms.checked(words).id
     if console.is_busy(name):
         raise Refused(_("This job is running already: %(name)s") % {"name": name})

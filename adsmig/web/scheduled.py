@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from typing import Literal
@@ -10,10 +11,11 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
+from adsmig.commandline import job_later
 from adsmig.tables import plain
 from adsmig.web.clockwork import schedules
 from adsmig.web.events import stream
-from adsmig.web.pages import admitted, may_see, page, render
+from adsmig.web.pages import admitted, console_of, may_see, page, render
 
 router = APIRouter(
     prefix="/schedules", include_in_schema=False, dependencies=[Depends(admitted)]
@@ -41,8 +43,13 @@ def schedule_events(request: Request) -> StreamingResponse:
 def act_on_schedule(
     request: Request, name: str, action: Literal["pause", "resume", "remove", "run-now"]
 ) -> Response:
-    """Pauses, resumes, removes, or runs now."""
-    known = schedules()
+    """Pauses, resumes, removes, or runs now; UsageError for a path not allowed."""
+    known, console = schedules(), console_of(request)
+    if console.allowed and action in ("resume", "run-now"):
+        job = job_later(known.get(name).arguments)
+        for at in (job.src, job.dst):
+            if at and at.scheme == "file":
+                console.check_path(os.fsdecode(at.path))
     {
         "pause": known.pause,
         "resume": known.resume,

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from adsmig.web.console import Console
+from adsmig.web.trial import begin_preview
 from tests.e2e.conftest import make_tree
-from tests.web.conftest import Client, ServedConsole, wait_for
+from tests.web.conftest import Client, ClientFactory, ServedConsole, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -60,6 +62,25 @@ def test_a_path_that_is_not_text_hides_no_schedule(client: Client, tmp_path: Pat
     assert page.status_code == 200
     assert "odd" in page.text
     assert "xff" in page.text or "udcff" in page.text
+
+
+def test_what_is_not_allowed_is_not_begun_by_a_schedule_or_a_preview(
+    client_of: ClientFactory, tmp_path: Path
+) -> None:
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "src").mkdir()
+    words = ["sync", "--", f"{tmp_path}/src/", f"{tmp_path}/dst/"]
+    schedules.Schedules().add(words, "@monthly", name="m")
+    preview = begin_preview(words, Console())
+    client = client_of(tmp_path / "inside").log_in()
+    schedules.Schedules().pause("m")
+    for path in ("/schedules/m/run-now", "/schedules/m/resume", f"/previews/{preview}/start"):
+        answer = client.submit(path)
+        assert answer.status_code == 422
+        assert "not allowed" in answer.text
+    one = schedules.Schedules().get("m")
+    assert (one.paused, one.last_run) == (True, None)
+    assert not (tmp_path / "dst").exists()
 
 
 def test_a_schedule_fires(browser: Browser, served: ServedConsole, tmp_path: Path) -> None:
