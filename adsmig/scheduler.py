@@ -56,7 +56,7 @@ class Scheduler:
         for one in schedules:
             if one.trouble:
                 self._complain(one.name, f"{one.name} is not run: {one.trouble}")
-            if one.calls(now) and not self._stopping.is_set():
+            elif one.calls(now) and not self._stopping.is_set():
                 self._begin(one, now)
         times = [one.next_run - now for one in schedules if one.next_run and one.next_run > now]
         return min([LONGEST_SLEEP_S, *times])

@@ -305,6 +305,8 @@ def test_a_time_zone_that_is_gone_stops_no_other_schedule(
     database = sqlite3.connect(schedules.path)
     with database:
         database.execute("UPDATE schedules SET timezone = 'Mars/Base' WHERE name = 'monthly'")
+        row = ("lost", "monthly", "running", None, 0, clock.now, None, None, None, "")
+        database.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     database.close()
     assert [one.next_run is None for one in schedules.all()] == [True, False]
     assert ["Mars/Base" in one.trouble for one in schedules.all()] == [True, False]
