@@ -118,6 +118,8 @@ def resume(job: Job, path: Path, output: Output) -> int:
                 return 0
             suggest_retry(job, manifest, output)
             return 1
+    if job.command == "rm":  # of what is there by now
+        return remove(job, path, output)
     check_file(job)
     return _run(job, path, output, _retry)
 
@@ -131,9 +133,12 @@ def _how(manifest: Manifest) -> str:
 def retry(job: Job, path: Path, output: Output) -> int:
     """Tries again what failed, and nothing else; an unfinished run comes first."""
     with Manifest(path) as manifest:
-        if not manifest.unfinished_run() and not manifest.failure_kinds():
+        unfinished = manifest.unfinished_run()
+        if not unfinished and not manifest.failure_kinds():
             output.result(f"nothing to retry: job {job.id} has no failures on record")
             return 0
+    if unfinished and job.command == "rm":
+        return remove(job, path, output)
     return _run(job, path, output, _retry)
 
 

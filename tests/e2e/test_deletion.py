@@ -860,6 +860,22 @@ def test_a_dry_run_says_that_the_real_one_would_delete_nothing(
     assert adsmig(*words, "--dryrun", "--yes").stderr == ""
 
 
+@pytest.mark.parametrize("command", ["resume", "retry"])
+def test_a_deletion_that_was_broken_off_is_not_gone_on_with_without_being_asked(
+    adsmig: Adsmig, tmp_path: Path, command: str
+) -> None:
+    src = put(tmp_path / "src", FILES)
+    fail = f"delete.before:1:group:{tmp_path / 'fail'}"
+    words = [sys.executable, "-m", "adsmig", "rm", "--yes", "--workers", "1", str(src)]
+    env = {**os.environ, "ADSMIG_FAILPOINT": fail}
+    assert subprocess.run(words, env=env, start_new_session=True).returncode == -signal.SIGKILL
+    write(src / "new", b"the only copy")
+    assert "nothing was deleted" in adsmig(command, code=3).stderr
+    assert (src / "new").exists()
+    adsmig(command, "--yes")
+    assert list(src.iterdir()) == []
+
+
 def test_a_deletion_is_not_repeated_without_being_asked(adsmig: Adsmig, tmp_path: Path) -> None:
     old, names = tmp_path / "src" / "old", tmp_path / "names"
     new = put(tmp_path / "src", {"old": b"1"}) / "new"
