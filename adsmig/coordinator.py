@@ -77,9 +77,9 @@ class Coordinator:
         self.counts = run.counts
         self.stop: Stop | None = None
         self.refused = ""
-        self.would_refuse = ""
-        """Why the run that a dry one tells of would remove nothing at the destination."""
         """Why what only the destination has was not removed."""
+        self.would_refuse = ""
+        """The same of the run that a dry one tells of."""
         self.interrupted = False
         self._driving = False
         self._keeps_until_copied = False

@@ -27,7 +27,7 @@ from adsmig.errors import AdsmigError
 from adsmig.manifest import Manifest
 from adsmig.web import clockwork, text
 from adsmig.web.access import COOKIE, LONGEST_S, SAFE, Access, Session, is_foreign
-from adsmig.web.console import Console, log_path, manifest_path
+from adsmig.web.console import Console, Refused, log_path, manifest_path
 from adsmig.web.events import stream
 from adsmig.web.jobpage import Filter, job_pieces, job_view
 from adsmig.web.jobs import Jobs, Summary
@@ -286,6 +286,11 @@ def perform(request: Request, name: str, action: Action) -> None:
         console.pause(name)
         return
     if action != "cancel":
+        if job.command == "rm":
+            raise Refused(
+                _("What is deleted is asked about first, on a terminal: adsmig %(verb)s %(name)s")
+                % {"verb": action, "name": name}
+            )
         for side in (job.src, job.dst):
             if side.startswith("/"):
                 console.check_path(side)
@@ -301,7 +306,9 @@ async def report_html(request: Request, name: str) -> Response:
     await run_in_threadpool(found, request, name)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "report.html"
-        command = [sys.executable, "-m", "adsmig", "status", name, "--html", str(path)]
+        manifest = str(manifest_path(name))
+        command = [sys.executable, "-m", "adsmig", "status", "--manifest", manifest]
+        command += ["--html", str(path)]
         done = await run_in_threadpool(
             subprocess.run, command, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )

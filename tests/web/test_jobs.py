@@ -212,6 +212,15 @@ def test_what_runs_is_not_started_twice(client: Client, action: str) -> None:
     assert not console_directory().exists()
 
 
+@pytest.mark.parametrize("action", ["resume", "retry", "again"])
+def test_a_deletion_is_not_begun_without_being_agreed_to(client: Client, action: str) -> None:
+    path = make_manifest(Job("rm", parse("/data/photos/"), None), state="stopped")
+    answer = client.submit(f"/jobs/{path.stem}/{action}")
+    assert answer.status_code == 409
+    assert f"adsmig {action} {path.stem}" in answer.text
+    assert not console_directory().exists()
+
+
 def test_nothing_is_done_with_a_job_that_is_not_there(client: Client) -> None:
     for name in ("0123456789", "..%2f..%2fetc", "%00", "a" * 200):
         assert client.submit(f"/jobs/{name}/resume").status_code in (404, 422)
