@@ -312,7 +312,7 @@ def _width(text: str) -> int:
 
 # For a spreadsheet
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 CSV_COLUMNS = ("section", "name", "objects", "bytes", "min", "max", "average", "count", "cost",
                "note")  # fmt: skip
@@ -325,8 +325,7 @@ def inventory_csv(
     """All figures in long form, with a header: records of RFC 4180, each with its CRLF; before
     them, what there is to say of figures that are not of everything.
 
-    Keys are as :func:`adsmig.inventory.text` has them, but for a ``'`` before what a spreadsheet
-    would take for a formula, and carry out (owasp.org/www-community/attacks/CSV_Injection).
+    Keys are as :func:`adsmig.inventory.text` has them, but :func:`harmless`.
     """
     line = io.StringIO(newline="")
     writer = csv.DictWriter(line, CSV_COLUMNS, restval="")
@@ -337,8 +336,15 @@ def inventory_csv(
         line.seek(0)
         line.truncate()
         name = str(row["name"])
-        writer.writerow({**row, "name": f"'{name}" if name.startswith(_FORMULA) else name})
+        writer.writerow({**row, "name": harmless(name)})
         yield line.getvalue()
+
+
+def harmless(text: str) -> str:
+    """The same, with a ``'`` before what a spreadsheet would take for a formula, and carry out
+    (owasp.org/www-community/attacks/CSV_Injection).
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _records(inventory: Inventory, estimate: Estimate | None) -> Iterator[dict[str, object]]:

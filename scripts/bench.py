@@ -79,6 +79,8 @@ WORKLOADS = [
     Workload("checked-up", "large", "local", "seaweedfs", checked=True),
     Workload("checked-down", "large", "seaweedfs", "local", checked=True),
     Workload("durable-down", "large", "seaweedfs", "local", durable=True),
+    Workload("durable-small-down", "small", "seaweedfs", "local", durable=True),
+    Workload("durable-mixed-down", "mixed", "seaweedfs", "local", durable=True),
     Workload("huge-up", "huge", "local", "seaweedfs"),
     Workload("huge-down", "huge", "seaweedfs", "local"),
     Workload("https-large-up", "large", "local", "https"),

@@ -13,6 +13,7 @@ from adsmig.ledger import Run
 from adsmig.manifest import Manifest
 from adsmig.model import Counts
 from adsmig.output import text_of
+from adsmig.tables import harmless
 from adsmig.web.shown import iso
 
 RUN_COLUMNS = ("run", "kind", "state", "started", "ended", "resumed", *Counts._fields, "message")
@@ -57,12 +58,5 @@ def failures_csv(manifest: Manifest) -> Iterator[str]:
 
 def _line(cells: Sequence[object]) -> str:
     file = io.StringIO()
-    csv.writer(file).writerow([_harmless(cell) for cell in cells])
+    csv.writer(file).writerow([harmless(one) if isinstance(one, str) else one for one in cells])
     return file.getvalue()
-
-
-def _harmless(cell: object) -> object:
-    """Text that a spreadsheet would take for a formula gets a quote in front."""
-    if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{cell}"
-    return cell

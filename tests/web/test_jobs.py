@@ -197,10 +197,11 @@ def test_failures_are_found_by_kind_and_by_text_page_by_page(client: Client) -> 
     assert len(lines) == 121
 
 
-def test_a_formula_in_a_key_is_none_in_a_spreadsheet(client: Client) -> None:
+@pytest.mark.parametrize("first", "=+-@＝＋－＠")
+def test_a_formula_in_a_key_is_none_in_a_spreadsheet(client: Client, first: str) -> None:
     job = make_job()
-    make_manifest(job, failures={b"=HYPERLINK(1)": ("denied", "-1+1")})
-    assert "denied,'=HYPERLINK(1),7,'-1+1" in client.get(f"/jobs/{job.id}/failures.csv").text
+    make_manifest(job, failures={f"{first}HYPERLINK(1)".encode(): ("denied", "-1+1")})
+    assert f"denied,'{first}HYPERLINK(1),7,'-1+1" in client.get(f"/jobs/{job.id}/failures.csv").text
 
 
 @pytest.mark.parametrize("action", ["resume", "retry", "again"])
