@@ -51,6 +51,7 @@ def schedule_add(cron: str, arguments: tuple[str, ...], **options: Any) -> int:
     """
     from adsmig import timetable
     from adsmig.schedules import Schedules
+    from adsmig.triggers import short_months
 
     output = begin(options)
     names = ("name", "timezone", "on_failure", "webhook")
@@ -59,6 +60,9 @@ def schedule_add(cron: str, arguments: tuple[str, ...], **options: Any) -> int:
     output.event("schedule", **timetable.schedule_event(one))
     due = timetable.next_run(one, schedules.clock())
     output.result(f"{one.name} is due {due}; adsmig scheduler has to be running then")
+    if short := short_months(cron):
+        months = ", ".join(short)
+        output.note(f"not due in {months}, for want of such a day; L is the last of any month")
     return 0
 
 

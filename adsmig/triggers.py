@@ -8,6 +8,7 @@ hour, or more often all day long, goes by hours that pass, which no clock double
 from __future__ import annotations
 
 import re
+from calendar import month_name, monthrange
 from datetime import datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -52,6 +53,17 @@ def next_time(cron: str, timezone: str, after: float) -> float:
     except CronSimError as exc:
         raise UsageError(f"--cron {cron!r}: {str(exc).lower()}; {_EXAMPLE}") from exc
     raise UsageError(f"--cron {cron!r} names a day that never comes")
+
+
+def short_months(cron: str) -> list[str]:
+    """The months in which what is due on days of the month only, and not on the last, is not due
+    although it names them, for they have no such day; February as in most years.
+    """
+    known = CronSim(_NAMED.get(cron.strip(), cron), datetime(2001, 1, 1))
+    if known.weekdays < set(range(7)) or min(known.days) < 1:
+        return []
+    first = min(known.days)
+    return [month_name[one] for one in sorted(known.months) if monthrange(2001, one)[1] < first]
 
 
 def _plain(cron: str, since: datetime) -> str:

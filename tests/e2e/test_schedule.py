@@ -165,6 +165,9 @@ def test_the_commands(adsmig: Adsmig, place: Place, schedules: Schedules) -> Non
     ).stdout  # fmt: skip
     assert "monthly is due 20" in said
     assert "01 02:00 Asia/Shanghai; adsmig scheduler has to be running then" in said
+    late = adsmig("schedule", "add", "--name", "late", "--cron", "0 2 30 * *", *arguments).stderr
+    assert late == "not due in February, for want of such a day; L is the last of any month\n"
+    adsmig("schedule", "remove", "late")
     row = adsmig("schedule", "list").stdout.splitlines()[1]
     assert row.split()[:6] == ["monthly", "0", "2", "1", "*", "*"]
     adsmig("schedule", "pause", "monthly")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsmig.errors import UsageError
-from adsmig.triggers import local_timezone, next_time
+from adsmig.triggers import local_timezone, next_time, short_months
 
 
 def times(cron: str, zone: str, after: str) -> Iterator[str]:
@@ -169,3 +169,22 @@ def test_the_machines_time_zone_has_a_name(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_words_of_crontab_mean_the_same(word: str, fields: str) -> None:
     for after in (0.0, 1_790_000_000.0):
         assert next_time(word, "Europe/Berlin", after) == next_time(fields, "Europe/Berlin", after)
+
+
+@pytest.mark.parametrize(
+    ("cron", "short"),
+    [
+        ("0 2 31 * *", ["February", "April", "June", "September", "November"]),
+        ("0 2 29-31 * *", ["February"]),
+        ("0 2 30,31 2,3 *", ["February"]),
+        ("0 2 31 1,12 *", []),
+        ("0 2 28,31 * *", []),
+        ("0 2 L * *", []),
+        ("0 2 LW * *", []),
+        ("0 2 31 * MON", []),
+        ("0 2 * * *", []),
+        ("@monthly", []),
+    ],
+)
+def test_months_that_end_before_the_day_that_is_named(cron: str, short: list[str]) -> None:
+    assert short_months(cron) == short
