@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -131,7 +132,7 @@ def from_form(form: Form) -> NewJob:
         name: form[name] for name in PLAIN if str(form.get(name, "")).strip() != ""
     }
     for name in LISTS:
-        values[name] = [line for line in str(form.get(name, "")).splitlines() if line.strip()]
+        values[name] = [line for line in re.split("\r?\n", str(form.get(name, ""))) if line.strip()]
     for name, side in (("src", "source"), ("dst", "destination")):
         kind = form.get(f"{name}_kind", "file")
         cloud = kind == "cloud"

@@ -26,6 +26,8 @@ from adsmig.web.console import Console, console_directory, tail
 from adsmig.web.forms import NewJob, address
 from adsmig.web.text import gettext as _
 
+MOST_PRINTED = 64 << 20
+"""Bytes of what a dry run printed: its inventory is one line, of many directories perhaps."""
 OLDEST_S = 7 * 86400
 """Previews are removed after so long."""
 
@@ -150,7 +152,7 @@ def preview(name: str, console: Console) -> Preview | None:
 
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:
-    for line in tail(path, 4 << 20).splitlines():
+    for line in tail(path, MOST_PRINTED).split("\n"):
         try:
             event = json.loads(line)
         except ValueError:

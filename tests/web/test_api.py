@@ -65,6 +65,20 @@ def test_a_job_is_started_watched_and_run_again(api: Client, tmp_path: Path) -> 
     assert [one["done"] for one in api.get(f"{where}/shards").json()] == [True]
 
 
+def test_a_preview_is_there_whatever_directories_are_called(api: Client, tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    for name in ("a\u2028b", "c\x85d", "e\nf"):  # what splits lines in Python, or is no text
+        (source / name).mkdir(parents=True)
+        (source / name / "file").write_text("hello")
+    asked = {
+        "source": {"kind": "file", "path": f"{source}/"},
+        "destination": {"kind": "file", "path": f"{tmp_path}/dst/"},
+    }
+    name = api.post("/api/previews", json=asked).json()["preview"]
+    wait_for(lambda: not api.get(f"/api/previews/{name}").json()["running"])
+    assert api.get(f"/api/previews/{name}").json()["inventory"]["objects"] == 3
+
+
 def test_failures_come_page_by_page(api: Client) -> None:
     job = make_job()
     failures = {f"k{n}".encode(): ("gone", "no") for n in range(5)} | {b"\xff": ("odd", "x")}
