@@ -112,7 +112,7 @@ class Changes:
             await self.files.keep(node)
             if node.stored:
                 await self.mark(directory, name)
-                await self.store.run(self.store.delete, [node.key])
+                await self._delete(directory, node.key)
             self._removed(directory, name, node)
         self.files.settle(node)
 
@@ -149,8 +149,15 @@ class Changes:
         others = directory.listed if directory.is_listed and directory.listed else {}
         if any(name != leaving for name in others):
             return
-        await self.store.run(self.store.mark, directory.key, directory.meta)
+        await self.store.run(self.store.mark_again, directory.key, directory.meta)
         directory.marked = True
+
+    async def _delete(self, directory: Directory, key: bytes) -> None:
+        """Removes an object; a directory of which it was the content stays."""
+        if key == directory.key:
+            await self.store.run(self.store.mark, key, directory.meta)
+        else:
+            await self.store.run(self.store.delete, [key])
 
     # Renaming
 
@@ -231,7 +238,7 @@ class Changes:
         forget_listing(old, name)
         if there:
             await self.mark(old, name)
-            await self.store.run(self.store.delete, [there.key])
+            await self._delete(old, there.key)
 
     def _moved(
         self, old: Directory, name: bytes, node: Node, new: Directory, new_name: bytes, part: bytes
@@ -376,7 +383,7 @@ class Changes:
             node.meta = meta
         else:
             async with self.turns.change(node):
-                await self.store.run(self.store.mark, node.key, meta)
+                await self.store.run(self.store.mark_again, node.key, meta)
             node.meta, node.marked = meta, True
             node.refresh()
 

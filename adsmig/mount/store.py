@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -132,7 +133,8 @@ class Store:
 
     def is_empty(self, key: bytes) -> bool:
         """Whether there is nothing in a directory, whose key ends in a slash."""
-        return all(one == key for one, _ in itertools.islice(self.storage.children(key), 2))
+        found = itertools.islice(self.storage.children(key), 2)
+        return all(one == key and not (entry and entry.size) for one, entry in found)
 
     def all_below(self, key: bytes) -> list[Entry]:
         """Every object below a directory, its marker too."""
@@ -308,13 +310,25 @@ class Store:
             raise ObjectError("denied" if "denied" in why.lower() else "delete", f"{key!r}: {why}")
 
     def mark(self, key: bytes, meta: Meta) -> Entry:
-        """Stores the marker of a directory."""
+        """Stores the marker of a new directory."""
         self._retry(lambda: self.storage.write(key, iter(()), 0, meta), "storing a directory")
         return Entry(key, 0, None, 0)
 
+    def mark_again(self, key: bytes, meta: Meta) -> Entry:
+        """Stores the marker of a directory that may have one: what is its content stays."""
+        with contextlib.suppress(NotFound):
+            there = self.storage.stat(key)
+            if there.size:
+                return self.copy(there, key, meta)
+        return self.mark(key, meta)
+
     def copy_marker(self, key: bytes, copy: bytes) -> None:
-        """Stores the marker of one directory for another, too."""
-        self.mark(copy, own_meta(self.look(key).meta))
+        """Stores the marker of one directory for another, too, with its content."""
+        there, meta = self.look(key)
+        if there.size:
+            self.copy(there, copy, None)
+        else:
+            self.mark(copy, own_meta(meta))
 
     def write_bytes(self, key: bytes, data: bytes, meta: Meta) -> Entry:
         """Stores a few bytes as ``key``."""

@@ -20,9 +20,10 @@ from adsmig.mount.blocks import Blocks
 from adsmig.mount.changes import Changes
 from adsmig.mount.files import Files
 from adsmig.mount.nodes import Defaults, Directory, Node, Nodes
+from adsmig.mount.protocol import Change
 from adsmig.mount.reader import Reader
 from adsmig.mount.store import Store
-from adsmig.mount.tree import Tree
+from adsmig.mount.tree import FEW, Tree
 from adsmig.storage.memory import MemoryStorage
 from adsmig.storage.s3 import S3Storage
 
@@ -367,5 +368,79 @@ def test_who_reads_what_was_stored_here_keeps_nobody_from_what_others_stored_sin
         number = at.files.open(new, False)
         assert await at.read(number, 100) == b"theirs, later"
         assert await at.read(reader, 100) == b"ours"
+
+    during(work)
+
+
+CONTENT = b".adsmig~content"
+
+
+def change(**fields: int) -> Change:
+    """A SETATTR of these."""
+    nothing = dict.fromkeys(("mode", "uid", "gid", "size", "mtime_ns"))
+    return Change(**{**nothing, "mtime_now": False, **fields})  # type: ignore[arg-type]
+
+
+def test_what_is_stored_under_the_key_of_a_directory_stays_whatever_is_done_to_that(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        for key in (b"d/", b"d/sub/", b"other/"):
+            bucket.put(key, b"content of " + key)
+        bucket.put(b"from/file", b"content")
+        node = await at.node(b"d")
+        await at.changes.change(node, change(mode=0o700), False)
+        assert bucket.look(b"d/")[1].mode == 0o700
+        assert await errno_of(at.changes.rmdir(at.root, b"other")) == errno.ENOTEMPTY
+        assert await errno_of(at.rename(b"from", b"other")) == errno.ENOTEMPTY
+        await at.rename(b"d", b"e")
+        found = {key: one.content for key, one in bucket._bucket.objects.items()}
+        assert found == {
+            b"e/": b"content of d/",
+            b"e/sub/": b"content of d/sub/",
+            b"other/": b"content of other/",
+            b"from/file": b"content",
+        }
+        assert bucket.look(b"e/")[1].mode == 0o700
+
+    during(work)
+
+
+def test_what_is_stored_under_the_key_of_a_directory_of_many_names_stays_when_one_goes(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        for number in range(FEW + 2):
+            bucket.put(b"d/%d" % number, b"")
+        bucket.put(b"d/", b"content")
+        node = await at.node(b"d")
+        assert isinstance(node, Directory)
+        await at.node(b"0", node)
+        assert node.wide
+        await at.changes.unlink(node, b"0")
+        assert bucket._bucket.objects[b"d/"].content == b"content"
+
+    during(work)
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_directory_stays_when_what_is_stored_under_its_key_goes(
+    bucket: Bucket, during: Callable[[Work], None], removed: bool
+) -> None:
+    async def work(at: At) -> None:
+        bucket.put(b"d/", b"content")
+        node = await at.node(b"d")
+        assert isinstance(node, Directory)
+        await at.node(CONTENT, node)
+        if removed:
+            await at.changes.unlink(node, CONTENT)
+        else:
+            await at.changes.rename(node, CONTENT, at.root, b"file", 0)
+        found = {key: one.content for key, one in bucket._bucket.objects.items()}
+        assert found == ({b"d/": b""} if removed else {b"d/": b"", b"file": b"content"})
+        at.doubt()
+        assert await at.node(b"d") is node
+        await at.changes.rmdir(at.root, b"d")
+        assert b"d/" not in bucket._bucket.objects
 
     during(work)
