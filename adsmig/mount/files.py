@@ -233,7 +233,8 @@ class Files:
             if exc.errno != errno.ENOSPC or start > draft.filled:
                 raise
             return self._write_in_need(node, draft, start, bytes(data))
-        if self._sender.ship(node, draft):
+        # What its directory is going to be called, the store does not know yet.
+        if not self.turns.is_moving(node) and self._sender.ship(node, draft):
             return self._taken(draft, len(data))
         return len(data)
 
@@ -248,7 +249,7 @@ class Files:
 
     async def _write_in_need(self, node: Node, draft: Draft, start: int, data: bytes) -> int:
         """Where there is no room: what is written from beginning to end goes to the store first."""
-        async with node.lock:
+        async with self.turns.change(node), node.lock:
             self._reserve.unlink(missing_ok=True)
             try:
                 while True:

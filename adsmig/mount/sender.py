@@ -63,6 +63,7 @@ class Sender:
         """Sends the parts that are full; whether the writer should wait until some are stored."""
         if draft.filled < SINGLE + PART or node.gone:
             return False
+        self._part_with(node, draft)
         sending = self._sending.setdefault(draft, {})
         if not draft.upload:
             if 0 not in sending:
@@ -98,7 +99,7 @@ class Sender:
             if part and number not in draft.spoiled and draft.upload is upload:
                 draft.parts[number] = part
                 draft.note(node.key, node.meta)
-                if draft.size - draft.sent > LOCAL:
+                if draft.size - draft.sent > LOCAL and upload.entry.key == node.key:
                     await draft.drop_sent(LOCAL // 2)
         finally:
             self._sending.get(draft, {}).pop(number, None)
@@ -132,6 +133,15 @@ class Sender:
         draft.upload, draft.parts = None, {}
         draft.note(node.key, node.meta)
 
+    def _part_with(self, node: Node, draft: Draft) -> None:
+        """Gives an upload up that is for a name which the file had: it would become an object under
+        that, in place of who has the name by now.  No bytes are lost: all are here.
+        """
+        upload = draft.upload
+        if upload and upload.entry.key != node.key and not draft.sent:
+            self._begin(self._store.run(self._store.abort, upload), "giving up an upload")
+            draft.upload, draft.parts = None, {}
+
     async def wait_for_room(self, draft: Draft) -> None:
         """Returns when one more part is stored, or could not be."""
         sending = list(self._sending.get(draft, {}).values())
@@ -145,6 +155,7 @@ class Sender:
     async def send_off(self, node: Node, draft: Draft) -> bool:
         """Has all that is whole parts stored, and gives back its room; whether that helped."""
         before = draft.sent
+        self._part_with(node, draft)
         if not draft.upload:
             least = self._store.storage.profile.min_part
             if draft.filled < least:
@@ -163,9 +174,7 @@ class Sender:
         """Stores what is still here of a file that goes in parts, and makes it an object."""
         await self._sent(draft)
         key = node.key
-        if draft.upload and draft.upload.entry.key != key and not draft.sent:
-            await self._store.run(self._store.abort, draft.upload)
-            draft.upload, draft.parts = None, {}
+        self._part_with(node, draft)
         try:
             entry = await self._ended(node, draft)
         except FileNotFoundError:

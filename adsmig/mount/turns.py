@@ -23,7 +23,7 @@ class Turns:
     @contextlib.asynccontextmanager
     async def change(self, *nodes: Node) -> AsyncIterator[None]:
         """While these files, or what is in these directories, may be changed under their keys."""
-        while self._moving and any(one in self._moving for one in _ways(nodes)):
+        while self.is_moving(*nodes):
             await self._ended()
         self._busy += nodes
         try:
@@ -46,6 +46,10 @@ class Turns:
         finally:
             self._moving.remove(directory)
             self._wake()
+
+    def is_moving(self, *nodes: Node) -> bool:
+        """Whether something that one of these is in is getting another name."""
+        return bool(self._moving) and any(one in self._moving for one in _ways(nodes))
 
     async def _ended(self) -> None:
         """Returns when somebody's turn has ended."""

@@ -16,12 +16,14 @@ import pytest
 from adsmig.errors import NotFound, ObjectError
 from adsmig.location import Location
 from adsmig.model import Entry, Meta
+from adsmig.mount import sender
 from adsmig.mount.blocks import Blocks
 from adsmig.mount.changes import Changes
 from adsmig.mount.files import Files
 from adsmig.mount.nodes import Defaults, Directory, Node, Nodes
 from adsmig.mount.protocol import Change
 from adsmig.mount.reader import Reader
+from adsmig.mount.sender import Sender
 from adsmig.mount.store import Store
 from adsmig.mount.tree import FEW, Tree
 from adsmig.storage.memory import MemoryStorage
@@ -442,5 +444,78 @@ def test_a_directory_stays_when_what_is_stored_under_its_key_goes(
         assert await at.node(b"d") is node
         await at.changes.rmdir(at.root, b"d")
         assert b"d/" not in bucket._bucket.objects
+
+    during(work)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is a part, and no more than four of them stay here."""
+    for name, size in {"SINGLE": PAGE, "PART": PAGE, "LOCAL": 4 * PAGE}.items():
+        monkeypatch.setattr(sender, name, size)
+    monkeypatch.setattr(Sender._open_upload, "__defaults__", (PAGE,))
+
+
+async def write_pages(at: At, number: int, first: int, upto: int) -> bytes:
+    """Pages of a file, each of its own bytes; the file's content."""
+    for page in range(first, upto):
+        await at.write(number, bytes([page + 1]) * PAGE, page * PAGE)
+        await asyncio.sleep(0.01)
+    return b"".join(bytes([page + 1]) * PAGE for page in range(upto))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_upload_that_goes_on_under_another_name_takes_nobodys_place(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        node, number = at.create(b"log")
+        await write_pages(at, number, 0, 3)
+        assert node.draft
+        assert node.draft.upload
+        assert node.draft.sent == 0
+        await at.rename(b"log", b"log.1")
+        _, other = at.create(b"log")
+        await at.write(other, b"later")
+        await at.close_file(other)
+        content = await write_pages(at, number, 3, 20)
+        assert node.draft.sent
+        await at.close_file(number)
+        assert bucket.contents() == {"log": b"later", "log.1": content}
+
+    during(work)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_upload_in_a_directory_that_gets_another_name_takes_nobodys_place(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    copying, go_on = threading.Event(), threading.Event()
+
+    def wait(_key: bytes) -> None:
+        copying.set()
+        assert go_on.wait(20)
+
+    async def work(at: At) -> None:
+        bucket.put(b"old/file", b"content")
+        old = await at.node(b"old")
+        assert isinstance(old, Directory)
+        node, number = at.create(b"log", old)
+        bucket.before_copy = wait
+        renaming = asyncio.ensure_future(at.rename(b"old", b"new"))
+        await asyncio.to_thread(copying.wait)
+        await write_pages(at, number, 0, 20)
+        go_on.set()
+        await renaming
+        made = await at.changes.mkdir(at.root, b"old", 0o755, 0, 0)
+        _, other = at.create(b"log", made)
+        await at.write(other, b"later")
+        await at.close_file(other)
+        content = await write_pages(at, number, 20, 40)
+        assert node.draft
+        assert node.draft.sent
+        await at.close_file(number)
+        stored = {"old/log": b"later", "new/log": content, "new/file": b"content"}
+        assert bucket.contents() == stored
 
     during(work)
