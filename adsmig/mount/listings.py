@@ -14,7 +14,7 @@ from typing import Any
 from adsmig.links import may_be_link
 from adsmig.model import Entry
 from adsmig.mount import protocol as p
-from adsmig.mount.nodes import MOST_LISTED, Directory, Nodes
+from adsmig.mount.nodes import MOST_LISTED, Directory, Nodes, Since
 from adsmig.mount.tree import Listed, Tree, named
 
 log = logging.getLogger(__name__)
@@ -38,12 +38,19 @@ class Listing:
         """Names of files that may be here only: those that the store has not told of so far."""
         self.all: list[Listed] | None = []
         """All names, as long as they may become what is known of the directory."""
-        self.began = 0.0
+        self.since: Since | None = None
+        """What has happened here since the store was first asked."""
         self.done = False
 
     def restart(self) -> None:
         """Begins again."""
+        self.end()
         self.__init__(self.directory)  # type: ignore[misc]
+
+    def end(self) -> None:
+        """Nothing more of it will be asked for."""
+        if self.since:
+            self.since.end()
 
 
 class Listings:
@@ -66,7 +73,8 @@ class Listings:
 
     def close(self, number: int) -> None:
         """Nobody reads it any more."""
-        self._open.pop(number, None)
+        if listing := self._open.pop(number, None):
+            listing.end()
 
     def read(
         self, number: int, offset: int, size: int, plus: bool
@@ -132,20 +140,26 @@ class Listings:
             if directory.is_listed:
                 self._take_known(listing)
         while not listing.done and offset >= listing.first + len(listing.names):
-            if listing.rows is None:
-                listing.began = time.monotonic()
-                if directory.reading is None:
-                    directory.changed = set()
-                else:
-                    listing.all = None
+            if listing.rows is None or listing.since is None:
+                listing.since = Since(directory)
                 listing.rows = store.storage.children(directory.key)
-            rows = listing.rows
-            page = await store.run(lambda rows=rows: list(itertools.islice(rows, _PAGE)))
+            rows, since, asked = listing.rows, listing.since, time.monotonic()
+            try:
+                page = await store.run(lambda rows=rows: list(itertools.islice(rows, _PAGE)))
+            except BaseException:
+                # What has failed once seems to be at its end from then on.
+                if listing.rows is rows:
+                    listing.restart()
+                raise
+            if listing.rows is not rows:
+                continue  # somebody else has begun it again
+            since.took += time.monotonic() - asked
             if directory.key != listing.key:  # it got another name meanwhile
                 listing.restart()
                 continue
             listing.first += len(listing.names)
-            listing.names = [one for one in named(directory, page) if self._there(directory, one)]
+            names = named(directory, page)
+            listing.names = [one for one in names if self._there(directory, since, one)]
             if listing.ours:
                 listing.ours.difference_update(name for name, _, _ in listing.names)
             if listing.all is not None:
@@ -154,15 +168,16 @@ class Listings:
                     listing.all, directory.wide = None, True
             if len(page) < _PAGE:
                 if listing.all is not None:
-                    self.tree.install(directory, listing.all, listing.began)
+                    self.tree.install(directory, listing.all, since)
                 self._finish(listing)
+                listing.end()
         await self._types(listing)
 
     @staticmethod
-    def _there(directory: Directory, one: Listed) -> bool:
+    def _there(directory: Directory, since: Since, one: Listed) -> bool:
         """Whether it was not removed while it was listed."""
         name = one[0]
-        return name not in directory.changed or name in directory.children
+        return name not in since.removed or name in directory.children
 
     async def _types(self, listing: Listing) -> None:
         """Looks at what may be symbolic links."""

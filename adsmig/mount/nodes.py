@@ -180,11 +180,31 @@ class Node:
         self.known = True
 
 
+class Since:
+    """What was made and removed in a directory here since a listing of it was begun, which may tell
+    of that or not.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self.began = time.monotonic()
+        self.took = 0.0
+        """Seconds that the store has needed for it."""
+        self.made: dict[bytes, Entry | None] = {}
+        self.removed = set[bytes]()
+        directory.since += (self,)
+
+    def end(self) -> None:
+        """The listing has ended, or nobody wants it any more."""
+        directory = self._directory
+        directory.since = tuple(one for one in directory.since if one is not self)
+
+
 class Directory(Node):
     """A directory, with the names in it that are known."""
 
-    __slots__ = ("changed", "children", "fetching", "listed", "listed_until", "marked", "odd",
-                 "opened", "order", "places", "reading", "reads", "stats", "wide")  # fmt: skip
+    __slots__ = ("children", "fetching", "listed", "listed_until", "marked", "odd", "opened",
+                 "order", "places", "reading", "reads", "since", "stats", "wide")  # fmt: skip
 
     def __init__(self, ino: int, parent: Directory | None, name: bytes) -> None:
         super().__init__(ino, parent, name, stat.S_IFDIR)
@@ -198,8 +218,8 @@ class Directory(Node):
         """The names of the listing, and where each of them is, if somebody wanted to know."""
         self.odd: dict[bytes, bytes] = {}
         """The parts of keys that the names of directories stand for and do not tell."""
-        self.changed: set[bytes] = set()
-        """Names that were made or removed here since the store was last asked."""
+        self.since: tuple[Since, ...] = ()
+        """What was made and removed here since each listing that is under way was begun."""
         self.marked: bool | None = None
         """Whether there is an object for the directory itself, if that is known."""
         self.wide = False
@@ -321,13 +341,17 @@ class Nodes:
 
 def forget_listing(directory: Directory, shown: bytes) -> None:
     """A name was removed here."""
-    directory.changed.add(shown)
+    for since in directory.since:
+        since.made.pop(shown, None)
+        since.removed.add(shown)
     if directory.listed is not None:
         directory.listed.pop(shown, None)
 
 
 def note_listing(directory: Directory, shown: bytes, entry: Entry | None) -> None:
     """A name was made or changed here, and the store has it."""
-    directory.changed.add(shown)
+    for since in directory.since:
+        since.made[shown] = entry
+        since.removed.discard(shown)
     if directory.listed is not None:
         directory.listed[shown] = entry

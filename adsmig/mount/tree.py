@@ -16,7 +16,7 @@ from adsmig.errors import NotFound
 from adsmig.links import may_be_link, target_of
 from adsmig.model import Entry, Meta
 from adsmig.mount.names import CONTENT, LONGEST, part_of, spelled
-from adsmig.mount.nodes import FRESH_S, Directory, Node, Nodes
+from adsmig.mount.nodes import FRESH_S, Directory, Node, Nodes, Since
 from adsmig.mount.store import Found, Store
 
 log = logging.getLogger(__name__)
@@ -171,36 +171,33 @@ class Tree:
                 directory.reading = None
 
     async def _list(self, directory: Directory, most: int) -> None:
-        directory.changed = set()
-        began, key = time.monotonic(), directory.key
+        since, key = Since(directory), directory.key
         try:
             children = self.store.storage.children(key)
             rows = await self.store.run(lambda: list(itertools.islice(children, most + 1)))
         finally:
             directory.reading = None
+            since.end()
         if directory.key != key:  # it got another name meanwhile
             return await self._list(directory, most)
         if len(rows) > most:
             directory.wide = True
             return
-        self.install(directory, list(named(directory, rows)), began)
+        since.took = time.monotonic() - since.began
+        self.install(directory, list(named(directory, rows)), since)
 
-    def install(self, directory: Directory, listed: list[Listed], began: float) -> None:
-        """Takes in a whole listing that was begun then."""
+    def install(self, directory: Directory, listed: list[Listed], since: Since) -> None:
+        """Takes in a whole listing, and what has happened here since it was begun."""
         names = {name: entry for name, _, entry in listed}
         directory.odd = {name: part for name, part, _ in listed if part_of(name) != part}
-        for name in directory.changed:
-            node = directory.children.get(name)
-            if not node or node.gone:
-                names.pop(name, None)
-            elif node.is_directory or node.entry:
-                names[name] = node.entry
+        for name in since.removed:
+            names.pop(name, None)
+        names |= since.made
         directory.listed, directory.order = names, None
         self._listings.add(directory)
         directory.stats = directory.reads = 0
         directory.wide = False
-        took = time.monotonic() - began
-        directory.listed_until = began + max(FRESH_S, 10 * took)
+        directory.listed_until = since.began + max(FRESH_S, 10 * since.took)
 
     # Metadata
 
