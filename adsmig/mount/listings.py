@@ -85,7 +85,7 @@ class Listings:
         What is not here yet is waited for; OSError where the store fails.
         """
         listing = self._open[number]
-        if offset == 0:
+        if offset == 0 or offset < listing.first:
             listing.restart()
         if listing.directory.is_listed and offset == 0:
             self._take_known(listing)

@@ -140,3 +140,15 @@ def test_nothing_is_kept_of_changes_that_nobody_asks_about(at: At) -> None:
         assert not at.root.since
 
     asyncio.run(work())
+
+
+def test_who_goes_back_in_a_long_listing_gets_the_names_from_there(at: At) -> None:
+    async def work() -> None:
+        reading = Reading(at, Listings(at.nodes, at.tree))
+        await reading.page(0)
+        assert LAST in await reading.page(_PAGE)
+        answer = await reading.page(5)
+        assert b"0004" not in answer
+        assert b"0005" in answer
+
+    asyncio.run(work())
