@@ -359,9 +359,7 @@ class Changes:
         if not node.known:
             await self.tree.learn(node)
         if change.size is not None and node.kind == stat.S_IFREG and change.size != node.size:
-            await self.files.truncate(node, change.size)
-            if not opened:
-                await self.files.save(node)
+            await self.files.truncate(node, change.size, at_once=not opened)
         mtime_ns = time.time_ns() if change.mtime_now else change.mtime_ns
         meta = node.meta
         if change.mode is not None and node.kind != stat.S_IFLNK:

@@ -271,15 +271,34 @@ class Files:
             self._put(node, draft, start, data)
         return len(data)
 
-    async def truncate(self, node: Node, size: int) -> None:
-        """Cuts a file off, or fills it up with zeros."""
+    async def truncate(self, node: Node, size: int, at_once: bool = False) -> None:
+        """Cuts a file off, or fills it up with zeros; ``at_once``: in the store, too.  Where that
+        fails, it is not done at all, unless there is something else that the store lacks.
+        """
         async with self.turns.change(node), node.lock:
-            draft = await self.fetched(node, size)
-            if draft.sent and size < draft.sent:
-                await self._fetch_back(node, draft)
-            self.touch(node, draft)
-            draft.truncate(size)
-            draft.written_ns = time.time_ns()
+            meta, stored = node.meta, not (node.gone or (node.draft and node.draft.dirty))
+            try:
+                draft = await self.fetched(node, size)
+                if draft.sent and size < draft.sent:
+                    await self._fetch_back(node, draft)
+                self.touch(node, draft)
+                draft.truncate(size)
+                draft.written_ns = time.time_ns()
+                if at_once:
+                    await self.save_locked(node)
+            except BaseException:
+                if stored and node.draft:
+                    self._undo(node, node.draft, meta)
+                raise
+        if at_once and not node.handles:
+            self.settle(node)
+
+    def _undo(self, node: Node, draft: Draft, meta: Meta) -> None:
+        """The file is what the store has, whatever that is by now."""
+        node.draft, node.meta, node.fresh_until = None, meta, 0.0
+        self._why.pop(node, None)
+        self._sender.forget(draft)
+        draft.remove()
 
     async def _fetch_back(self, node: Node, draft: Draft) -> None:
         """Has all of a file here again, of which the beginning is in an upload: that becomes the

@@ -263,6 +263,23 @@ def test_who_is_not_allowed_any_more_is_told_so(
     assert stored == {"file": b"content", "other": b"content"}
 
 
+def test_a_file_that_cannot_be_opened_to_be_written_anew_stays_what_it_is(
+    minio: MinIOGateway, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(minio)
+    put(minio, name, {"file": b"content"})
+    with Refusing(minio.host) as front:
+        at = mount(minio.url(name).replace(minio.host, front.host))
+        file = at.path / "file"
+        file.stat()
+        front.refuses = True
+        assert error_of(lambda: file.open("wb")) in (errno.EACCES, errno.EPERM)
+        front.refuses = False
+        assert file.read_bytes() == b"content"
+        at.stop()
+    assert contents(minio, name) == {"file": b"content"}
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 MB."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from uuid import uuid4
 
 import pytest
@@ -19,6 +19,7 @@ from adsmig.model import Entry, Meta
 from adsmig.mount import sender
 from adsmig.mount.blocks import Blocks
 from adsmig.mount.changes import Changes
+from adsmig.mount.draft import Draft
 from adsmig.mount.files import Files
 from adsmig.mount.nodes import Defaults, Directory, Node, Nodes
 from adsmig.mount.protocol import Change
@@ -519,3 +520,35 @@ def test_an_upload_in_a_directory_that_gets_another_name_takes_nobodys_place(
         assert bucket.contents() == stored
 
     during(work)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_file_that_could_not_be_cut_off_is_not_cut_off_later(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch, opened: bool
+) -> None:
+    def refused(*_: object) -> NoReturn:
+        raise ObjectError("denied", "it may not be written")
+
+    async def work(at: At) -> None:
+        bucket.put(b"file", b"content")
+        node = await at.node(b"file")
+        number = at.files.open(node, True)  # as open(2) with O_TRUNC does first
+        with monkeypatch.context() as patch:
+            if opened:
+                patch.setattr(Draft, "note", disk_is_full)
+            else:
+                patch.setattr(bucket, "write", refused)
+            error = await errno_of(at.changes.change(node, change(size=3), opened))
+            assert error == (errno.ENOSPC if opened else errno.EACCES)
+            assert await at.read(number, 100) == b"content"
+        at.files.release(number)
+        assert await at.files.save_all()
+        assert bucket.contents() == {"file": b"content"}
+        await at.changes.change(node, change(size=3), False)
+        assert bucket.contents() == {"file": b"con"}
+
+    during(work)
+
+
+def disk_is_full(*_: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, "no room")
