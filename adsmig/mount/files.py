@@ -232,7 +232,7 @@ class Files:
         except OSError as exc:
             if exc.errno != errno.ENOSPC or start > draft.filled:
                 raise
-            return self._write_in_need(node, draft, start, bytes(data))
+            return self._write_in_need(node, start, bytes(data))
         # What its directory is going to be called, the store does not know yet.
         if not self.turns.is_moving(node) and self._sender.ship(node, draft):
             return self._taken(draft, len(data))
@@ -247,15 +247,18 @@ class Files:
         self._with_room(lambda: draft.write(start, data))
         draft.written_ns = time.time_ns()
 
-    async def _write_in_need(self, node: Node, draft: Draft, start: int, data: bytes) -> int:
+    async def _write_in_need(self, node: Node, start: int, data: bytes) -> int:
         """Where there is no room: what is written from beginning to end goes to the store first."""
         async with self.turns.change(node), node.lock:
+            draft = await self.fetched(node)  # it may have been stored meanwhile
             self._reserve.unlink(missing_ok=True)
             try:
                 while True:
+                    if start < draft.sent:
+                        await self._fetch_back(node, draft)
                     # Half of the bytes may have been written; the journal needs some room.
                     os.ftruncate(draft.fd, draft.size)
-                    if not await self._sender.send_off(node, draft):
+                    if not await self._sender.send_off(node, draft, start):
                         raise OSError(errno.ENOSPC, "no room in the cache directory")
                     with contextlib.suppress(OSError):
                         self._put(node, draft, start, data)

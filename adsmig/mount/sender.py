@@ -152,22 +152,24 @@ class Sender:
         while sending := list(self._sending.get(draft, {}).values()):
             await asyncio.wait(sending)
 
-    async def send_off(self, node: Node, draft: Draft) -> bool:
-        """Has all that is whole parts stored, and gives back its room; whether that helped."""
-        before = draft.sent
+    async def send_off(self, node: Node, draft: Draft, upto: int) -> bool:
+        """Has all whole parts of the first ``upto`` bytes stored, and gives back the room of these;
+        whether that helped.
+        """
+        before, upto = draft.sent, min(upto, draft.filled)
         self._part_with(node, draft)
         if not draft.upload:
             least = self._store.storage.profile.min_part
-            if draft.filled < least:
+            if upto < least:
                 return False
             await self._open_upload(node, draft, least)
         assert draft.upload
         await self._sent(draft)
         size = draft.upload.part_size
-        for number in range(draft.sent // size + 1, draft.filled // size + 1):
+        for number in range(draft.sent // size + 1, upto // size + 1):
             if number not in draft.parts and draft.upload:
                 await self._send(node, draft, number)
-        await draft.drop_sent(0)
+        await draft.drop_sent(draft.filled - upto)
         return draft.sent > before
 
     async def finish(self, node: Node, draft: Draft) -> Entry:

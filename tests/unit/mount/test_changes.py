@@ -226,7 +226,7 @@ def test_a_file_that_went_in_parts_leaves_nothing_under_its_old_name(
         node, number = at.create(b"new")
         await at.write(number, content)
         assert node.draft
-        await at.files._sender.send_off(node, node.draft)
+        await at.files._sender.send_off(node, node.draft, node.draft.size)
         assert node.draft.sent
         if removed:
             await at.changes.unlink(at.root, b"new")
@@ -247,7 +247,7 @@ def test_an_upload_under_way_does_not_take_the_place_of_who_has_the_name_now(
         node, number = at.create(b"log")
         await at.write(number, b"x" * (2 * PAGE))
         assert node.draft
-        await at.files._sender.send_off(node, node.draft)
+        await at.files._sender.send_off(node, node.draft, node.draft.size)
         await at.rename(b"log", b"log.1")
         _, other = at.create(b"log")
         await at.write(other, b"later")
@@ -552,3 +552,29 @@ def test_a_file_that_could_not_be_cut_off_is_not_cut_off_later(
 
 def disk_is_full(*_: object) -> NoReturn:
     raise OSError(errno.ENOSPC, "no room")
+
+
+def test_what_is_written_over_the_end_on_a_full_disk_leaves_no_zeros(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = b"x" * (2 * PAGE), b"y" * 20
+
+    async def work(at: At) -> None:
+        node, number = at.create(b"file")
+        await at.write(number, first)
+        write = Draft.write
+        full = iter([True, True])  # for the second time when the cache has given its room up
+
+        def no_room(draft: Draft, start: int, data: bytes | memoryview) -> None:
+            if next(full, False):
+                disk_is_full()
+            write(draft, start, data)
+
+        monkeypatch.setattr(Draft, "write", no_room)
+        await at.write(number, second, 2 * PAGE - 10)
+        assert node.draft
+        assert node.draft.sent
+        await at.close_file(number)
+        assert bucket.contents() == {"file": first[:-10] + second}
+
+    during(work)
