@@ -71,9 +71,14 @@ class Draft:
         """Puts bytes in their place; OSError where there is no room."""
         at, view = start, memoryview(data)
         self._spoil(start, start + len(view))
-        while view:
-            count = os.pwrite(self.fd, view, at)
-            at, view = at + count, view[count:]
+        try:
+            while view:
+                count = os.pwrite(self.fd, view, at)
+                at, view = at + count, view[count:]
+        except OSError:
+            # The next mount, and who fills it up with zeros, takes what is there for the file's.
+            os.ftruncate(self.fd, self.size)
+            raise
         self.size = max(self.size, at)
         self.version += 1
         if start <= self.filled:

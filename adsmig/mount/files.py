@@ -256,8 +256,6 @@ class Files:
                 while True:
                     if start < draft.sent:
                         await self._fetch_back(node, draft)
-                    # Half of the bytes may have been written; the journal needs some room.
-                    os.ftruncate(draft.fd, draft.size)
                     if not await self._sender.send_off(node, draft, start):
                         raise OSError(errno.ENOSPC, "no room in the cache directory")
                     with contextlib.suppress(OSError):

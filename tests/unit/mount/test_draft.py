@@ -127,3 +127,27 @@ def test_a_draft_that_the_store_lacks_is_found_and_others_are_removed(tmp_path: 
     assert (one.upload.upload_id, one.parts) == ("id", {1: Part(1, "e", None, "m")})
     one.forget()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_half_a_write_has_left_behind_the_end_is_not_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = Draft(tmp_path, None)
+    draft.write(0, b"content")
+    write, room = os.pwrite, iter([True])
+
+    def half(fd: int, data: memoryview, at: int) -> int:
+        if not next(room, False):
+            raise OSError(errno.ENOSPC, "no room")
+        return write(fd, data[: len(data) // 2], at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", half)
+        with pytest.raises(OSError, match="no room"):
+            draft.write(100, b"never written")
+    draft.note(b"key", Meta())
+    (found,) = left(tmp_path)
+    assert found.size == len(b"content")
+    draft.truncate(200)
+    assert draft.read(0, 200) == b"content".ljust(200, b"\0")
+    draft.remove()
