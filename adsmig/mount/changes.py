@@ -7,6 +7,7 @@ import errno
 import logging
 import stat
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from adsmig.links import LINK, link_meta
@@ -24,6 +25,9 @@ _TOGETHER = 16
 """Objects that are copied at once when a directory gets another name."""
 _ROUNDS = 3
 """How often what others replace meanwhile is copied again."""
+
+Copied = tuple[Entry, "Entry | None"]
+"""An object, and its copy; None where there is none, or it is the marker of a directory."""
 
 
 class Changes:
@@ -222,12 +226,18 @@ class Changes:
         there, copied = node.entry, None
         if there:
             copied = await self.store.run(self.store.copy, there, new.key + part, None)
+            node.entry = copied  # who reads it meanwhile
+            node.refresh()
+            try:
+                await self.mark(old, name)
+                await self._delete(old, there.key)
+            except BaseException:
+                node.entry = there  # and what is written to it goes there, as its name says
+                raise
         if target:
             self._removed(new, new_name, target)
         self._moved(old, name, node, new, new_name, part)
         if copied:
-            node.entry = copied
-            node.refresh()
             note_listing(new, new_name, copied)
             if node.draft:
                 node.draft.base = copied
@@ -236,9 +246,6 @@ class Changes:
             node.draft.base = target.stored if target else None
             node.draft.note(node.key, node.meta)
         forget_listing(old, name)
-        if there:
-            await self.mark(old, name)
-            await self._delete(old, there.key)
 
     def _moved(
         self, old: Directory, name: bytes, node: Node, new: Directory, new_name: bytes, part: bytes
@@ -266,30 +273,40 @@ class Changes:
         async with self.turns.move(node):
             await self._save_below(node)
             source, copy = node.key, new.key + part + b"/"
-            keys = await self._copy_below(source, copy, spared=target is not None)
-            if source not in keys:
+            copies = await self._copy_below(source, copy, spared=target is not None)
+            if source not in copies:
                 await self.store.run(self.store.mark, copy, node.meta)
             node.marked = True
             if target:
                 self.tree.nodes.detach(target)
+            before = node.name
             self._moved(old, name, node, new, new_name, part)
-            self._rekey(node)
+            self._rekey(node, copies.values())
+            try:
+                await self.mark(old, name)
+                # Deepest first: a store with directories removes none that is not empty.
+                await self.store.run(self.store.delete, sorted(copies, reverse=True))
+            except BaseException:
+                # What is written below it goes there, as its name says.
+                self._moved(new, new_name, node, old, name, before)
+                self._rekey(node, [(there, entry) for entry, there in copies.values()])
+                for child in self.tree.nodes.below(node):
+                    child.fresh_until = 0.0  # it may be removed all the same
+                raise
             note_listing(new, new_name, None)
             forget_listing(old, name)
-            await self.mark(old, name)
-            # Deepest first: a store with directories removes none that is not empty.
-            await self.store.run(self.store.delete, sorted(keys, reverse=True))
 
-    async def _copy_below(self, source: bytes, copy: bytes, spared: bool) -> list[bytes]:
-        """Copies all that is below a directory; the keys of what was copied.  Where that fails,
-        nothing is left of the copies, but for the marker that was there before (``spared``).
+    async def _copy_below(self, source: bytes, copy: bytes, spared: bool) -> dict[bytes, Copied]:
+        """Copies all that is below a directory; what was copied, by key.  Where that fails, nothing
+        is left of the copies, but for the marker that was there before (``spared``).
         """
         limit, made = asyncio.Semaphore(_TOGETHER), dict[bytes, Entry]()
+        copies = dict[bytes, Copied]()
 
         async def one(entry: Entry) -> None:
             async with limit:
                 made[entry.key] = entry
-                await self._copy(entry, copy + entry.key[len(source) :])
+                copies[entry.key] = await self._copy(entry, copy + entry.key[len(source) :])
 
         try:
             for _ in range(_ROUNDS):
@@ -308,22 +325,21 @@ class Changes:
             except OSError as exc:
                 log.warning("copies below %r are left over: %s", copy, exc)
             raise
-        return list(made)
+        return copies
 
-    async def _copy(self, entry: Entry, key: bytes) -> None:
+    async def _copy(self, entry: Entry, key: bytes) -> Copied:
         """Copies an object as it is by now: others may replace or remove it."""
         for _ in range(_ROUNDS):
             try:
                 if entry.key.endswith(b"/"):
                     await self.store.run(self.store.copy_marker, entry.key, key)
-                else:
-                    await self.store.run(self.store.copy, entry, key, None)
-                return
+                    return entry, None
+                return entry, await self.store.run(self.store.copy, entry, key, None)
             except OSError as exc:
                 try:
                     now, _ = await self.store.run(self.store.look, entry.key)
                 except FileNotFoundError:
-                    return
+                    return entry, None
                 if _is(entry, now):
                     # The kernel would begin again, with what is half done.
                     number = errno.EIO if exc.errno == errno.ESTALE else exc.errno
@@ -338,15 +354,19 @@ class Changes:
                     await self.files.save_locked(child)
                 self.files.settle(child)
 
-    def _rekey(self, directory: Directory) -> None:
-        """What is known below has other keys now."""
+    def _rekey(
+        self, directory: Directory, copies: Iterable[tuple[Entry | None, Entry | None]]
+    ) -> None:
+        """What is known below has other keys now, and copies may have other ETags."""
+        copied = {(one.key, one.size, one.etag): there for one, there in copies if one and there}
         directory.listed, directory.listed_until = None, 0
         for child in self.tree.nodes.below(directory):
             if isinstance(child, Directory):
                 child.listed, child.listed_until = None, 0
                 continue
-            if child.entry:
-                child.entry = child.entry._replace(key=child.key)
+            if entry := child.entry:
+                there = copied.get((entry.key, entry.size, entry.etag))
+                child.entry = there or entry._replace(key=child.key)
             if child.draft:
                 child.draft.base = child.entry
                 if child.draft.dirty:

@@ -578,3 +578,61 @@ def test_what_is_written_over_the_end_on_a_full_disk_leaves_no_zeros(
         assert bucket.contents() == {"file": first[:-10] + second}
 
     during(work)
+
+
+@pytest.mark.parametrize("name", [b"dir", b"file"])
+def test_what_could_not_be_removed_under_its_old_name_has_not_got_another_one(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    async def work(at: At) -> None:
+        bucket.put(b"dir/file", b"content")
+        bucket.put(b"file", b"content")
+        directory = await at.node(b"dir")
+        assert isinstance(directory, Directory)
+        node = await at.node(b"file", directory if name == b"dir" else None)
+        with monkeypatch.context() as patch:
+            patch.setattr(bucket, "delete", lambda keys: dict.fromkeys(keys, "access denied"))
+            assert await errno_of(at.rename(name, b"new")) == errno.EACCES
+        number = at.files.open(node, True)  # as the kernel does, which knows no other name
+        await at.write(number, b"changed")
+        await at.close_file(number)
+        copy = "new/file" if name == b"dir" else "new"
+        stored = {"dir/file": b"content", "file": b"content", copy: b"content"}
+        stored["dir/file" if name == b"dir" else "file"] = b"changed"
+        assert bucket.contents() == stored
+        assert await at.node(b"file", node.parent) is node
+        await at.changes.unlink(at.root, b"file")
+
+    during(work)
+
+
+def test_who_has_a_file_open_in_a_directory_that_gets_another_name_is_not_disturbed(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_within = bucket.copy_within
+
+    def copied(entry: Entry, key: bytes, meta: Meta | None) -> Entry:
+        """As one object what came in parts, which has another ETag then."""
+        copy_within(entry, key, meta)
+        objects = bucket._bucket.objects
+        objects[key] = objects[key]._replace(etag="another-1")
+        return bucket.stat(key)
+
+    async def work(at: At) -> None:
+        bucket.put(b"old/read", b"content")
+        bucket.put(b"old/written", b"content")
+        old = await at.node(b"old")
+        assert isinstance(old, Directory)
+        nodes = [await at.node(name, old) for name in (b"read", b"written")]
+        reader, writer = at.files.open(nodes[0], False), at.files.open(nodes[1], True)
+        monkeypatch.setattr(bucket, "copy_within", copied)
+        await at.rename(b"old", b"new")
+        at.doubt()
+        for node in nodes:
+            assert await at.node(node.name, old) is node
+        assert await at.read(reader, 100) == b"content"
+        await at.write(writer, b"CON")
+        await at.close_file(writer)
+        assert bucket.contents() == {"new/read": b"content", "new/written": b"CONtent"}
+
+    during(work)
