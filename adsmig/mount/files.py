@@ -129,7 +129,7 @@ class Files:
         node = handle.node
         if draft := node.draft:
             if start < draft.sent:
-                return self._read_sent(node, start, size)
+                return self._read_sent(handle, start, size)
             return [draft.read(start, size)]
         entry = handle.entry
         if handle.entry is not node.entry and node.entry and not node.gone:
@@ -154,12 +154,13 @@ class Files:
         self._ahead.read(node)
         await self.reader.read(entry, version_of(entry), 0, entry.size, node.learn)
 
-    async def _read_sent(self, node: Node, start: int, size: int) -> Buffers:
+    async def _read_sent(self, handle: Handle, start: int, size: int) -> Buffers:
+        node = handle.node
         async with self.turns.change(node), node.lock:
             if node.draft and start < node.draft.sent:
                 await self._fetch_back(node, node.draft)
-            assert node.draft
-            return [node.draft.read(start, size)]
+        found = self.read(handle, start, size)  # of the object, if it was stored meanwhile
+        return found if isinstance(found, list) else await found
 
     # Writing
 

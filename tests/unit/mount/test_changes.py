@@ -636,3 +636,22 @@ def test_who_has_a_file_open_in_a_directory_that_gets_another_name_is_not_distur
         assert bucket.contents() == {"new/read": b"content", "new/written": b"CONtent"}
 
     during(work)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_who_reads_the_beginning_of_a_large_file_that_is_just_being_stored_gets_it(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        node, number = at.create(b"file")
+        content = await write_pages(at, number, 0, 20)
+        assert node.draft
+        assert node.draft.sent
+        closing = asyncio.ensure_future(at.close_file(number))
+        reader = at.files.open(node, False)
+        while not node.is_locked:
+            await asyncio.sleep(0)
+        assert await at.read(reader, 100) == content[:100]
+        await closing
+
+    during(work)
