@@ -57,6 +57,7 @@ class Draft:
         """Parts that were written to while they were on their way."""
         self.begun = Meta()
         """What the upload was opened with."""
+        self._disowned = False
         self._noted: tuple[bytes, Meta] | None = None
         """What the journal says that this is to become; None while there is no journal."""
 
@@ -150,7 +151,9 @@ class Draft:
                 os.close(fd)
 
     def note(self, key: bytes, meta: Meta) -> None:
-        """Writes the journal: this is to become ``key``."""
+        """Writes the journal: this is to become ``key``; none for what nobody wants stored."""
+        if self._disowned:
+            return
         upload = None
         if self.upload:
             upload = {
@@ -182,7 +185,7 @@ class Draft:
 
     def disowned(self) -> None:
         """It is no longer for any key; who has it open goes on reading it."""
-        self.dirty = False
+        self.dirty, self._disowned = False, True
         self._noted = None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path.with_suffix(".json"))

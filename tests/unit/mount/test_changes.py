@@ -19,7 +19,7 @@ from adsmig.model import Entry, Meta
 from adsmig.mount import sender
 from adsmig.mount.blocks import Blocks
 from adsmig.mount.changes import Changes
-from adsmig.mount.draft import Draft
+from adsmig.mount.draft import Draft, left
 from adsmig.mount.files import Files
 from adsmig.mount.nodes import Defaults, Directory, Node, Nodes
 from adsmig.mount.protocol import Change
@@ -653,5 +653,31 @@ def test_who_reads_the_beginning_of_a_large_file_that_is_just_being_stored_gets_
             await asyncio.sleep(0)
         assert await at.read(reader, 100) == content[:100]
         await closing
+
+    during(work)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_part_that_arrives_late_does_not_bring_a_removed_file_back(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sending, go_on = threading.Event(), threading.Event()
+    put_part = bucket.put_part
+
+    def wait(*arguments: Any) -> object:
+        sending.set()
+        assert go_on.wait(20)
+        return put_part(*arguments)
+
+    async def work(at: At) -> None:
+        monkeypatch.setattr(bucket, "put_part", wait)
+        _, number = at.create(b"file")
+        await write_pages(at, number, 0, 3)
+        await asyncio.to_thread(sending.wait)
+        await at.changes.unlink(at.root, b"file")
+        go_on.set()
+        await asyncio.sleep(0.1)
+        assert not left(tmp_path / "drafts")
+        at.files.release(number)
 
     during(work)
