@@ -192,6 +192,9 @@ class Changes:
             if isinstance(target, Directory):
                 await self._check_empty(target)
             part = target.name if target else self._free(new, new_name)
+            if not target and await self.store.run(self.store.is_directory, new.key + part + b"/"):
+                # Others have just made it: what is in it would be replaced, object by object.
+                raise OSError(errno.ENOTEMPTY, "not empty")
             await self._rename_directory(old, name, node, new, new_name, part, target)
         else:
             if target and target.is_directory:

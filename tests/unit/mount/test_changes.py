@@ -681,3 +681,16 @@ def test_a_part_that_arrives_late_does_not_bring_a_removed_file_back(
         at.files.release(number)
 
     during(work)
+
+
+def test_a_directory_takes_the_place_of_none_that_others_have_just_made(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        bucket.put(b"old/file", b"ours")
+        await at.node(b"old")
+        bucket.put(b"new/file", b"theirs")
+        assert await errno_of(at.rename(b"old", b"new")) == errno.ENOTEMPTY
+        assert bucket.contents() == {"old/file": b"ours", "new/file": b"theirs"}
+
+    during(work)
