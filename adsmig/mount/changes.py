@@ -114,7 +114,8 @@ class Changes:
             raise OSError(errno.EISDIR, "a directory")
         async with self.turns.change(directory), node.lock:
             await self.files.keep(node)
-            if node.stored:
+            # Where a try to store it has failed, the store may have it all the same.
+            if node.stored or (node.draft and node.draft.offered):
                 await self.mark(directory, name)
                 await self._delete(directory, node.key)
             self._removed(directory, name, node)

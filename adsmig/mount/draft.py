@@ -42,6 +42,8 @@ class Draft:
         self.size = 0
         self.dirty = False
         """The store lacks something of it."""
+        self.offered = False
+        """The store was asked to take it, and has not said yet that it has."""
         self.version = 0
         """Counts the changes."""
         self.written_ns = 0
@@ -177,7 +179,7 @@ class Draft:
     def settled(self, entry: Entry) -> None:
         """The store has all of it."""
         self.base = entry
-        self.dirty = False
+        self.dirty = self.offered = False
         self.upload, self.parts = None, {}
         self._noted = None
         with contextlib.suppress(FileNotFoundError):

@@ -49,6 +49,7 @@ class Sender:
         """Has the store have all of it; the object, and the metadata that it has.  Where nobody
         chose its time (``natural``), that of the first bytes will do.  Raises OSError.
         """
+        draft.offered = True
         if draft.upload or self._sending.get(draft) or draft.size > SINGLE:
             entry = await self.finish(node, draft)
             return await self._restated(draft, entry, meta, natural)

@@ -694,3 +694,25 @@ def test_a_directory_takes_the_place_of_none_that_others_have_just_made(
         assert bucket.contents() == {"old/file": b"ours", "new/file": b"theirs"}
 
     during(work)
+
+
+def test_a_file_that_was_stored_without_an_answer_is_removed_with_its_name(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = bucket.write
+
+    def unanswered(*arguments: Any) -> NoReturn:
+        write(*arguments)
+        raise ObjectError("answer", "what is that")
+
+    async def work(at: At) -> None:
+        node, number = at.create(b"file")
+        await at.write(number, b"content")
+        with monkeypatch.context() as patch:
+            patch.setattr(bucket, "write", unanswered)
+            assert await errno_of(at.files.save(node)) == errno.EIO
+        await at.changes.unlink(at.root, b"file")
+        at.files.release(number)
+        assert bucket.contents() == {}
+
+    during(work)
