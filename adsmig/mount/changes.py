@@ -18,6 +18,7 @@ from adsmig.mount.nodes import Directory, Node, forget_listing, note_listing
 from adsmig.mount.protocol import NOREPLACE, Change
 from adsmig.mount.store import Store
 from adsmig.mount.tree import Tree
+from adsmig.mount.turns import Path
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Changes:
         """A new directory, with a marker in the store."""
         part = self._free(directory, name)
         meta = Meta(time.time_ns(), mode & 0o777, uid, gid)
-        async with self.turns.change(directory):
+        async with self.turns.hold(_path(directory, name)), self.turns.change(directory):
             await self.store.run(self.store.mark, directory.key + part + b"/", meta)
             node = self.tree.nodes.make(directory, name, part, stat.S_IFDIR)
         assert isinstance(node, Directory)
@@ -76,7 +77,7 @@ class Changes:
         part = self._free(directory, name)
         meta = Meta(time.time_ns(), 0o777, uid, gid)
         kept = link_meta(target, meta)
-        async with self.turns.change(directory):
+        async with self.turns.hold(_path(directory, name)), self.turns.change(directory):
             key = directory.key + part
             entry = await self.store.run(self.store.write_bytes, key, LINK, kept)
             node = self.tree.nodes.make(directory, name, part, stat.S_IFLNK)
@@ -109,10 +110,14 @@ class Changes:
 
     async def unlink(self, directory: Directory, name: bytes) -> None:
         """Removes a file; who has it open goes on reading it."""
+        async with self.turns.hold(_path(directory, name)), self.turns.change(directory):
+            await self._unlink(directory, name)
+
+    async def _unlink(self, directory: Directory, name: bytes) -> None:
         node = await self.tree.current(directory, name)
         if node.is_directory:
             raise OSError(errno.EISDIR, "a directory")
-        async with self.turns.change(directory), node.lock:
+        async with node.lock:
             await self.files.keep(node)
             # Where a try to store it has failed, the store may have it all the same.
             if node.stored or (node.draft and node.draft.offered):
@@ -130,10 +135,10 @@ class Changes:
 
     async def rmdir(self, directory: Directory, name: bytes) -> None:
         """Removes an empty directory."""
-        node = await self.tree.current(directory, name)
-        if not isinstance(node, Directory):
-            raise OSError(errno.ENOTDIR, "not a directory")
-        async with self.turns.change(directory, node):
+        async with self.turns.hold(_path(directory, name)), self.turns.change(directory):
+            node = await self.tree.current(directory, name)
+            if not isinstance(node, Directory):
+                raise OSError(errno.ENOTDIR, "not a directory")
             await self._check_empty(node)
             await self.mark(directory, name)
             await self.store.run(self.store.delete, [node.key])
@@ -172,7 +177,8 @@ class Changes:
         """Gives a file or a directory another name, in place of what has that."""
         if flags & ~NOREPLACE:
             raise OSError(errno.EINVAL, "they cannot be exchanged")
-        async with self.turns.change(old, new):
+        held = self.turns.hold(_path(old, name), _path(new, new_name))
+        async with held, self.turns.change(old, new):
             await self._rename(old, name, new, new_name, flags)
 
     async def _rename(
@@ -408,6 +414,12 @@ class Changes:
                 await self.store.run(self.store.mark_again, node.key, meta)
             node.meta, node.marked = meta, True
             node.refresh()
+
+
+def _path(directory: Directory, name: bytes) -> Path:
+    """That of a name in a directory, which may get another one meanwhile."""
+    part = part_of(name) or name
+    return lambda: directory.key + part
 
 
 def _is(entry: Entry, other: Entry | None) -> bool:

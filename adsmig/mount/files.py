@@ -9,7 +9,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -156,7 +156,7 @@ class Files:
 
     async def _read_sent(self, handle: Handle, start: int, size: int) -> Buffers:
         node = handle.node
-        async with self.turns.change(node), node.lock:
+        async with self._own(node):
             if node.draft and start < node.draft.sent:
                 await self._fetch_back(node, node.draft)
         found = self.read(handle, start, size)  # of the object, if it was stored meanwhile
@@ -250,7 +250,7 @@ class Files:
 
     async def _write_in_need(self, node: Node, start: int, data: bytes) -> int:
         """Where there is no room: what is written from beginning to end goes to the store first."""
-        async with self.turns.change(node), node.lock:
+        async with self._own(node):
             draft = await self.fetched(node)  # it may have been stored meanwhile
             self._reserve.unlink(missing_ok=True)
             try:
@@ -266,7 +266,7 @@ class Files:
                 self._set_aside()
 
     async def _write_later(self, node: Node, start: int, data: bytes) -> int:
-        async with self.turns.change(node), node.lock:
+        async with self._own(node):
             draft = await self.fetched(node)
             if start < draft.sent:
                 await self._fetch_back(node, draft)
@@ -277,7 +277,7 @@ class Files:
         """Cuts a file off, or fills it up with zeros; ``at_once``: in the store, too.  Where that
         fails, it is not done at all, unless there is something else that the store lacks.
         """
-        async with self.turns.change(node), node.lock:
+        async with self._own(node):
             meta, stored = node.meta, not (node.gone or (node.draft and node.draft.dirty))
             try:
                 draft = await self.fetched(node, size)
@@ -318,15 +318,25 @@ class Files:
 
     # Storing
 
+    @contextlib.asynccontextmanager
+    async def _own(self, node: Node) -> AsyncIterator[None]:
+        """While nobody else changes, stores, renames or removes a file, or another of its name."""
+        async with (
+            self.turns.hold(lambda: node.path),
+            self.turns.change(node),
+            node.lock,
+        ):
+            yield
+
     async def save(self, node: Node) -> None:
         """Returns when the store has all that was written; OSError if that cannot be."""
-        async with self.turns.change(node), node.lock:
+        async with self._own(node):
             await self.save_locked(node)
         if not node.handles:
             self.settle(node)
 
     async def save_locked(self, node: Node) -> None:
-        """As :meth:`save`, by who has the lock, and a turn."""
+        """As :meth:`save`, by who has the lock, a turn, and the name."""
         draft = node.draft
         if not draft or not draft.dirty or node.gone:
             return
@@ -413,7 +423,7 @@ class Files:
 
     async def restate(self, node: Node, meta: Meta) -> None:
         """Gives the object of a file other metadata."""
-        async with self.turns.change(node), node.lock:
+        async with self._own(node):
             draft = node.draft
             if draft and (draft.dirty or node.writers) and not node.gone:
                 self.touch(node, draft)

@@ -716,3 +716,56 @@ def test_a_file_that_was_stored_without_an_answer_is_removed_with_its_name(
         assert bucket.contents() == {}
 
     during(work)
+
+
+def test_what_a_renaming_that_was_given_up_still_does_costs_nothing(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    copying, go_on, waiting = threading.Event(), threading.Event(), iter([True])
+
+    def wait(_key: bytes) -> None:
+        if next(waiting, False):
+            copying.set()
+            assert go_on.wait(20)
+
+    async def work(at: At) -> None:
+        bucket.put(b"old/file", b"content")
+        await at.node(b"old")
+        bucket.before_copy = wait
+        first = asyncio.ensure_future(at.rename(b"old", b"new"))
+        await asyncio.to_thread(copying.wait)
+        first.cancel()  # as when a signal comes; the kernel is told so at once
+        second = asyncio.ensure_future(at.rename(b"old", b"new"))
+        await asyncio.sleep(0.2)
+        go_on.set()
+        await asyncio.gather(first, second, return_exceptions=True)
+        assert bucket.contents() == {"new/file": b"content"}
+
+    during(work)
+
+
+def test_a_copy_that_was_given_up_does_not_take_the_place_of_what_is_stored_since(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    copying, go_on = threading.Event(), threading.Event()
+
+    def wait(_key: bytes) -> None:
+        copying.set()
+        assert go_on.wait(20)
+
+    async def work(at: At) -> None:
+        bucket.put(b"old", b"old content")
+        await at.node(b"old")
+        bucket.before_copy = wait
+        renaming = asyncio.ensure_future(at.rename(b"old", b"new"))
+        await asyncio.to_thread(copying.wait)
+        renaming.cancel()
+        _, number = at.create(b"new")
+        await at.write(number, b"new content")
+        closing = asyncio.ensure_future(at.close_file(number))
+        await asyncio.sleep(0.2)
+        go_on.set()
+        await asyncio.gather(renaming, closing, return_exceptions=True)
+        assert bucket.contents() == {"old": b"old content", "new": b"new content"}
+
+    during(work)

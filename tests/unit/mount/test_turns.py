@@ -1,0 +1,45 @@
+"""Who waits for whom."""
+
+from __future__ import annotations
+
+import asyncio
+
+from adsmig.mount.turns import Turns
+
+
+def test_who_wants_a_directory_does_not_wait_for_who_comes_later_and_wants_what_is_in_it() -> None:
+    async def work() -> None:
+        turns, order, begun, go_on = Turns(), list[str](), asyncio.Event(), asyncio.Event()
+
+        async def hold(what: str, *paths: bytes) -> None:
+            async with turns.hold(*(lambda path=path: path for path in paths)):
+                order.append(what)
+                if what == "first":
+                    begun.set()
+                    await go_on.wait()
+
+        first = asyncio.ensure_future(hold("first", b"d/x/file"))
+        await begun.wait()
+        given_up = asyncio.ensure_future(hold("given up", b"d"))
+        waiting = [
+            asyncio.ensure_future(hold(what, *paths))
+            for what, *paths in (
+                ("directory", b"d", b"e"),
+                ("in it", b"d/y/file"),
+                ("in what it is called then", b"e/file"),
+                ("elsewhere", b"dd"),
+            )
+        ]
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.sleep(0)
+        assert order == ["first", "elsewhere"]
+        go_on.set()
+        await asyncio.wait_for(asyncio.gather(first, *waiting), 5)
+        assert order[2] == "directory"
+        assert sorted(order[3:]) == ["in it", "in what it is called then"]
+        async with turns.hold(lambda: b"d"):  # nobody has anything any more
+            pass
+        assert [*turns._held, *turns._above, *turns._queue] == []
+
+    asyncio.run(work())
