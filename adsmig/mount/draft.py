@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import ctypes
+import functools
 import json
 import logging
 import os
@@ -170,6 +171,7 @@ class Draft:
             "meta": asdict(meta),
             "sent": self.sent,
             "upload": upload,
+            "boot": boot(),
         }
         name = self.path.with_suffix(".new")
         name.write_text(json.dumps(facts))
@@ -213,6 +215,8 @@ class Left:
         self.parts: dict[int, Part] = {}
         self.sent: int = facts["sent"]
         """Bytes of the beginning that are in the upload only, or, without one, in the base only."""
+        self.restarted = facts.get("boot") != boot()
+        """The machine was started since: of what was not flushed, some may not be there."""
         if upload := facts["upload"]:
             key = _bytes(upload["key"])
             self.upload = Upload(Entry(key, 0, None, 0), upload["id"], upload["part_size"])
@@ -258,6 +262,12 @@ def damaged(directory: Path) -> list[Path]:
 
 def _read(path: Path) -> Left:
     return Left(path, json.loads(path.with_suffix(".json").read_text()))
+
+
+@functools.cache
+def boot() -> str:
+    """What tells this run of the machine from any other; random(4)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _text(key: bytes) -> str:

@@ -16,12 +16,15 @@ from adsmig.mount.store import PART, SINGLE, Store
 log = logging.getLogger(__name__)
 
 _CHANGED = "was changed at the store, too"
+_RESTARTED = "was not stored when the machine stopped, and the store has what was there before"
 
 
 def recover(store: Store, drafts: Path, kept: Path) -> list[str]:
     """Stores the files of an earlier mount that the store lacks; a line for each, to be told.
 
     Where somebody else has replaced the object meanwhile, theirs stays, and ours goes to ``kept``.
+    So it does where the machine was restarted and there is an object to be replaced: nothing of
+    ours was flushed, and what is left of it may have holes, or end early.
     What cannot be stored now stays where it is.  Of what has a damaged journal, nobody knows whose
     it is: that goes to ``kept``, too.
     """
@@ -61,6 +64,8 @@ def _recover(store: Store, one: Left, kept: Path) -> str:
             return _stored(one)
         if there and (there.size, there.etag) != one.base:
             return _keep(one, kept, _CHANGED)
+        if there and one.restarted:
+            return _keep(one, kept, _RESTARTED)
         if one.upload:
             try:
                 _go_on(store, one, fd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import signal
@@ -195,6 +196,25 @@ def test_a_draft_with_a_damaged_journal_is_kept_and_named(
     assert kept.read_bytes() == b"content"
     at.stop()
     assert list(contents(seaweedfs, name).values()) == [b"content"]
+
+
+def test_what_a_power_cut_has_left_of_a_change_does_not_replace_what_was_stored(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(seaweedfs)
+    put(seaweedfs, name, {"file": b"content"})
+    at = mount(seaweedfs.url(name))
+    killed_in_writing(at, "file")
+    (path,) = at.cache.glob("*/dirty/*.json")
+    # As another run of the machine, before which the journal had come to the disk, and no more.
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": "another"}))
+    os.truncate(path.with_suffix(""), 0)
+    said = at.start()
+    (kept,) = at.cache.glob("*/kept/*")
+    assert "file was not stored when the machine stopped" in said
+    assert str(kept) in said
+    at.stop()
+    assert contents(seaweedfs, name) == {"file": b"content"}
 
 
 def test_a_directory_that_was_being_renamed_is_whole_between_its_two_names(
