@@ -53,11 +53,11 @@ class Filesystem:
     def abandoned(self, opcode: int, answer: bytes | Reply) -> None:
         """Nobody took the answer to what is done by now."""
         body = answer if isinstance(answer, bytes) else b"".join(answer)
-        if opcode in (p.LOOKUP, p.MKDIR, p.SYMLINK, p.MKNOD, p.CREATE):
-            if ino := p.number(memoryview(body)):
-                self.nodes.forget(ino, 1)
-        elif opcode == p.OPEN:
-            self.files.release(p.number(memoryview(body)))
+        named = opcode in (p.LOOKUP, p.MKDIR, p.SYMLINK, p.MKNOD, p.CREATE)
+        if named and (ino := p.number(memoryview(body))):
+            self.nodes.forget(ino, 1)
+        if opcode in (p.OPEN, p.CREATE):
+            self.files.release(p.number(memoryview(body)[-p.OPENED :]))
 
     # Names
 
@@ -175,10 +175,11 @@ class Filesystem:
         node = await self.tree.current(directory, name)
         if node.is_directory:
             raise OSError(errno.EISDIR, "a directory")
-        opened = self._opened(node, True)
-        if flags & os.O_TRUNC:
-            await self.files.truncate(node, 0)
-        return self._entry(node) + opened
+        if node.kind != stat.S_IFREG:
+            raise OSError(errno.ESTALE, "a symbolic link")  # the kernel then looks it up
+        if flags & os.O_TRUNC and node.size:
+            await self.files.truncate(node, 0, at_once=True)
+        return self._entry(node) + self._opened(node, True)
 
     def _mknod(self, request: Request) -> Work:
         mode, _ = p.words(request.body)

@@ -53,6 +53,8 @@ IO = struct.Struct("<QQIIQII")
 """Of a READ or a WRITE: handle, offset, size, and four more."""
 HANDLE = struct.Struct("<QIIQ")
 """Of RELEASE, FLUSH and FSYNC: the handle, and more that FSYNC has not."""
+OPENED = _OPEN.size
+"""Of the answer to OPEN, and of the end of that to CREATE; the handle comes first."""
 OPEN_FLAGS = struct.Struct("<II")
 _2 = struct.Struct("<II")
 _4 = struct.Struct("<IIII")
