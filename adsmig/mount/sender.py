@@ -40,8 +40,8 @@ class Sender:
         """Nobody wants it stored any more."""
         for task in self._sending.pop(draft, {}).values():
             task.cancel()
-        if upload := draft.upload:
-            self._begin(self._store.run(self._store.abort, upload), "giving up an upload")
+        if draft.upload:
+            self._give_up(draft.upload, draft)
 
     async def store(
         self, node: Node, draft: Draft, meta: Meta, natural: bool
@@ -50,7 +50,10 @@ class Sender:
         chose its time (``natural``), that of the first bytes will do.  Raises OSError.
         """
         draft.offered = True
-        if draft.upload or self._sending.get(draft) or draft.size > SINGLE:
+        await self._sent(draft)
+        if draft.upload and not draft.size:
+            self._give_up(draft.upload, draft)  # there is no object of no parts
+        if draft.upload or draft.size > SINGLE:
             entry = await self.finish(node, draft)
             return await self._restated(draft, entry, meta, natural)
         write = self._store.write
@@ -140,8 +143,11 @@ class Sender:
         """
         upload = draft.upload
         if upload and upload.entry.key != node.key and not draft.sent:
-            self._begin(self._store.run(self._store.abort, upload), "giving up an upload")
-            draft.upload, draft.parts = None, {}
+            self._give_up(upload, draft)
+
+    def _give_up(self, upload: Upload, draft: Draft) -> None:
+        self._begin(self._store.run(self._store.abort, upload), "giving up an upload")
+        draft.upload, draft.parts = None, {}
 
     async def wait_for_room(self, draft: Draft) -> None:
         """Returns when one more part is stored, or could not be."""

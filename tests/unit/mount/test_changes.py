@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
@@ -15,7 +15,7 @@ import pytest
 
 from adsmig.errors import NotFound, ObjectError
 from adsmig.location import Location
-from adsmig.model import Entry, Meta
+from adsmig.model import Entry, Meta, Part, Upload
 from adsmig.mount import sender
 from adsmig.mount.blocks import Blocks
 from adsmig.mount.changes import Changes
@@ -767,5 +767,31 @@ def test_a_copy_that_was_given_up_does_not_take_the_place_of_what_is_stored_sinc
         go_on.set()
         await asyncio.gather(renaming, closing, return_exceptions=True)
         assert bucket.contents() == {"old": b"old content", "new": b"new content"}
+
+    during(work)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_large_file_that_is_emptied_is_stored_empty(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = bucket.complete
+
+    def checked(key: bytes, upload: Upload, parts: Sequence[Part], meta: Meta) -> str | None:
+        """As all stores do."""
+        if not parts:
+            raise ObjectError("MalformedXML", "you must specify at least one part")
+        return complete(key, upload, parts, meta)
+
+    async def work(at: At) -> None:
+        monkeypatch.setattr(bucket, "complete", checked)
+        node, number = at.create(b"file")
+        await write_pages(at, number, 0, 3)
+        assert node.draft
+        assert node.draft.upload
+        await at.files.truncate(node, 0)
+        await at.close_file(number)
+        assert bucket.contents() == {"file": b""}
+        assert not list(bucket.uploads())
 
     during(work)
