@@ -49,6 +49,9 @@ class Changes:
             node.draft = self.files.new_draft(None)
             self.files.touch(node, node.draft)
         except OSError:
+            if node.draft:
+                node.draft.remove()
+                node.draft = None
             self.tree.nodes.detach(node)
             raise
         return node
@@ -223,6 +226,8 @@ class Changes:
                 await self._move_file(old, name, node, new, new_name, part, None)
         if node.draft and node.draft.dirty and not node.writers:
             self.files.later(node)
+        else:
+            self.files.settle(node)
 
     async def _move_file(
         self, old: Directory, name: bytes, node: Node, new: Directory, new_name: bytes,

@@ -424,18 +424,23 @@ class Files:
     async def restate(self, node: Node, meta: Meta) -> None:
         """Gives the object of a file other metadata."""
         async with self._own(node):
-            draft = node.draft
-            if draft and (draft.dirty or node.writers) and not node.gone:
-                self.touch(node, draft)
-                node.meta = meta
-                draft.note(node.key, meta)
-                return
-            node.check()
-            if node.gone or not node.entry:
-                node.meta = meta
-                return
-            entry = await self.store.run(self.store.copy, node.entry, node.entry.key, meta)
+            await self._restate(node, meta)
+        if not node.handles:
+            self.settle(node)
+
+    async def _restate(self, node: Node, meta: Meta) -> None:
+        draft = node.draft
+        if draft and (draft.dirty or node.writers) and not node.gone:
+            self.touch(node, draft)
             node.meta = meta
-            if draft:
-                draft.base = entry
-            self._stored(node, entry)
+            draft.note(node.key, meta)
+            return
+        node.check()
+        if node.gone or not node.entry:
+            node.meta = meta
+            return
+        entry = await self.store.run(self.store.copy, node.entry, node.entry.key, meta)
+        node.meta = meta
+        if draft:
+            draft.base = entry
+        self._stored(node, entry)

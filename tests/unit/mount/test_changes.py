@@ -795,3 +795,41 @@ def test_a_large_file_that_is_emptied_is_stored_empty(
         assert not list(bucket.uploads())
 
     during(work)
+
+
+def test_a_file_for_which_there_is_no_room_leaves_nothing(
+    during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def work(at: At) -> None:
+        monkeypatch.setattr(Draft, "note", disk_is_full)
+        with pytest.raises(OSError, match="no room"):
+            at.changes.create(at.root, b"file", 0o644, 0, 0)
+        assert not list((tmp_path / "drafts").iterdir())
+        assert list(at.nodes.by_ino.values()) == [at.root]
+
+    during(work)
+
+
+def test_what_is_given_other_metadata_while_it_is_closed_is_not_kept_for_ever(
+    bucket: Bucket, during: Callable[[Work], None], tmp_path: Path
+) -> None:
+    copying, go_on = threading.Event(), threading.Event()
+
+    def wait(_key: bytes) -> None:
+        copying.set()
+        assert go_on.wait(20)
+
+    async def work(at: At) -> None:
+        node, number = at.create(b"file")
+        await at.write(number, b"content")
+        reader = at.files.open(node, False)
+        await at.close_file(number)
+        bucket.before_copy = wait
+        changing = asyncio.ensure_future(at.changes.change(node, change(mode=0o600), False))
+        await asyncio.to_thread(copying.wait)
+        at.files.release(reader)
+        go_on.set()
+        await changing
+        assert not list((tmp_path / "drafts").iterdir())
+
+    during(work)
