@@ -162,7 +162,7 @@ class Changes:
         others = directory.listed if directory.is_listed and directory.listed else {}
         if any(name != leaving for name in others):
             return
-        await self.store.run(self.store.mark_again, directory.key, directory.meta)
+        await self.store.run(self.store.mark_if_not, directory.key, directory.meta)
         directory.marked = True
 
     async def _delete(self, directory: Directory, key: bytes) -> None:

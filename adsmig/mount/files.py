@@ -165,8 +165,8 @@ class Files:
     # Writing
 
     def draft_of(self, node: Node) -> Draft | None:
-        """The file's draft, if it need not be fetched for that."""
-        if node.draft is None and node.size == 0:
+        """The file's draft, if nothing need be fetched for that, nor asked."""
+        if node.draft is None and node.size == 0 and node.known:
             node.draft = self.new_draft(node.entry)
         return node.draft
 

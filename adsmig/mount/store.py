@@ -322,6 +322,13 @@ class Store:
                 return self.copy(there, key, meta)
         return self.mark(key, meta)
 
+    def mark_if_not(self, key: bytes, meta: Meta) -> None:
+        """Makes sure that a directory has a marker; one that it has stays what it is."""
+        try:
+            self.storage.stat(key)
+        except NotFound:
+            self.mark(key, meta)
+
     def copy_marker(self, key: bytes, copy: bytes) -> None:
         """Stores the marker of one directory for another, too, with its content."""
         there, meta = self.look(key)

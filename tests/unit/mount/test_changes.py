@@ -833,3 +833,40 @@ def test_what_is_given_other_metadata_while_it_is_closed_is_not_kept_for_ever(
         assert not list((tmp_path / "drafts").iterdir())
 
     during(work)
+
+
+@pytest.mark.parametrize("content", [b"", b"content"])
+def test_what_is_kept_beside_a_file_stays_when_nobody_has_asked_for_it_before_it_is_written_to(
+    bucket: Bucket, during: Callable[[Work], None], content: bytes
+) -> None:
+    kept = Meta(mode=0o600, headers={"content-type": "text/csv"}, user={"colour": "blue"})
+
+    async def work(at: At) -> None:
+        bucket.write(b"file", iter([memoryview(content)] if content else ()), len(content), kept)
+        node = await at.node(b"file")
+        assert not node.known
+        number = at.files.open(node, True)
+        await at.write(number, b"more", len(content))
+        await at.close_file(number)
+        assert bucket.contents() == {"file": content + b"more"}
+        meta = bucket.look(b"file")[1]
+        assert (meta.mode, meta.headers, meta.user) == (kept.mode, kept.headers, kept.user)
+
+    during(work)
+
+
+def test_what_is_kept_beside_a_directory_of_many_names_stays_when_one_goes(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        for number in range(FEW + 2):
+            bucket.put(b"d/%d" % number, b"")
+        bucket.write(b"d/", iter(()), 0, Meta(mode=0o700))
+        node = await at.node(b"d")
+        assert isinstance(node, Directory)
+        await at.node(b"0", node)
+        assert node.wide
+        await at.changes.unlink(node, b"0")
+        assert bucket.look(b"d/")[1].mode == 0o700
+
+    during(work)
