@@ -16,7 +16,7 @@ from adsmig.errors import NotFound
 from adsmig.links import may_be_link, target_of
 from adsmig.model import Entry, Meta
 from adsmig.mount.names import CONTENT, LONGEST, part_of, spelled
-from adsmig.mount.nodes import FRESH_S, Directory, Node, Nodes, Since
+from adsmig.mount.nodes import FRESH_S, MOST_LISTED, Directory, Node, Nodes, Since
 from adsmig.mount.store import Found, Store
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,10 @@ class Tree:
         """The file of that name; FileNotFoundError if there is none."""
         if len(name) > LONGEST:
             raise OSError(errno.ENAMETOOLONG, "the name is too long")
-        if not directory.is_listed and not directory.wide:
-            await self.enumerate(directory, FEW)
+        part = part_of(name)
+        most = MOST_LISTED if part is None else FEW  # only a listing can tell
+        if not directory.is_listed and (not directory.wide or part is None):
+            await self.enumerate(directory, most)
         if directory.is_listed:
             node = self.known(directory, name)
             if node:
@@ -84,7 +86,6 @@ class Tree:
             entry = directory.listed[name]
             assert entry
             return await self._look(directory, name, self._part(directory, name, entry))
-        part = part_of(name)
         if part is None:
             raise _none(name)
         return await self._look(directory, name, part)
@@ -161,7 +162,7 @@ class Tree:
         """
         while directory.reading:
             await asyncio.shield(directory.reading)
-            if directory.is_listed or directory.wide:
+            if directory.is_listed or (directory.wide and most <= FEW):
                 return
         directory.reading = asyncio.ensure_future(self._list(directory, most))
         try:

@@ -21,6 +21,7 @@ from adsmig.mount.blocks import Blocks
 from adsmig.mount.changes import Changes
 from adsmig.mount.draft import Draft, left
 from adsmig.mount.files import Files
+from adsmig.mount.names import spelled
 from adsmig.mount.nodes import Defaults, Directory, Node, Nodes
 from adsmig.mount.protocol import Change
 from adsmig.mount.reader import Reader
@@ -868,5 +869,23 @@ def test_what_is_kept_beside_a_directory_of_many_names_stays_when_one_goes(
         assert node.wide
         await at.changes.unlink(node, b"0")
         assert bucket.look(b"d/")[1].mode == 0o700
+
+    during(work)
+
+
+def test_a_very_long_name_among_many_leads_to_its_file_also_when_no_listing_is_believed(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        for number in range(FEW + 2):
+            bucket.put(b"%d" % number, b"")
+        bucket.put(b"y" * 300, b"content")
+        await at.node(b"0")
+        assert at.root.wide
+        for _ in range(2):
+            node = await at.node(spelled(b"y" * 300))
+            assert node.key == b"y" * 300
+            at.doubt()
+        assert await errno_of(at.node(spelled(b"n" * 300))) == errno.ENOENT
 
     during(work)
