@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from adsmig.errors import AdsmigError, UsageError
 from adsmig.mount import channel
 from adsmig.mount.draft import damaged, left
 from adsmig.mount.places import drafts_in, has_unsaved, hold
-from adsmig.mount.word import STARTING, Word
+from adsmig.mount.word import ENDED, STARTING, Word
 
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
+_END_S = 3.0
+"""For a process that has let go of one file to let go of the others."""
 _MOST_LINKS = 40
 """As the kernel has it."""
 
@@ -111,15 +114,23 @@ def umount(directory: str) -> Sequence[str]:
     if not lives:
         return _left_in(Path(facts["drafts"]).parent) if "drafts" in facts else []
     word.wait()
-    unsaved: list[str] = word.read().get("unsaved", [])
+    facts = word.read()
+    if facts.get("state") != ENDED:  # it was killed meanwhile, or could not leave word
+        return _left_in(Path(facts["drafts"]).parent, _END_S) if "drafts" in facts else []
+    unsaved: list[str] = facts["unsaved"]
     return unsaved
 
 
-def _left_in(place: Path) -> list[str]:
-    """A line for each file that a mount left there that was killed.  None if another has the place
-    by now: it has seen to that, and what is there is its own.
+def _left_in(place: Path, wait_s: float = 0) -> list[str]:
+    """A line for each file that a mount left there that was killed, and may take so long to end.
+    None if another has the place by now: it has seen to that, and what is there is its own.
     """
-    if not has_unsaved(place) or (held := hold(place)) is None:
+    if not has_unsaved(place):
+        return []
+    until = time.monotonic() + wait_s
+    while (held := hold(place)) is None and time.monotonic() < until:
+        time.sleep(0.05)
+    if held is None:
         return []
     killed = "the mount was killed before it was stored"
     drafts = drafts_in(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -16,8 +17,20 @@ from pathlib import Path
 
 from tests.conftest import BucketFactory
 from tests.mount.conftest import MountFactory
-from tests.mount.mounts import FULL, LIMIT_S, Mount, contents, only_line, put, run
-from tests.servers import SeaweedFS, Server
+from tests.mount.mounts import (
+    FULL,
+    LIMIT_S,
+    PROGRAM,
+    Mount,
+    contents,
+    error_of,
+    only_line,
+    put,
+    run,
+    until,
+)
+from tests.mount.test_outages import Refusing
+from tests.servers import MinIOGateway, SeaweedFS, Server
 
 KILLS = 15 if FULL else 2
 
@@ -173,6 +186,26 @@ def test_what_was_promised_is_there_after_kills(
         promises.check(mine)
     uploads = store.client().list_multipart_uploads(Bucket=name).get("Uploads", [])
     assert not uploads
+
+
+def test_who_unmounts_is_told_of_what_a_kill_meanwhile_has_left(
+    minio: MinIOGateway, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(minio)
+    with Refusing(minio.host) as front:
+        at = mount(minio.url(name).replace(minio.host, front.host))
+        assert not list(at.path.iterdir())
+        front.refuses = True
+        assert error_of(lambda: (at.path / "file").write_bytes(b"content")) == errno.EACCES
+        words = [*PROGRAM, "umount", str(at.path)]
+        with subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as unmounting:
+            until(lambda: not at.mounted())
+            at.kill()
+            said, _ = unmounting.communicate(timeout=LIMIT_S)
+    assert unmounting.returncode == 1
+    assert "file: the mount was killed before it was stored" in said
 
 
 def test_a_draft_with_a_damaged_journal_is_kept_and_named(
