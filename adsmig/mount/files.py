@@ -166,7 +166,7 @@ class Files:
 
     def draft_of(self, node: Node) -> Draft | None:
         """The file's draft, if nothing need be fetched for that, nor asked."""
-        if node.draft is None and node.size == 0 and node.known:
+        if node.draft is None and node.size == 0 and node.known and node.is_fresh:
             node.draft = self.new_draft(node.entry)
         return node.draft
 
@@ -190,8 +190,12 @@ class Files:
             return draft
         entry = node.entry
         assert entry
-        if not node.known:
-            await self.tree.learn(node)
+        if not (node.known and node.is_fresh):
+            # All of it may be in the cache, and replaced long ago.
+            try:
+                await self.tree.learn(node)
+            except FileNotFoundError as exc:
+                raise OSError(errno.ESTALE, "the object was removed") from exc
         draft = self.new_draft(entry)
         try:
             await self._fill(draft, entry, min(entry.size, entry.size if upto is None else upto))

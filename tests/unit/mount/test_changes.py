@@ -889,3 +889,26 @@ def test_a_very_long_name_among_many_leads_to_its_file_also_when_no_listing_is_b
         assert await errno_of(at.node(spelled(b"n" * 300))) == errno.ENOENT
 
     during(work)
+
+
+@pytest.mark.parametrize("content", [b"", b"first"])
+@pytest.mark.parametrize("removed", [False, True])
+def test_who_begins_to_write_to_what_was_replaced_long_ago_is_told_so(
+    bucket: Bucket, during: Callable[[Work], None], content: bytes, removed: bool
+) -> None:
+    async def work(at: At) -> None:
+        bucket.put(b"log", content)
+        node = await at.node(b"log")
+        number = at.files.open(node, True)
+        assert await at.read(number, 100) == content  # and it is in the cache from now on
+        await at.tree.learn(node)
+        if removed:
+            bucket.delete([b"log"])
+        else:
+            bucket.put(b"log", b"another version")
+        at.doubt()  # but nobody asks for the name any more
+        assert await errno_of(at.write(number, b"more", len(content))) == errno.ESTALE
+        await at.close_file(number)
+        assert bucket.contents() == ({} if removed else {"log": b"another version"})
+
+    during(work)
