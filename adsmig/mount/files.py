@@ -228,6 +228,7 @@ class Files:
     def write(self, handle: Handle, start: int, data: memoryview) -> int | Coroutine[Any, Any, int]:
         """Takes bytes, of a buffer that is used again; how many."""
         node = handle.node
+        self._check_size(start + len(data))
         if node.is_locked or not (draft := self.draft_of(node)) or start < draft.sent:
             return self._write_later(node, start, bytes(data))
         if draft.upload and start + len(data) > draft.upload.entry.size:
@@ -242,6 +243,10 @@ class Files:
         if not self.turns.is_moving(node) and self._sender.ship(node, draft):
             return self._taken(draft, len(data))
         return len(data)
+
+    def _check_size(self, size: int) -> None:
+        if size > self.store.storage.profile.max_size:
+            raise OSError(errno.EFBIG, "more than an object can hold")
 
     async def _taken(self, draft: Draft, size: int) -> int:
         await self._sender.wait_for_room(draft)
@@ -281,6 +286,7 @@ class Files:
         """Cuts a file off, or fills it up with zeros; ``at_once``: in the store, too.  Where that
         fails, it is not done at all, unless there is something else that the store lacks.
         """
+        self._check_size(size)
         async with self._own(node):
             meta, stored = node.meta, not (node.gone or (node.draft and node.draft.dirty))
             try:

@@ -912,3 +912,18 @@ def test_who_begins_to_write_to_what_was_replaced_long_ago_is_told_so(
         assert bucket.contents() == ({} if removed else {"log": b"another version"})
 
     during(work)
+
+
+def test_a_file_is_not_made_larger_than_the_store_could_hold(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        node, number = at.create(b"file")
+        await at.write(number, b"content")
+        most = bucket.profile.max_size
+        assert await errno_of(at.files.truncate(node, most + 1)) == errno.EFBIG
+        assert await errno_of(at.write(number, b"more", most - 1)) == errno.EFBIG
+        await at.close_file(number)
+        assert bucket.contents() == {"file": b"content"}
+
+    during(work)
