@@ -100,7 +100,9 @@ class Blocks:
             if not self._files or name in self._where:
                 return
             if self._sizes[self._newest] + len(head) + len(data) > self._segment:
-                self._begin(self._newest + 1)
+                self._begin_next(self._newest + 1)
+            if not self._files:
+                return
             segment, at = self._newest, self._sizes[self._newest]
             fd = self._files[segment]
             self._sizes[segment] += len(head) + len(data)
@@ -125,7 +127,7 @@ class Blocks:
             self._drop_oldest()
         self._where.clear()
         self._unproven.clear()
-        self._begin(newest + 1)
+        self._begin_next(newest + 1)
 
     def _again(self, name: bytes, found: tuple[int, int, int]) -> None:
         segment, at, length = found
@@ -149,6 +151,15 @@ class Blocks:
         with self._lock:
             self._where.pop(name, None)
         return False
+
+    def _begin_next(self, number: int) -> None:
+        """As :meth:`_begin`; nothing is kept from now on where that fails."""
+        try:
+            self._begin(number)
+        except OSError as exc:
+            log.warning("there is no cache any more: %s", exc.strerror)
+            while self._files:
+                self._drop_oldest()
 
     def _begin(self, number: int) -> None:
         """Opens the next segment, and makes room for it."""

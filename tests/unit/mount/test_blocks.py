@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 from adsmig.model import Entry
 from adsmig.mount.blocks import Blocks, version_of
@@ -58,4 +63,23 @@ def test_room_is_given_back(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
     blocks.put(version(1), 0, b"again")
     assert blocks.get(version(1), 0, 0, 5) == b"again"
+    blocks.close()
+
+
+def test_a_disk_that_fails_only_makes_it_forget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> NoReturn:
+        raise OSError(errno.EROFS, "read-only file system")
+
+    blocks = Blocks(tmp_path, 1 << 20)
+    blocks.put(version(1), 0, bytes(1 << 16))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        blocks.put(version(1), 1, bytes(1 << 16))
+        patch.setattr(os, "pwritev", failing)
+        blocks.put(version(1), 2, bytes(1 << 16))
+        blocks.drop()
+    assert not any(blocks.has(version(1), number) for number in range(3))
+    assert blocks.get(version(1), 0, 0, 10) is None
     blocks.close()
