@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import stat
@@ -210,7 +211,15 @@ class Changes:
             if target and target.is_directory:
                 raise OSError(errno.EISDIR, "a directory")
             part = target.name if target else self._free(new, new_name)
+            if flags & NOREPLACE:
+                await self._check_free(new.key + part)
             await self._rename_file(old, name, node, new, new_name, part, target)
+
+    async def _check_free(self, key: bytes) -> None:
+        """Raises EEXIST where others have just made it."""
+        with contextlib.suppress(FileNotFoundError):
+            await self.store.run(self.store.look, key)
+            raise OSError(errno.EEXIST, "it is there already")
 
     async def _rename_file(
         self, old: Directory, name: bytes, node: Node, new: Directory, new_name: bytes,

@@ -23,7 +23,7 @@ from adsmig.mount.draft import Draft, left
 from adsmig.mount.files import Files
 from adsmig.mount.names import spelled
 from adsmig.mount.nodes import Defaults, Directory, Node, Nodes
-from adsmig.mount.protocol import Change
+from adsmig.mount.protocol import NOREPLACE, Change
 from adsmig.mount.reader import Reader
 from adsmig.mount.sender import Sender
 from adsmig.mount.store import Store
@@ -925,5 +925,21 @@ def test_a_file_is_not_made_larger_than_the_store_could_hold(
         assert await errno_of(at.write(number, b"more", most - 1)) == errno.EFBIG
         await at.close_file(number)
         assert bucket.contents() == {"file": b"content"}
+
+    during(work)
+
+
+def test_who_wants_nothing_replaced_replaces_nothing_that_others_have_just_made(
+    bucket: Bucket, during: Callable[[Work], None]
+) -> None:
+    async def work(at: At) -> None:
+        bucket.put(b"file", b"ours")
+        await at.node(b"file")
+        bucket.put(b"new", b"theirs")
+        renaming = at.changes.rename(at.root, b"file", at.root, b"new", NOREPLACE)
+        assert await errno_of(renaming) == errno.EEXIST
+        assert bucket.contents() == {"file": b"ours", "new": b"theirs"}
+        await at.changes.rename(at.root, b"file", at.root, b"newer", NOREPLACE)
+        assert bucket.contents() == {"newer": b"ours", "new": b"theirs"}
 
     during(work)
