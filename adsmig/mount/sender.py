@@ -71,7 +71,7 @@ class Sender:
         sending = self._sending.setdefault(draft, {})
         if not draft.upload:
             if 0 not in sending:
-                sending[0] = self._begin(self._open_upload(node, draft), "opening an upload")
+                sending[0] = self._begin(self._begin_shipping(node, draft), "opening an upload")
             return False
         size = draft.upload.part_size
         ready = draft.filled // size - 1  # what was written last may be written to again
@@ -83,6 +83,10 @@ class Sender:
                 work = self._send(node, draft, number)
                 sending[number] = self._begin(work, f"storing a part of {node.key!r}")
         return len(unsent) > 2 * _AT_ONCE and bool(sending)
+
+    async def _begin_shipping(self, node: Node, draft: Draft) -> None:
+        await self._open_upload(node, draft)
+        self.ship(node, draft)  # who has written all by now, would not ask again
 
     async def _open_upload(self, node: Node, draft: Draft, part_size: int = PART) -> None:
         try:

@@ -164,10 +164,10 @@ def test_an_upload_that_was_given_up_with_a_beginning_is_an_error(
     at = mount(minio.url(name), "--timeout", "5")
     fd = write(at, LARGE_MIB)
     until(lambda: journal(at)["sent"])
-    sent = journal(at)["sent"]
     give_up(minio, name, at)
     assert error_of(lambda: os.fsync(fd)) == errno.EIO
     assert error_of(lambda: os.close(fd)) == errno.EIO
+    sent = journal(at)["sent"]
     assert "its beginning is lost" in at.stop(code=1)
     assert f"but for its first {sent} bytes, which are lost" in at.start()
     at.stop()
