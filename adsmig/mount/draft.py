@@ -266,8 +266,10 @@ def _read(path: Path) -> Left:
 
 @functools.cache
 def boot() -> str:
-    """What tells this run of the machine from any other; random(4)."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    """What tells this run of the machine from any other, if that can be known; random(4)."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
 
 
 def _text(key: bytes) -> str:

@@ -235,7 +235,7 @@ class Reader:
                     await self._store.run(self._store.stream, entry, start, size, BLOCK, give)
                     if len(run) == 1:
                         self._block_s = loop.time() - began
-            except OSError as exc:
+            except Exception as exc:  # whatever it is, somebody waits for an answer
                 error = exc
             for number, future in futures.items():
                 if not future.done() and error:

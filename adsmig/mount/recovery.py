@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from adsmig.errors import AdsmigError, NotFound, SourceChanged
-from adsmig.model import Entry
+from adsmig.model import Entry, Meta
 from adsmig.mount.draft import Left, damaged, left
 from adsmig.mount.store import PART, SINGLE, Store
 
@@ -44,10 +44,12 @@ def recover(store: Store, drafts: Path, kept: Path) -> list[str]:
 def _recover(store: Store, one: Left, kept: Path) -> str:
     there: Entry | None
     try:
-        there = store.look(one.key).entry
+        there, meta = store.look(one.key)
     except NotFound:
         there = None
     if there and _is_that(there, one):
+        if _access(meta) != _access(one.meta):  # as was answered for while it was open
+            store.copy(there, one.key, one.meta)
         one.forget()
         return ""
     fd = os.open(one.path, os.O_RDWR)
@@ -129,6 +131,10 @@ def _name(one: Left) -> str:
 
 def _text(key: bytes) -> str:
     return key.decode("utf-8", "backslashreplace")
+
+
+def _access(meta: Meta) -> tuple[int | None, int | None, int | None]:
+    return meta.mode, meta.uid, meta.gid
 
 
 def _is_that(there: Entry, one: Left) -> bool:

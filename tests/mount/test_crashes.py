@@ -96,6 +96,24 @@ while True:
 """
 
 
+def test_a_mode_that_an_open_file_got_is_kept(
+    seaweedfs: SeaweedFS, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    at = mount(seaweedfs.url(bucket(seaweedfs)))
+    fd = os.open(at.path / "secret", os.O_CREAT | os.O_WRONLY, 0o644)
+    os.write(fd, b"once")
+    os.fsync(fd)
+    os.fchmod(fd, 0o600)
+    at.kill()
+    with contextlib.suppress(OSError):
+        os.close(fd)
+    at.stop(code=(0, 1))
+    at.start()
+    assert (at.path / "secret").stat().st_mode & 0o777 == 0o600
+    assert (at.path / "secret").read_bytes() == b"once"
+    at.stop()
+
+
 class Promises:
     """What a writer was promised."""
 
