@@ -225,15 +225,18 @@ def _key(item: ElementTree.Element, tag: str, encoded: bool) -> bytes:
 
 
 def _next_marker(entries: list[Entry], prefixes: list[bytes], marker: bytes) -> bytes:
-    """Where the page after this one begins: its last key, if it names no ``marker``.
+    """Where the page after this one begins: its last key, whatever ``marker`` it names.
 
     Stores may leave that out where no delimiter was asked for (API_ListObjects.html).  One before
-    the last key would have keys listed again, or for ever.
+    the last key would have keys listed again, or for ever.  One beyond it would have those between
+    them left out: some stores that escape keys do not escape it, so that ``a%2Fb`` is taken for
+    ``a/b``.  So it counts only on a page without keys, and within the directory that is the last.
     """
     last = max([entries[-1].key if entries else b"", prefixes[-1] if prefixes else b""])
     if marker and marker < last and marker != last.removesuffix(b"/"):
         raise ListingError(f"the store lists up to {last!r}, and would go on from {marker!r}")
-    return max(marker, last)
+    in_directory = bool(prefixes) and last == prefixes[-1] and marker.startswith(last)
+    return marker if in_directory or not last else last
 
 
 def unquote(text: bytes) -> bytes:

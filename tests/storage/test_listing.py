@@ -851,14 +851,35 @@ def answer_of(*keys: str, marker: str = "", more: str = "true", prefix: str = ""
     [
         (answer_of("a", "b"), "b"),
         (answer_of("a", "b", marker="b"), "b"),
-        (answer_of("a", "b", marker="c"), "c"),
+        (answer_of("a", "b", marker="c"), "b"),
+        (answer_of(marker="c"), "c"),
         (answer_of("a", prefix="d/"), "d/"),
         (answer_of("a", prefix="d/", marker="d"), "d/"),
+        (answer_of("a", prefix="d/", marker="d/e"), "d/e"),
+        (answer_of("a", prefix="d/", marker="e"), "d/"),
         (answer_of("a", marker="b", more="false"), ""),
     ],
 )
 def test_the_last_key_is_the_next_marker_where_none_is_named(document: bytes, token: str) -> None:
     assert parse(document, 1).token == token
+
+
+def test_a_next_marker_that_is_not_escaped_as_keys_are_leaves_none_out() -> None:
+    """``d%2Fb``, taken for escaped, is ``d/b``: past ``d-c``."""
+    keys = {b"d%2Fa", b"d%2Fb", b"d-c", b"d/a"}
+
+    def fetch(
+        prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int = 1000
+    ) -> Page:
+        names = sorted(key for key in keys if key > (token.encode() or after))
+        items = [quote(key) for key in names[:2]]
+        more = str(len(names) > 2).lower()
+        marker = max(names[:2], default=b"").decode()
+        text = answer_of(*items, marker=marker, more=more).decode()
+        escaped = text.replace("<IsTruncated>", "<EncodingType>url</EncodingType><IsTruncated>")
+        return parse(escaped.encode(), 1)
+
+    assert [entry.key for entry in flat(fetch, b"", EVERYTHING)] == sorted(keys)
 
 
 def test_a_next_marker_before_the_last_key_is_an_error() -> None:
