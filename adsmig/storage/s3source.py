@@ -337,11 +337,24 @@ class S3Source:
 
     def meta(self, entry: Entry) -> Meta:
         """See Storage.meta."""
+        headers = self._looked_at(entry).headers
+        return self._tagged(meta_of(headers), entry, headers)
+
+    def is_md5(self, entry: Entry) -> bool:
+        """Whether an ETag that looks like an MD5 is one, as far as the object's headers tell.
+
+        Raises SourceChanged as :meth:`read`.
+        """
+        answer = self._looked_at(entry)
+        if answer.etag != entry.etag:
+            raise SourceChanged("another version is there now")  # a store without If-Match
+        return etag_tells(answer.headers)
+
+    def _looked_at(self, entry: Entry) -> Response:
         try:
-            answer = self._wire.request("HEAD", self._path(entry.key), {}, _if_match(entry))
+            return self._wire.request("HEAD", self._path(entry.key), {}, _if_match(entry))
         except NotFound as exc:
             raise SourceChanged("removed since it was listed") from exc
-        return self._tagged(meta_of(answer.headers), entry, answer.headers)
 
     def _tagged(self, meta: Meta, entry: Entry, headers: Headers) -> Meta:
         if not self._tags:

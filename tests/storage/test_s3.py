@@ -32,7 +32,7 @@ from adsmig.errors import (
     Unreachable,
 )
 from adsmig.location import Credentials, Location
-from adsmig.model import EVERYTHING, Entry, KeyRange, Meta, Part, Upload
+from adsmig.model import EVERYTHING, Entry, KeyRange, Meta, Outcome, Part, Upload
 from adsmig.retry import TRIES
 from adsmig.storage.local import LocalStorage
 from adsmig.storage.memory import MemoryStorage
@@ -767,6 +767,27 @@ def test_a_copy_names_its_source_and_the_version_of_it(faked: Faked) -> None:
     assert request.body == b""
     assert request.headers["x-amz-copy-source"] == "/bkt/from/a%20b%2Bc%252F/%C3%A9"
     assert request.headers["x-amz-copy-source-if-match"] == f'"{MD5}"'
+
+
+def copied_from(faked: Faked, etag: str, headers: dict[str, str]) -> Outcome:
+    """A copy, whose ETag is its MD5, of an object that was listed with 32 zeros for one."""
+    told = Reply(headers={"ETag": f'"{etag}"', "Content-Length": "7", **headers})
+    server = faked(lambda request: COPIED if request.method == "PUT" else told)
+    entry = ENTRY._replace(etag="0" * 32)
+    return copy(server.storage(b"from/"), server.storage(b"to/"), entry, b"copy", None)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"x-amz-server-side-encryption": "aws:kms"}, {"x-oss-object-type": "Appendable"}],
+)
+def test_a_copy_of_what_has_no_md5_for_an_etag(faked: Faked, headers: dict[str, str]) -> None:
+    assert not copied_from(faked, "0" * 32, headers).error
+
+
+@pytest.mark.parametrize("etag", ["0" * 32, "1" * 32])
+def test_a_copy_of_another_version_is_noticed_by_its_md5(faked: Faked, etag: str) -> None:
+    assert copied_from(faked, etag, {}).kind == "changed"
 
 
 @pytest.mark.parametrize(
