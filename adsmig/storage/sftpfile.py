@@ -72,6 +72,8 @@ class SftpBody:
                 raise SourceChanged("a link has taken its place since it was listed")
             self._handle = self._opened()
             self._first = self.wire.send(FSTAT, text(self._handle))
+            if not self.entry.size:
+                self._flying.append((self._read(0, 1), 0, 1))
             self._ask()
         return self
 
@@ -81,7 +83,19 @@ class SftpBody:
             assert self._first is not None
             first, self._first = self._first, None
             self.meta = meta_of(self._check(first))
+            if not self.entry.size:
+                self._prove_empty()
         return self
+
+    def _prove_empty(self) -> None:
+        """As storage.localfile.LocalBody does."""
+        request, *_ = self._flying.popleft()
+        with contextlib.suppress(EOFError):
+            if self.wire.wait(request)[9:]:
+                assert self._last is not None
+                last, self._last = self._last, None
+                self._check(last)
+                raise ObjectError("unreadable", "it says that it is empty, and is not")
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:

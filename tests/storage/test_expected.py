@@ -307,6 +307,34 @@ def test_a_server_that_holds_few_files_open_is_asked_for_the_others_one_by_one(
     assert [get(storage, entry) for entry in entries] == [b"content"] * 10
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/sys/kernel/ostype"), reason="needs /proc")
+@pytest.mark.parametrize("together", [False, True])
+def test_a_file_that_says_that_it_is_empty_and_is_not_is_no_empty_file(
+    place: Place, sshd: Sshd, together: bool
+) -> None:
+    storage = open_storage(uri.parse(sshd.address("/proc/sys/kernel") + "/"), Options(), False)
+    place.opened.append(storage)
+    assert isinstance(storage, Expecting)
+    entry = storage.stat(b"ostype")
+    assert not entry.size
+    if together:
+        storage.expect([entry])
+    with pytest.raises(ObjectError, match="says that it is empty, and is not"):
+        storage.read(entry)
+
+
+def test_an_empty_file_that_grows_as_it_is_opened_is_a_changed_source(place: Place) -> None:
+    storage = filled(place, {b"a": b""})
+    (entry,) = entries_of(storage)
+    assert isinstance(storage, Expecting)
+    storage.expect([entry])
+    with storage.read(entry) as body:
+        assert drain(body) == b""
+    top_of(place).joinpath("a").write_bytes(b"more")
+    with pytest.raises(SourceChanged):
+        storage.read(entry)
+
+
 def test_no_more_are_held_open_than_the_server_says_it_can(
     place: Place, sent: Counter[int]
 ) -> None:
