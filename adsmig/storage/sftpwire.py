@@ -281,7 +281,8 @@ class SftpWire:
         """Renames, in place of what is there; OSError.
 
         A server without OpenSSH's extension refuses to where something is there already, as the
-        protocol asks of it.  It is removed first then, so that there is a moment without it.
+        protocol asks of it.  That is moved aside first then, so that there is a moment without it,
+        to beside ``old``; and back again if it was refused for another reason.
         """
         if POSIX_RENAME in self.extensions:
             self.ask(EXTENDED, text(POSIX_RENAME), text(old), text(new))
@@ -292,8 +293,14 @@ class SftpWire:
             there = self.lstat(new)  # raises if that is not the reason
             if stat.S_ISDIR(there.st_mode) or not self.exists(old):
                 raise
-            self.ask(REMOVE, text(new))
-            self.ask(RENAME, text(old), text(new))
+            aside = old + b".old"
+            self.ask(RENAME, text(new), text(aside))
+            try:
+                self.ask(RENAME, text(old), text(new))
+            except OSError:
+                self.ask(RENAME, text(aside), text(new))
+                raise
+            self.forget(self.send(REMOVE, text(aside)))
 
     def exists(self, path: bytes) -> bool:
         """Whether something is there, perhaps a link that leads nowhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -14,11 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from adsmig.errors import AdsmigError, TransientError
+from adsmig.errors import AdsmigError, ObjectError, TransientError
 from adsmig.model import EVERYTHING, Meta
 from adsmig.storage import open_storage, sshchannel
 from adsmig.storage.sftp import SftpStorage
-from adsmig.storage.sftppacket import FSYNC, POSIX_RENAME
+from adsmig.storage.sftppacket import FSYNC, POSIX_RENAME, RENAME
+from adsmig.storage.sftpwire import SftpWire
 from adsmig.uri import parse
 from tests.e2e.conftest import Adsmig, adsmig, digest, make_tree
 from tests.faults.test_kill import finish, kill_all, start
@@ -158,6 +160,32 @@ def test_a_server_without_extensions(
     assert keys_of(storage) == [b"d/a"]
     storage.tidy()
     storage.close()
+
+
+def test_what_cannot_be_replaced_at_a_server_without_extensions_stays(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sshd.trust(Path(os.environ["HOME"]))
+    storage = open_storage(parse(sshd.address(tmp_path / "there") + "/"), Options(), True)
+    storage.prepare()
+    put(storage, b"a", b"first")
+    wire = storage._wire()  # type: ignore[attr-defined]
+    wire.extensions.clear()
+    ask = SftpWire.ask
+
+    def refusing(wire: SftpWire, kind: int, *parts: bytes) -> bytes:
+        if kind == RENAME and parts[1].endswith(b"there/a") and b".old" not in parts[0]:
+            raise OSError(errno.EREMOTEIO, "the server says: Failure")  # as across file systems
+        return ask(wire, kind, *parts)
+
+    monkeypatch.setattr(SftpWire, "ask", refusing)
+    with pytest.raises(ObjectError):
+        put(storage, b"a", b"second")
+    assert content_of(storage, b"a") == b"first"
+    assert keys_of(storage) == [b"a"]
+    storage.tidy()
+    storage.close()
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["a"]
 
 
 def test_nobody_answers_any_more(sshd: Sshd, adsmig: Adsmig, tmp_path: Path) -> None:
