@@ -34,7 +34,7 @@ AWAY = (
     errno.ETIMEDOUT,
 )  # fmt: skip
 """What every call fails with once the server or the daemon behind a file system is gone."""
-_SET_ID = stat.S_ISUID | stat.S_ISGID
+SET_ID = stat.S_ISUID | stat.S_ISGID
 _ENDING = (
     *AWAY, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EUCLEAN,
     errno.EMFILE, errno.ENFILE, errno.ENOMEM,
@@ -172,11 +172,11 @@ def set_meta(
         except OSError as exc:
             _leave_out("owners", exc)
     if mode is not None:
-        if mode & _SET_ID and uid is not None:
+        if mode & SET_ID and uid is not None:
             status = os.fstat(fd)
             # A directory only passes its group on.
             if (status.st_uid, status.st_gid) != (uid, gid) and not stat.S_ISDIR(status.st_mode):
-                mode &= ~_SET_ID
+                mode &= ~SET_ID
         try:
             os.fchmod(fd, mode)
         except OSError as exc:

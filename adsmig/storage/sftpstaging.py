@@ -17,7 +17,7 @@ import xxhash
 from adsmig.errors import AdsmigError, ObjectError, StorageFull, TransientError
 from adsmig.model import Meta
 from adsmig.storage.descent import MISSING, BehindLink
-from adsmig.storage.localfile import from_os_error
+from adsmig.storage.localfile import SET_ID, from_os_error
 from adsmig.storage.sftpflushes import Flushes
 from adsmig.storage.sftppacket import (
     CLOSE,
@@ -149,7 +149,7 @@ class SftpStaging:
             closing = wire.send(CLOSE, text(handle))
             wire.settle(closing)
             owning = self._own(wire, SETSTAT, staged, meta)
-            setting = wire.send(SETSTAT, text(staged), attributes(meta.mode, meta.mtime_ns))
+            setting = wire.send(SETSTAT, text(staged), attributes(_plain(meta), meta.mtime_ns))
             wire.settle(owning, setting)
             looking = wire.send(LSTAT, text(staged))
             finishing = Finishing(owning, setting, None, looking, closing)
@@ -158,7 +158,7 @@ class SftpStaging:
     def begin_finish(self, wire: SftpWire, handle: bytes, meta: Meta) -> Finishing:
         """The requests of :meth:`finish`, in flight, to a server that can flush."""
         owning = self._own(wire, FSETSTAT, handle, meta)
-        setting = wire.send(FSETSTAT, text(handle), attributes(meta.mode, meta.mtime_ns))
+        setting = wire.send(FSETSTAT, text(handle), attributes(_plain(meta), meta.mtime_ns))
         flushing = wire.send(EXTENDED, text(FSYNC), text(handle))
         looking = wire.send(FSTAT, text(handle))
         return Finishing(owning, setting, flushing, looking, wire.send(CLOSE, text(handle)))
@@ -189,8 +189,11 @@ class SftpStaging:
             )
         except OSError:
             same_time = False
-        if not same_time:
-            wire.ask(SETSTAT, text(staged), attributes(meta.mode, meta.mtime_ns))
+        # As with file systems, who is not given a file does not hand out the rights of its owner.
+        given = (there.st_uid, there.st_gid) == (meta.uid, meta.gid)
+        mode = meta.mode if given else _plain(meta)
+        if not same_time or mode != _plain(meta):
+            wire.ask(SETSTAT, text(staged), attributes(mode, meta.mtime_ns))
         if size is not None and there.st_size != size:
             raise TransientError(f"the server has {there.st_size} bytes instead of {size}")
         return there.st_size
@@ -352,6 +355,11 @@ class SftpStaging:
             time_ns = None
         if (mode, time_ns) != (None, None):
             wire.ask(SETSTAT, text(path), attributes(mode, time_ns))
+
+
+def _plain(meta: Meta) -> int | None:
+    """The mode of a file, without the rights of an owner whom it may not be given to."""
+    return meta.mode if meta.mode is None or meta.uid is None else meta.mode & ~SET_ID
 
 
 def expect_file(mode: int) -> None:

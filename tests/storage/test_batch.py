@@ -19,7 +19,15 @@ from adsmig.small import copy_batch
 from adsmig.storage import sftpbatch, sftpflushes, sftplogin
 from adsmig.storage.base import Body, Storage
 from adsmig.storage.several import Batching, Whole
-from adsmig.storage.sftppacket import EXTENDED, FAILURE, FSYNC, MKDIR, text
+from adsmig.storage.sftppacket import (
+    EXTENDED,
+    FAILURE,
+    FSYNC,
+    MKDIR,
+    SETSTAT,
+    attributes,
+    text,
+)
 from adsmig.storage.sftpwire import SftpWire
 from tests.servers import Sshd
 from tests.storage.conftest import Place, Places
@@ -82,6 +90,32 @@ def test_mode_time_and_owner_are_kept(storage: Storage, place: Place) -> None:
         there = (top_of(place) / name).stat()
         assert stat.S_IMODE(there.st_mode) == 0o4751
         assert (there.st_uid, there.st_gid, there.st_mtime) == (1234, 2345, 1_600_000_000)
+
+
+@pytest.mark.parametrize("lacking", [b"", FSYNC])
+def test_a_file_that_is_not_given_its_owner_gets_no_set_id_bits(
+    storage: Storage, place: Place, lacking: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire, send = storage._wire(), SftpWire.send  # type: ignore[attr-defined]
+    wire.extensions.pop(lacking, None)
+    giving = attributes(owner=(1234, 2345))
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        if giving in parts:  # only root may
+            return send(wire, SETSTAT, text(b"/nowhere/at/all"), giving)
+        return send(wire, kind, *parts)
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    meta = Meta(mode=0o6751, uid=1234, gid=2345, mtime_ns=1_600_000_000 * 10**9)
+    own = replace(meta, uid=os.getuid(), gid=os.getgid())
+    for name, kept in (("own", own), ("another's", meta), ("own too", own)):
+        put(storage, name.encode(), b"content", kept)
+        if not lacking:
+            assert batch(storage, {b"batched " + name.encode(): b"content"}, kept)
+    for path in top_of(place).glob("[!.]*"):
+        there = path.stat()
+        assert stat.S_IMODE(there.st_mode) == (0o6751 if "own" in path.name else 0o751)
+        assert there.st_mtime == 1_600_000_000
 
 
 def test_what_was_there_is_replaced(storage: Storage, place: Place) -> None:
