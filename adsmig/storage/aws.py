@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from adsmig.credentials import AWS, ENVIRONMENT, accounts_file, check
-from adsmig.errors import AdsmigError, UsageError
-from adsmig.location import Credentials, Location
+from adsmig.errors import AdsmigError, Expired, UsageError
+from adsmig.location import Credentials, Location, one_line
 
 
 def credentials_for(location: Location, side: str) -> Callable[[], Credentials | None]:
@@ -20,8 +20,8 @@ def credentials_for(location: Location, side: str) -> Callable[[], Credentials |
 
     Those of the location; else boto3's chain: environment, shared files, container or instance
     role (boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html).  Raises
-    AdsmigError when there are none, and says how the ``side``, SRC or DST, gets some.  None, so
-    that requests go unsigned, for an anonymous user.
+    AdsmigError when there are none, and says how the ``side``, SRC or DST, gets some; Expired when
+    they cannot be had just now.  None, so that requests go unsigned, for an anonymous user.
     """
     if location.anonymous:
         return lambda: None
@@ -30,15 +30,23 @@ def credentials_for(location: Location, side: str) -> Callable[[], Credentials |
         return lambda: given
 
     def chain() -> Credentials:
-        found = _found(location.account)
-        if found is None:
+        try:
+            found = _found(location.account)
+            frozen = found and found.get_frozen_credentials()
+        except AdsmigError:
+            raise
+        except Exception as exc:  # botocore's, of many kinds, and of what it asks
+            raise Expired(
+                f"cannot get the credentials for {location}: {one_line(str(exc).strip())}; see to"
+                " what gives them, as by logging in anew, then resume"
+            ) from exc
+        if frozen is None:
             key, secret, _ = ENVIRONMENT.get(location.scheme, AWS)
             raise AdsmigError(
                 f"no credentials for {location}: write ACCESS_KEY:SECRET_KEY@ into the address,"
                 f" name an account with --{side.lower()}-profile, or set ADSMIG_{side}_ACCESS_KEY"
                 f" and ADSMIG_{side}_SECRET_KEY, or {key} and {secret}"
             )
-        frozen = found.get_frozen_credentials()
         return _taken(str(location), frozen.access_key, frozen.secret_key, frozen.token)
 
     return chain

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from adsmig.credentials import ENVIRONMENT, accounts_file, with_credentials
-from adsmig.errors import AdsmigError, UsageError
+from adsmig.errors import AdsmigError, Expired, UsageError
 from adsmig.location import Credentials
 from adsmig.storage import aws, open_storage
 from adsmig.storage.aws import credentials_for, default_region
@@ -37,8 +38,6 @@ def accounts(text: str, mode: int = 0o600) -> Path:
 
 
 def of(text: str, account: str = "", side: str = "SRC") -> Credentials | None:
-    from dataclasses import replace
-
     return with_credentials(replace(parse(text), account=account), side).credentials
 
 
@@ -120,8 +119,6 @@ def test_a_file_that_is_of_no_use_is_refused_without_its_secrets(
 
 
 def test_an_account_may_be_a_profile_of_aws(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws" / "credentials").write_text(
         f"[old]\naws_access_key_id = k\naws_secret_access_key = {SECRET}\n"
@@ -133,6 +130,23 @@ def test_an_account_may_be_a_profile_of_aws(tmp_path: Path) -> None:
     assert default_region(at) == "eu-west-3"
     with pytest.raises(AdsmigError, match="no profile new: neither a section"):
         credentials_for(replace(at, account="new"), "SRC")()
+
+
+def test_credentials_that_cannot_be_had_just_now_may_be_at_the_next_try(tmp_path: Path) -> None:
+    (tmp_path / ".aws").mkdir()
+    program = tmp_path / "program"
+    (tmp_path / ".aws" / "config").write_text(f"[profile p]\ncredential_process = {program}\n")
+    program.write_text("#!/bin/sh\necho 'log in\nfirst' >&2; exit 1\n")
+    program.chmod(0o755)
+    ask = credentials_for(replace(parse("s3://bucket/"), account="p"), "SRC")
+    with pytest.raises(
+        Expired, match=r"cannot get the credentials for s3://bucket/: .*log in"
+    ) as at:
+        ask()
+    assert "\n" not in str(at.value)
+    keys = f'{{"Version": 1, "AccessKeyId": "k", "SecretAccessKey": "{SECRET}"}}'
+    program.write_text(f"#!/bin/sh\necho '{keys}'\n")
+    assert ask() == Credentials("k", SECRET)
 
 
 @pytest.mark.parametrize(
