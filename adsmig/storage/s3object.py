@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import re
+import stat
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
@@ -172,9 +173,15 @@ def _decimal_ns(text: str | None) -> int | None:
 
 
 def _permissions(text: str | None) -> int | None:
-    """Octal permission bits; no set-id bits, which a bucket has no business to hand out."""
-    mode = _integer(text, 8)
-    return None if mode is None else mode & 0o777
+    """Octal permission bits, of a whole mode as well, or one in decimal as s3fs keeps it; no set-id
+    bits, which a bucket has no business to hand out.
+    """
+    for base in (8, 10):
+        mode = _integer(text, base)
+        kinds = (stat.S_IFREG, stat.S_IFDIR) if base == 10 else (stat.S_IFREG, stat.S_IFDIR, 0)
+        if mode is not None and mode & ~0o7777 in kinds:
+            return mode & 0o777
+    return None
 
 
 def _integer(text: str | None, base: int = 10) -> int | None:
