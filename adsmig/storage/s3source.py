@@ -345,16 +345,16 @@ class S3Source:
 
         Raises SourceChanged as :meth:`read`.
         """
-        answer = self._looked_at(entry)
-        if answer.etag != entry.etag:
-            raise SourceChanged("another version is there now")  # a store without If-Match
-        return etag_tells(answer.headers)
+        return etag_tells(self._looked_at(entry).headers)
 
     def _looked_at(self, entry: Entry) -> Response:
         try:
-            return self._wire.request("HEAD", self._path(entry.key), {}, _if_match(entry))
+            answer = self._wire.request("HEAD", self._path(entry.key), {}, _if_match(entry))
         except NotFound as exc:
             raise SourceChanged("removed since it was listed") from exc
+        if answer.etag and entry.etag and answer.etag != entry.etag:
+            raise SourceChanged("another version is there now")  # a store without If-Match
+        return answer
 
     def _tagged(self, meta: Meta, entry: Entry, headers: Headers) -> Meta:
         if not self._tags:

@@ -749,6 +749,20 @@ def test_strays_that_may_not_be_listed_do_not_stop_an_upload(faked: Faked, refus
     assert faked(refusal, opened).storage().begin_upload(b"object", ENTRY, Meta())
 
 
+@pytest.mark.parametrize("etag", [MD5, "1" * 32])
+def test_another_version_is_noticed_where_a_store_heeds_no_if_match(
+    faked: Faked, etag: str
+) -> None:
+    """Of an object that was copied inside it, part by part, nothing else would tell."""
+    told = Reply(headers={"ETag": f'"{etag}"', "Content-Length": "7"})
+    storage = faked(told).storage()
+    if etag == MD5:
+        assert storage.meta(ENTRY) == Meta()
+        return
+    with pytest.raises(SourceChanged):
+        storage.meta(ENTRY)
+
+
 # Copying inside the service
 
 
