@@ -17,7 +17,7 @@ import xxhash
 from adsmig.errors import AdsmigError, ObjectError, StorageFull, TransientError
 from adsmig.model import Meta
 from adsmig.storage.descent import MISSING, BehindLink
-from adsmig.storage.localfile import SET_ID, from_os_error
+from adsmig.storage.localfile import SET_ID, from_os_error, tell_unkept
 from adsmig.storage.sftpflushes import Flushes
 from adsmig.storage.sftppacket import (
     CLOSE,
@@ -193,7 +193,7 @@ class SftpStaging:
         given = (there.st_uid, there.st_gid) == (meta.uid, meta.gid)
         mode = meta.mode if given else _plain(meta)
         if not same_time or mode != _plain(meta):
-            wire.ask(SETSTAT, text(staged), attributes(mode, meta.mtime_ns))
+            self._set(wire, staged, mode, meta.mtime_ns)
         if size is not None and there.st_size != size:
             raise TransientError(f"the server has {there.st_size} bytes instead of {size}")
         return there.st_size
@@ -211,6 +211,16 @@ class SftpStaging:
                 wire.wait(request)
             except OSError:
                 self._gives_owners = False
+
+    def _set(self, wire: SftpWire, path: bytes, mode: int | None, time_ns: int | None) -> None:
+        """Sets a mode and a time; the time alone where no mode can be kept, as on FAT."""
+        try:
+            wire.ask(SETSTAT, text(path), attributes(mode, time_ns))
+        except OSError as exc:
+            if mode is None or time_ns is None or exc.errno in MISSING:
+                raise
+            wire.ask(SETSTAT, text(path), attributes(mtime_ns=time_ns))
+            tell_unkept("permissions")
 
     def link(self, wire: SftpWire, staged: bytes, target: bytes) -> None:
         """A new symbolic link there."""
@@ -354,7 +364,7 @@ class SftpStaging:
         if time_ns is not None and seconds_of(time_ns) == seconds_of(there.st_mtime_ns):
             time_ns = None
         if (mode, time_ns) != (None, None):
-            wire.ask(SETSTAT, text(path), attributes(mode, time_ns))
+            self._set(wire, path, mode, time_ns)
 
 
 def _plain(meta: Meta) -> int | None:

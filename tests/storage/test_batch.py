@@ -18,10 +18,12 @@ from adsmig.model import Entry, Meta
 from adsmig.small import copy_batch
 from adsmig.storage import sftpbatch, sftpflushes, sftplogin
 from adsmig.storage.base import Body, Storage
+from adsmig.storage.localfile import tell_unkept
 from adsmig.storage.several import Batching, Whole
 from adsmig.storage.sftppacket import (
     EXTENDED,
     FAILURE,
+    FSETSTAT,
     FSYNC,
     MKDIR,
     SETSTAT,
@@ -116,6 +118,38 @@ def test_a_file_that_is_not_given_its_owner_gets_no_set_id_bits(
         there = path.stat()
         assert stat.S_IMODE(there.st_mode) == (0o6751 if "own" in path.name else 0o751)
         assert there.st_mtime == 1_600_000_000
+
+
+@pytest.mark.parametrize("lacking", [b"", FSYNC])
+def test_a_mode_that_cannot_be_kept_is_left_out(
+    storage: Storage,
+    place: Place,
+    lacking: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As on FAT, of which a server sets the times all the same."""
+    wire, send = storage._wire(), SftpWire.send  # type: ignore[attr-defined]
+    wire.extensions.pop(lacking, None)
+    tell_unkept.cache_clear()
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        if kind in (SETSTAT, FSETSTAT) and parts[1][3] & 4:  # SSH_FILEXFER_ATTR_PERMISSIONS
+            return send(wire, SETSTAT, text(b"/"), attributes(size=1))  # refused
+        return send(wire, kind, *parts)
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    meta = Meta(mode=0o751, mtime_ns=1_600_000_000 * 10**9)
+    put(storage, b"d/a", b"content", meta)
+    if not lacking:
+        assert batch(storage, {b"d/b": b"content"}, meta)
+    storage.set_directory_meta(b"d/", meta)
+    for path in (top_of(place) / "d", *top_of(place).glob("d/*")):
+        assert path.stat().st_mtime == 1_600_000_000
+        assert stat.S_IMODE(path.stat().st_mode) != 0o751
+    assert [one.message for one in caplog.records if one.levelname == "WARNING"] == [
+        "permissions cannot be kept at the destination; going on without them, as --noperms does"
+    ]
 
 
 def test_what_was_there_is_replaced(storage: Storage, place: Place) -> None:
