@@ -29,7 +29,8 @@ _SLOWEST = 100
 """Bytes a second, on the average."""
 _STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: |$)")
 _BLANKS = " \t\r\n\v\f"
-_UNSAFE = re.compile(r"[\r\n\0]")
+UNSAFE = re.compile(r"[\r\n\0]")
+"""What no header can carry."""
 
 
 class BadAnswer(Exception):
@@ -82,7 +83,7 @@ class Connection:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if size is not None:
             lines.append(f"content-length: {size}")
-        if _UNSAFE.search("".join(lines)):
+        if UNSAFE.search("".join(lines)):
             raise ValueError("a header with a line break in it")
         head = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
         chunks = iter((memoryview(body),) if isinstance(body, bytes) else body or ())

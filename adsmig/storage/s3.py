@@ -15,6 +15,7 @@ from adsmig.model import Entry, Meta, Part, Upload
 from adsmig.providers import AWS, MANY, OPAQUE
 from adsmig.retry import retry
 from adsmig.storage.base import Settings, Storage, Stored, part_size_for
+from adsmig.storage.http import UNSAFE
 from adsmig.storage.oddkeys import OddKeys, holds
 from adsmig.storage.response import Response
 from adsmig.storage.s3delete import is_gateway, remove
@@ -91,6 +92,9 @@ class S3Storage(S3Source):
         size, most = user_size(headers), self.profile.max_meta
         if most and size > most:
             raise ObjectError("metadata", f"user metadata of {size} bytes; it takes up to {most}")
+        # A store may have sent such ones all the same.
+        if bad := next((one for one in headers.items() if UNSAFE.search("".join(one))), None):
+            raise ObjectError("metadata", f"no header can carry {bad[0]!r} as {bad[1]!r}")
         return headers | self._chosen
 
     def _stored(self, answer: Response, headers: dict[str, str]) -> Stored:

@@ -783,6 +783,21 @@ def test_a_copy_names_its_source_and_the_version_of_it(faked: Faked) -> None:
     assert request.headers["x-amz-copy-source-if-match"] == f'"{MD5}"'
 
 
+@pytest.mark.parametrize("end", ["\0", "\n", "\r"])
+@pytest.mark.parametrize("name", ["x-amz-meta-note", "Content-Disposition"])
+def test_metadata_that_no_header_can_carry_is_the_objects_fault(
+    faked: Faked, end: str, name: str
+) -> None:
+    src = faked(Reply(200, b"content", {"ETag": f'"{MD5}"', name: f"one{end}two"})).storage()
+    server = faked(Reply())
+    outcome = copy(src, server.storage(), ENTRY, b"copy", None)
+    assert outcome.kind == "metadata"
+    assert name.lower() in outcome.error
+    with src.read(ENTRY) as body, pytest.raises(ObjectError):
+        server.storage().begin_upload(b"copy", ENTRY, body.meta)
+    assert server.requests == []
+
+
 def copied_from(faked: Faked, etag: str, headers: dict[str, str]) -> Outcome:
     """A copy, whose ETag is its MD5, of an object that was listed with 32 zeros for one."""
     told = Reply(headers={"ETag": f'"{etag}"', "Content-Length": "7", **headers})
