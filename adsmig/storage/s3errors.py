@@ -27,10 +27,17 @@ _TRANSIENT = {"InternalError", "RequestTimeout", "OperationAborted", "BadDigest"
               "IncompleteBody", "XMinioServerNotInitialized", "ServerBusy"}  # fmt: skip
 _JOB = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidBucketName",
         "PermanentRedirect", "TokenRefreshRequired",
-        "AccountProblem", "AllAccessDisabled", "InvalidToken"}  # fmt: skip
+        "AccountProblem", "AllAccessDisabled", "InvalidToken",
+        "InvalidTokenId"}  # fmt: skip
+_EXPIRED = {"ExpiredToken", "SecurityTokenExpired"}  # the latter of OSS
 _STYLE = {"SecondLevelDomainForbidden", "PathStyleDomainForbidden"}  # of OSS, and of COS
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict"}
-_FULL = {"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded"}
+_FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage",
+         "QuotaExceeded"}  # fmt: skip
+_SERVER = {*range(500, 600)} - {501}
+"""Statuses that may pass: from 520 on, of proxies that the store did not answer.  501 is what it
+cannot do at all.
+"""
 _BEFORE = re.compile(rb"\A\s*(?:<\?xml[^>]*>\s*)?")
 """What comes before a document: among it, blanks that were sent for as long as nothing was known
 (API_CompleteMultipartUpload.html).
@@ -67,13 +74,13 @@ def error_of(method: str, place: str, answer: Response, secrets: Iterable[str] =
         return AdsmigError(f"{where}; check the address, the keys and the clock")
     if code in _STYLE:
         return AdsmigError(f"{where}: it takes BUCKET.HOST only; leave out --path-style")
-    if code == "ExpiredToken":
+    if code in _EXPIRED:
         return Expired(f"{where}; get new keys, then resume")
     if method == "HEAD" and answer.status == 400:
         return TransientError(where)  # without a body, it may be an expired token as well
     if "not a directory" in message or "is a directory" in message:
         return ObjectError("key", f"{where}: this store cannot hold a key beside one below it")
-    if code in _TRANSIENT or answer.status in (500, 502, 504, 408):
+    if code in _TRANSIENT or answer.status == 408 or answer.status in _SERVER:
         return TransientError(where)
     if code == "NoSuchBucket":
         return AdsmigError(f"no such bucket: {place}; create it, or check the address")

@@ -614,6 +614,11 @@ ERRORS: list[tuple[int, str, type[AdsmigError]]] = [
     (408, "", TransientError),
     (400, "RequestTimeout", TransientError),
     (400, "ExpiredToken", Expired),
+    (403, "SecurityTokenExpired", Expired),  # of OSS
+    (403, "InvalidTokenId", OF_THE_JOB),  # of MinIO
+    (400, "XMinioAdminBucketQuotaExceeded", StorageFull),
+    (509, "BandwidthLimitExceeded", TransientError),
+    (522, "", TransientError),
     (400, "BadDigest", TransientError),
     (400, "IncompleteBody", TransientError),
     (507, "", StorageFull),
