@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
-from paramiko import PKey
-from paramiko.hostkeys import HostKeys
+from paramiko import PKey, SSHException
+from paramiko.hostkeys import HostKeyEntry, HostKeys, InvalidHostKey
 
 from adsmig.errors import AdsmigError
 
@@ -32,18 +33,45 @@ def known_keys(host: str, port: int) -> dict[str, PKey]:
 
     A server on another port than 22 has a line of its own, ``[host]:port``.
     """
+    return _found(name_of(host, port), "")
+
+
+def _found(name: str, marker: str) -> dict[str, PKey]:
+    """What the lines with this marker, or without one, say of a name; the first of each type."""
     found: dict[str, PKey] = {}
     for path in (SYSTEM_FILE, user_file()):
-        keys = HostKeys()
         try:
-            keys.load(path)
+            with open(path, encoding="utf-8") as file:
+                entries = [_entry(line, marker) for line in file]
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as exc:
             raise AdsmigError(f"cannot read {path}: {exc}; mend it") from exc
-        known = keys.lookup(name_of(host, port))
-        found.update({kind: known[kind] for kind in known} if known else {})
+        for entry in reversed(entries):
+            if entry and any(_is(name, one) for one in entry.hostnames):
+                found[entry.key.get_name()] = entry.key
     return found
+
+
+def _entry(line: str, marker: str) -> HostKeyEntry | None:
+    """What stands in a line; None if it has another marker, as ``@cert-authority``, or is none."""
+    fields = line.split()
+    if fields and fields[0].startswith("@"):
+        if fields.pop(0) != marker:
+            return None
+    elif marker or line.lstrip().startswith("#"):
+        return None
+    try:
+        return HostKeyEntry.from_line(" ".join(fields))
+    except (SSHException, InvalidHostKey):
+        return None  # as ssh passes over it
+
+
+def _is(name: str, kept: str) -> bool:
+    """Whether a name is the one in the file, which may have been hashed."""
+    with contextlib.suppress(ValueError, IndexError, AssertionError):  # of what is no hash
+        return name == kept or (kept.startswith("|1|") and HostKeys.hash_host(name, kept) == kept)
+    return False
 
 
 def check(host: str, port: int, key: PKey, known: dict[str, PKey], accept_new: bool) -> None:
@@ -53,6 +81,9 @@ def check(host: str, port: int, key: PKey, known: dict[str, PKey], accept_new: b
     """
     name, kind = name_of(host, port), key.get_name()
     print_ = f"{kind} {key.fingerprint}"
+    revoked = _found(name, "@revoked").get(kind)
+    if revoked and revoked.asbytes() == key.asbytes():
+        raise HostKeyRefused(f"the host key of {name}, {print_}, is marked as revoked")
     if known:
         same = known.get(kind)
         if same is None or same.asbytes() != key.asbytes():
