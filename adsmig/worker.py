@@ -134,7 +134,8 @@ def _aligned(job: Job, upload: Upload, size: int | None) -> Upload:
     """
     profile = (job.dst or job.src).profile
     if size and profile.min_part <= size <= min(profile.max_part, MOST_ALIGNED):
-        return replace(upload, part_size=size)
+        aligned = replace(upload, part_size=size)
+        return aligned if aligned.parts <= profile.max_parts else upload
     return upload
 
 

@@ -1064,6 +1064,29 @@ def run_all(upload: Upload, threads: int = 1, budget: Budget = LONG) -> Any:
     return worker.run_parts(job(threads=threads), upload, numbers, budget, ALONE)
 
 
+@pytest.mark.parametrize(("most", "size"), [(5, 8), (4, 10)])
+def test_the_parts_are_the_sources_own_if_the_destination_takes_so_many(
+    use: Open,
+    src: MemoryStorage,
+    dst: MemoryStorage,
+    large: Entry,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    size: int,
+) -> None:
+    use(src, dst)
+    entry = large._replace(size=40, etag=f"{'0' * 32}-5")
+    monkeypatch.setattr(MemoryStorage, "part_size", lambda *_: 8)
+    monkeypatch.setattr(MemoryStorage, "meta", lambda *_: Meta())
+    work = job()
+    assert work.dst
+    limits = ("min_part=1", f"max_parts={most}")
+    work = replace(work, dst=replace(work.dst, overrides=limits))
+    upload = worker.open_upload(work, entry, False, ALONE).upload
+    assert upload
+    assert upload.part_size == size
+
+
 @THREADS
 def test_an_object_in_parts_appears_when_all_are_there(
     use: Open, src: MemoryStorage, dst: MemoryStorage, large: Entry, threads: int
