@@ -51,7 +51,7 @@ def parse(document: bytes, version: int = 2) -> Page:
     no object can be; AdsmigError for what no store sends (xmltree.root_of).
     """
     columns, rest = _columns(document)
-    root = root_of(rest)
+    root = _root(rest)
     space, brace, name = root.tag.rpartition("}")
     if name != "ListBucketResult":
         raise TransientError(f"the store answered a listing with <{name}>")
@@ -84,6 +84,40 @@ def parse(document: bytes, version: int = 2) -> Page:
     of_token = (root.findtext(space + "ContinuationToken") or "") if version == 2 else ""
     of_after = _key(root, space + ("StartAfter" if version == 2 else "Marker"), False)
     return Page(entries, prefixes, more == "true", token, of_token, of_after)
+
+
+_CONTROL = re.compile(
+    rb"&#(?:x0*([0-9A-Fa-f]{1,2})|0*([0-9]{1,2}));|([\x01-\x08\x0b\x0c\x0e-\x1f])"
+)
+_STAND_INS = range(0xFDD0, 0xFDF0)
+"""32 numbers that are no characters, and that XML can hold."""
+_TAKEN = re.compile(rb"\xef\xb7[\x90-\xaf]|&#(?:x0*[Ff][Dd]|0*6[45][0-9]{3})")
+"""What may be one of them already."""
+
+
+def _root(document: bytes) -> ElementTree.Element:
+    """As xmltree.root_of; also of a document with control characters that XML cannot hold, in which
+    a store that escapes no keys has written them all the same.
+    """
+    try:
+        return root_of(document)
+    except TransientError:
+        marked = _CONTROL.sub(_stand_in, document)
+        if marked == document or _TAKEN.search(document):
+            raise
+    root = root_of(marked)
+    meant = {one: one - _STAND_INS.start for one in _STAND_INS}
+    for element in root.iter():
+        element.text = element.text and element.text.translate(meant)
+    return root
+
+
+def _stand_in(match: re.Match[bytes]) -> bytes:
+    hexadecimal, decimal, itself = match.groups()
+    number = ord(itself) if itself else int(hexadecimal or decimal, 16 if hexadecimal else 10)
+    if number >= len(_STAND_INS) or number in b"\t\n\r":
+        return match[0]
+    return chr(_STAND_INS[number]).encode()
 
 
 Columns = list[list[bytes]]

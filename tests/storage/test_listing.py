@@ -903,6 +903,35 @@ def test_version_1_that_goes_on_with_nothing_is_an_error() -> None:
         list(flat(lambda *_, **__: parse(answer_of(), 1), b"", EVERYTHING))
 
 
+@pytest.mark.parametrize("write", ["{:c}", "&#x{:x};", "&#x0{:X};", "&#{};"])
+@pytest.mark.parametrize("way", [flat, walk])
+def test_keys_that_xml_cannot_hold_are_read_where_a_store_escapes_none(
+    way: Any, write: str
+) -> None:
+    """As AWS lists them, if it is not asked to escape."""
+    controls = [one for one in range(1, 32) if one not in b"\t\n\r"]
+    raw = {
+        key.encode()
+        for key in ("a0", "a&", "b\u00e9", "c<d", *(f"a{chr(one)}b" for one in controls))
+    }
+
+    def fetch(
+        prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int = 1000
+    ) -> Page:
+        names = sorted(key for key in raw if key > (token.encode() or after))
+        texts = (name.decode().replace("&", "&amp;").replace("<", "&#60;") for name in names[:7])
+        items = ["".join(write.format(ord(c)) if c < " " else c for c in text) for text in texts]
+        return parse(answer_of(*items, more=str(len(names) > 7).lower()), 1)
+
+    assert [entry.key for entry in way(fetch, b"", EVERYTHING)] == sorted(raw)
+
+
+@pytest.mark.parametrize("text", ["\ufdd0\1", "&#xFDD0;\1", "&#64976;&#1;", "a\1<", "\1&#xffff;"])
+def test_what_cannot_be_told_from_them_is_a_broken_page(text: str) -> None:
+    with pytest.raises(TransientError, match="broken XML"):
+        parse(answer_of(text))
+
+
 class Stutterer:
     """Gives one page again in place of the next, once."""
 
