@@ -72,6 +72,16 @@ def pages(
             after, token = further, ""
 
 
+def some(fetch: Fetch, prefix: bytes, after: bytes, by_directory: bool, limit: int) -> Page:
+    """The first page with anything on it, or the last: a store may go on behind an empty one, as
+    where much was deleted.
+    """
+    for page in pages(fetch, prefix, after, by_directory, limit):
+        if page.entries or page.prefixes:
+            break
+    return page
+
+
 def _insisting(fetch: Fetch, fits: Callable[[Page], bool]) -> Fetch:
     """The same, but that a page which does not fit what came before is asked for once more: one
     that a proxy gave in place of another must not decide how a store is listed from then on.
@@ -203,9 +213,9 @@ def prove_order(fetch: Fetch, prefix: bytes, after: bytes) -> None:
             if after[at] >= ord("/"):
                 continue
             directory = prefix + after[:at] + b"/"
-            if not fetch(directory, b"", "", by_directory=False, limit=1).entries:
+            if not some(fetch, directory, b"", by_directory=False, limit=1).entries:
                 continue
-            if not fetch(directory, prefix + after, "", by_directory=False, limit=1).entries:
+            if not some(fetch, directory, prefix + after, by_directory=False, limit=1).entries:
                 raise OrderError(f"keys below {directory!r} are not listed after {after!r}")
 
 
@@ -260,8 +270,8 @@ def level(
             if length == len(start) or start[length] < ord("/"):
                 path = directory + start[:length] + b"/"
                 if wanted(path):
-                    page = fetch(root + path, b"", "", by_directory=False, limit=1)
-                    if page.entries or page.prefixes or page.truncated:
+                    page = some(fetch, root + path, b"", by_directory=False, limit=1)
+                    if page.entries or page.prefixes:
                         heappush(waiting, path)
     last, last_key = (b"", False), b""
     by_name = by_key = True

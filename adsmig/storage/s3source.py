@@ -142,7 +142,7 @@ class S3Source:
 
         Tries again.
         """
-        page = self._page(self.prefix + directory, b"", "", by_directory=False, limit=2)
+        page = listing.some(self._page, self.prefix + directory, b"", by_directory=False, limit=2)
         return bool(page.entries or page.prefixes)
 
     def probe(self, after: bytes, guess: bool = False) -> bytes | None:
@@ -157,7 +157,7 @@ class S3Source:
 
     def _lists(self, full: bytes) -> bool:
         """Whether a listing shows exactly this full key."""
-        page = self._page(full, b"", "", by_directory=False, limit=1)
+        page = listing.some(self._page, full, b"", by_directory=False, limit=1)
         return any(entry.key == full for entry in page.entries)
 
     def stat(self, key: bytes) -> Entry:
@@ -226,7 +226,7 @@ class S3Source:
     def _listed(self, key: bytes) -> Entry:
         """As stat, from a listing."""
         full = self.prefix + key
-        for entry in self._page(full, b"", "", by_directory=True, limit=1).entries:
+        for entry in listing.some(self._page, full, b"", by_directory=True, limit=1).entries:
             if entry.key == full:
                 return entry._replace(key=key)
         raise NotFound(f"no such object: {key!r}")
@@ -341,10 +341,7 @@ class S3Source:
         return self._tagged(meta_of(headers), entry, headers)
 
     def is_md5(self, entry: Entry) -> bool:
-        """Whether an ETag that looks like an MD5 is one, as far as the object's headers tell.
-
-        Raises SourceChanged as :meth:`read`.
-        """
+        """Whether an ETag that looks like an MD5 is one, by its headers; raises as :meth:`read`."""
         return etag_tells(self._looked_at(entry).headers)
 
     def _looked_at(self, entry: Entry) -> Response:

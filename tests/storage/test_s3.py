@@ -361,6 +361,23 @@ def test_no_error_tells_a_secret(faked: Faked, status: int, code: str) -> None:
         assert "the-secret" not in repr(storage) + repr(storage._wire) + repr(storage.location)
 
 
+def test_an_empty_page_that_is_not_the_last_hides_nothing(faked: Faked) -> None:
+    def answer(request: Request) -> Reply:
+        if token := request.query.get("continuation-token"):
+            text = f"<ContinuationToken>{token}</ContinuationToken><IsTruncated>false</IsTruncated>"
+            text += "<Contents><Key>d/</Key><Size>0</Size></Contents>"
+        else:
+            text = "<IsTruncated>true</IsTruncated>"
+            text += "<NextContinuationToken>on</NextContinuationToken>"
+        return Reply(body=f"<ListBucketResult>{text}</ListBucketResult>".encode())
+
+    storage = faked(answer).storage(server="SeaweedFS")
+    assert storage.holds_below(b"d/")
+    assert storage.stat(b"d/").key == b"d/"
+    assert storage._lists(b"d/")
+    assert not storage._lists(b"d")
+
+
 # Reading
 
 
