@@ -41,6 +41,13 @@ _SIZE, _OWNER, _MODE, _TIMES = 1, 2, 4, 8
 _MORE = 1 << 31
 
 
+class Ended(OSError, EOFError):
+    """The server says that there is no more: an error, if it was not asked for more."""
+
+    def __init__(self) -> None:
+        super().__init__(FAILURE, "the server says: end of file")
+
+
 class Status(NamedTuple):
     """What a server tells of a file; see storage.files.Status.  It tells whole seconds."""
 

@@ -37,6 +37,7 @@ from adsmig.storage.sftppacket import (
     STATUS,
     STATVFS,
     VERSION,
+    Ended,
     Named,
     Status,
     handle_of,
@@ -121,12 +122,14 @@ class SftpWire:
         return self._number
 
     def wait(self, request: int) -> bytes:
-        """The answer to a request, as a packet; OSError for a status that is not OK."""
+        """The answer to a request, as a packet; OSError for a status that is not OK, of the end
+        Ended.
+        """
         packet = self._await(request)
         if packet[0] == STATUS:
             (code,) = _U32.unpack_from(packet, 5)
             if code == END:
-                raise EOFError
+                raise Ended
             if code != OK:
                 raise refusal(code, packet)
         return packet

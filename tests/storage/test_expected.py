@@ -335,6 +335,38 @@ def test_an_empty_file_that_grows_as_it_is_opened_is_a_changed_source(place: Pla
         storage.read(entry)
 
 
+@pytest.mark.parametrize("kind", [OPEN, FSTAT, STAT])
+@pytest.mark.parametrize("together", [False, True])
+def test_the_end_of_what_has_none_is_an_error_of_the_file(
+    place: Place, kind: int, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Go's servers say of a file whose store has hung up."""
+    storage = filled(place, {b"a": b"content", b"b": b"content"})
+    entries = entries_of(storage)
+    send, awaited, ending = SftpWire.send, SftpWire._await, set[int]()
+
+    def sending(wire: SftpWire, asked: int, *parts: bytes | memoryview) -> int:
+        request = send(wire, asked, *parts)
+        ending.update({request} if asked == kind else ())
+        return request
+
+    def answered(wire: SftpWire, request: int) -> bytes:
+        packet = awaited(wire, request)
+        return b"e" + request.to_bytes(4, "big") + b"\0\0\0\1" if request in ending else packet
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    monkeypatch.setattr(SftpWire, "_await", answered)
+    if together:
+        storage.expect(entries)  # type: ignore[attr-defined]
+    if kind in (OPEN, FSTAT):
+        with pytest.raises(ObjectError, match="end of file"):
+            storage.read(entries[0])
+    else:
+        with pytest.raises(ObjectError, match="end of file"):
+            storage.stat(b"a")
+    assert not storage._wire().lost  # type: ignore[attr-defined]
+
+
 def test_no_more_are_held_open_than_the_server_says_it_can(
     place: Place, sent: Counter[int]
 ) -> None:
