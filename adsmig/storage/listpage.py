@@ -79,7 +79,8 @@ def parse(document: bytes, version: int = 2) -> Page:
     else:
         token = ""
         if more == "true":  # kept as it is, even if it is no text
-            last = _next_marker(entries, prefixes, _key(root, space + "NextMarker", encoded))
+            markers = [_key(root, space + "NextMarker", way) for way in (encoded, False)]
+            last = _next_marker(entries, prefixes, *markers)
             token = last.decode("utf-8", "surrogateescape")
     of_token = (root.findtext(space + "ContinuationToken") or "") if version == 2 else ""
     of_after = _key(root, space + ("StartAfter" if version == 2 else "Marker"), False)
@@ -258,8 +259,11 @@ def _key(item: ElementTree.Element, tag: str, encoded: bool) -> bytes:
     return unquote(text) if encoded else text
 
 
-def _next_marker(entries: list[Entry], prefixes: list[bytes], marker: bytes) -> bytes:
-    """Where the page after this one begins: its last key, whatever ``marker`` it names.
+def _next_marker(
+    entries: list[Entry], prefixes: list[bytes], marker: bytes, as_it_stands: bytes
+) -> bytes:
+    """Where the page after this one begins: its last key, whatever ``marker`` it names, which the
+    store may have left ``as_it_stands``.
 
     Stores may leave that out where no delimiter was asked for (API_ListObjects.html).  One before
     the last key would have keys listed again, or for ever.  One beyond it would have those between
@@ -267,7 +271,8 @@ def _next_marker(entries: list[Entry], prefixes: list[bytes], marker: bytes) -> 
     ``a/b``.  So it counts only on a page without keys, and within the directory that is the last.
     """
     last = max([entries[-1].key if entries else b"", prefixes[-1] if prefixes else b""])
-    if marker and marker < last and marker != last.removesuffix(b"/"):
+    bare = last.removesuffix(b"/")
+    if marker and marker < last and bare not in (marker, as_it_stands.removesuffix(b"/")):
         raise ListingError(f"the store lists up to {last!r}, and would go on from {marker!r}")
     in_directory = bool(prefixes) and last == prefixes[-1] and marker.startswith(last)
     return marker if in_directory or not last else last

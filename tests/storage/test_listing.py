@@ -865,8 +865,8 @@ def test_the_last_key_is_the_next_marker_where_none_is_named(document: bytes, to
 
 
 def test_a_next_marker_that_is_not_escaped_as_keys_are_leaves_none_out() -> None:
-    """``d%2Fb``, taken for escaped, is ``d/b``: past ``d-c``."""
-    keys = {b"d%2Fa", b"d%2Fb", b"d-c", b"d/a"}
+    """``d%2Fb``, taken for escaped, is ``d/b``, past ``d-c``; ``c+d`` has a blank."""
+    keys = {b"c", b"c+d", b"d%2Fa", b"d%2Fb", b"d-c", b"d/a"}
 
     def fetch(
         prefix: bytes, after: bytes, token: str, by_directory: bool, limit: int = 1000
