@@ -214,12 +214,18 @@ class SftpStaging:
 
     def _set(self, wire: SftpWire, path: bytes, mode: int | None, time_ns: int | None) -> None:
         """Sets a mode and a time; the time alone where no mode can be kept, as on FAT."""
+        if mode is not None:
+            try:
+                wire.ask(SETSTAT, text(path), attributes(mode, time_ns))
+                return
+            except OSError as exc:
+                if time_ns is None or exc.errno in MISSING:
+                    raise
         try:
-            wire.ask(SETSTAT, text(path), attributes(mode, time_ns))
-        except OSError as exc:
-            if mode is None or time_ns is None or exc.errno in MISSING:
-                raise
             wire.ask(SETSTAT, text(path), attributes(mtime_ns=time_ns))
+        except OSError as exc:
+            raise OSError(exc.errno, f"{exc.strerror}, when it was given its time") from exc
+        if mode is not None:
             tell_unkept("permissions")
 
     def link(self, wire: SftpWire, staged: bytes, target: bytes) -> None:

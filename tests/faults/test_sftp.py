@@ -275,6 +275,17 @@ def test_a_directory_that_may_be_read_but_not_searched_is_not_empty(
         alone.close()
 
 
+@pytest.mark.parametrize("mode", [0o644, None])
+def test_a_server_that_gives_no_times_is_said_to_be_one(tmp_path: Path, mode: int | None) -> None:
+    limited = "sftp internal-sftp -P setstat,fsetstat"
+    with (
+        Sshd(tmp_path / "sshd", Subsystem=limited) as server,
+        storage_at(server, tmp_path / "there") as storage,
+        pytest.raises(ObjectError, match="Permission denied, when it was given its time"),
+    ):
+        put(storage, b"a", b"content", Meta(10**18, mode))
+
+
 def test_a_server_without_aes_gcm(tmp_path: Path) -> None:
     content = os.urandom(3_000_000)
     with (
