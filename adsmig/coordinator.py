@@ -373,8 +373,10 @@ class Coordinator:
 
     def _lend_one(self, idle: int) -> bool:
         """Lends the next piece of work to one of ``idle`` workers; False if there is none."""
-        last = not (self.listing or self._large or self._tasks)
-        if self._large.lend(self._seconds, self._workforce.size) or self._deletions.lend(
+        if self._large.lend(self._seconds, self._workforce.size):
+            return True
+        last = not (self.listing or self._large or self._tasks)  # by now: one may just have failed
+        if self._deletions.lend(
             not self.listing, last and (not self._deletions.at_source or self._directories.done)
         ):
             return True

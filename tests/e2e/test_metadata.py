@@ -152,6 +152,21 @@ def test_directories_keep_their_permissions_though_nothing_may_be_deleted(
     assert_closed(dst)
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_directories_are_seen_to_though_a_large_file_failed_last(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: bool
+) -> None:
+    monkeypatch.setattr("adsmig.scan.LARGE_SIZE", 5)
+    src, dst = with_closed_directories(tmp_path / "src"), tmp_path / "dst"
+    put(src, {"zz": b"large file"})
+    put(dst, {"zz/in the way": b""})
+    here("cp", *(["--delete-src"] if moves else []), src, dst, code=1)
+    if moves:
+        assert os.listdir(src) == ["zz"]
+    else:
+        assert_closed(dst)
+
+
 def test_noperms_keeps_the_times_and_nothing_else(
     here: Here, store: Bucket, tmp_path: Path
 ) -> None:
