@@ -12,7 +12,7 @@ from pathlib import Path
 from adsmig.errors import AdsmigError
 from adsmig.job import Job
 from adsmig.keylist import STREAM, check_names, copy_names, sort_keys
-from adsmig.ledger import Run
+from adsmig.ledger import Ledger, Run
 from adsmig.location import one_line
 from adsmig.log import log_file
 from adsmig.manifest import Manifest
@@ -68,7 +68,7 @@ def readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Iterat
         began_ns=int(run.started * 1e9),
         known=str(path) if path else job.known,
         own=_own_files(str(path or job.known), job.record),
-        doubts=bool(path and manifest.failure_kinds()),
+        doubts=_has_failures(manifest, path, job),
         retries=run.kind == "retry",
     )
     if not job.files_from:
@@ -86,6 +86,14 @@ def readied(job: Job, manifest: Manifest, run: Run, path: Path | None) -> Iterat
     finally:
         with contextlib.suppress(OSError):
             os.unlink(keys_file)
+
+
+def _has_failures(manifest: Manifest, path: Path | None, job: Job) -> bool:
+    """Whether the job's manifest has any; of a dry run, the one that a real run would go by."""
+    if path or not job.known:
+        return bool(manifest.failure_kinds(1))
+    with Ledger(Path(job.known)) as known:
+        return bool(known.failure_kinds(1))
 
 
 def _own_files(manifest: str, record: str) -> tuple[bytes, ...]:

@@ -947,6 +947,28 @@ def test_what_failed_is_copied_though_it_has_become_too_old(
     assert failed_in(manifest) == []
 
 
+def test_a_dry_run_tells_of_what_failed_as_a_real_one_copies_it(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it has become too old, or looks equal: it may be what the last try left there."""
+    src, dst, manifest = tmp_path / "src", tmp_path / "dst", tmp_path / "m"
+    put(src, {"a": b"a", "late": b"l"}, 0)
+    put(dst, {"equal": b"e"}, 0)
+    put(src, {"equal": b"e"}, 60)
+    words = ["--newer-than", "1h", "--manifest", manifest, src, dst]
+    with monkeypatch.context() as patch:
+        unreadable(patch, b"late", b"equal")
+        here("cp", *words, code=1)
+    write(src / "late", b"l", age_s=7200)
+    told = here("sync", "--dryrun", "-v", *words)
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("copy ")] == [
+        "equal",
+        "late",
+    ]
+    assert "copied 2 objects" in here("sync", *words)
+    assert tree_of(dst) == {"a": b"a", "equal": b"e", "late": b"l"}
+
+
 def test_what_lies_below_a_directory_that_could_not_be_listed_is_copied_though_too_old(
     here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
