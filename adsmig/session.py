@@ -61,12 +61,17 @@ def start(job: Job, path: Path | None, output: Output, rebuild: bool = False) ->
             return _run(job, None, output, _resume_or_begin)
         check_file(job)
         path = _place_of(path, job)
-        code = _run(job, path, output, _resume_or_begin, rebuild)
-        by_paths = job.dst is not None and job.dst.is_path
-        if code == 1 and job.delete_dst and by_paths and _made_room(path):
-            output.note("what was in the way of some was deleted: trying again what failed")
-            return _perform(job, path, output, _retry, name="retry")[0]
-        return code
+        return _run_twice(job, path, output, _resume_or_begin, rebuild)
+
+
+def _run_twice(job: Job, path: Path, output: Output, begin: Begin, rebuild: bool = False) -> int:
+    """Runs the job, and then tries again what failed, if what it deleted was in the way of that."""
+    code = _run(job, path, output, begin, rebuild)
+    by_paths = job.dst is not None and job.dst.is_path
+    if code == 1 and job.delete_dst and by_paths and _made_room(path):
+        output.note("what was in the way of some was deleted: trying again what failed")
+        return _perform(job, path, output, _retry, name="retry")[0]
+    return code
 
 
 def _place_of(path: Path | None, job: Job) -> Path:
@@ -121,7 +126,7 @@ def resume(job: Job, path: Path, output: Output) -> int:
     if job.command == "rm":  # of what is there by now
         return remove(job, path, output)
     check_file(job)
-    return _run(job, path, output, _retry)
+    return _run_twice(job, path, output, _retry)
 
 
 def _how(manifest: Manifest) -> str:

@@ -1026,6 +1026,18 @@ def test_a_file_takes_the_place_of_a_directory_in_one_run_that_deletes(
     assert failed_in(manifest) == []
 
 
+def test_a_file_takes_the_place_of_a_directory_though_the_run_was_killed(
+    here: Here, adsmig: Adsmig, tmp_path: Path
+) -> None:
+    src, dst, manifest = put(tmp_path / "src", {"x": b"2"}), tmp_path / "dst", tmp_path / "m"
+    put(dst, {"x/y": b"1"})
+    words = ["sync", "--delete-dst", "--manifest", manifest, src, dst]
+    adsmig(*words, code=-9, ADSMIG_FAILPOINT=f"delete.before:1:kill:{tmp_path}/point")
+    assert "trying again what failed" in here("resume", "--manifest", manifest)
+    assert tree_of(dst) == {"x": b"2"}
+    assert failed_in(manifest) == []
+
+
 def test_a_retry_does_not_forget_the_links_that_were_recorded(here: Here, tmp_path: Path) -> None:
     src, record, manifest = put(tmp_path / "src", {}), tmp_path / "links.txt", tmp_path / "m.db"
     put(tmp_path / "other", {"x": b"x"})
