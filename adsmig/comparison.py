@@ -116,6 +116,17 @@ def by_record(src: Entry, dst: Entry) -> Verdict:
     return Verdict.CHANGED if differ else Verdict.SAME
 
 
+def is_copy(src: Entry, dst: Entry, record: Entry) -> bool:
+    """Whether what was found equal is certain to be a copy of ``src`` as it is, and not of what is
+    on ``record``: a file has the time of what it is a copy of; an object may have its ETag.
+    """
+    if dst.mtime_ns is None:
+        return bool(src.etag) and src.etag == dst.etag != record.etag
+    if src.mtime_ns is None or time_of(src) == time_of(record):
+        return False
+    return dst.mtime_ns in (src.mtime_ns, _floor(src.mtime_ns))
+
+
 def by_checksum(src: Entry, dst: Entry) -> Verdict:
     """For ``verify JOB``: what is on record, with a checksum for an ETag, and what is there.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
-from adsmig.comparison import Verdict, by_content, by_record, time_of
+from adsmig.comparison import Verdict, by_content, by_record, is_copy, time_of
 from adsmig.errors import NotFound, ObjectError, SourceChanged
 from adsmig.job import Job
 from adsmig.model import (
@@ -123,7 +124,7 @@ class Findings:
         """Settles objects that were found equal, or counts them in a dry run."""
         entries = run.entries
         if not self._survey:
-            self._skip(entries)
+            self._skip(entries, run.there)
             return
         size = sum(entry.size for entry in entries)
         self._survey.add_all(entries, run.what)
@@ -136,8 +137,8 @@ class Findings:
             self.copied += len(entries)
             self._copied_bytes += size
 
-    def _skip(self, entries: list[Entry]) -> None:
-        """Settles objects that were found equal."""
+    def _skip(self, entries: list[Entry], there: Sequence[Entry]) -> None:
+        """Settles objects that were found equal to what is ``there``."""
         listed, job = self._listed, self._job
         size = sum(entry.size for entry in entries)
         listed.found += len(entries)
@@ -149,7 +150,7 @@ class Findings:
         listed.unchanged += len(entries)
         listed.unchanged_bytes += size
         if self._records:
-            self._record_equal(entries)
+            self._record_equal(entries, there)
         if job.delete_src:
             self._deletions += (_deletion(one, at_source=True, checked=True) for one in entries)
 
@@ -158,7 +159,7 @@ class Findings:
         what, entry, there = action
         listed, job = self._listed, self._job
         if what == What.SKIP:
-            self._skip([entry])
+            self._skip([entry], [there] if there else [])
             return False
         if what == What.DROP:
             listed.dropped += not entry.key.endswith(b"/")
@@ -209,11 +210,13 @@ class Findings:
         sizes = f"{entry.size:,} bytes {now}, {there.size:,} {other}"
         return failure(entry, "differs", sizes)
 
-    def _record_equal(self, entries: list[Entry]) -> None:
+    def _record_equal(self, entries: list[Entry], there: Sequence[Entry]) -> None:
         """Has objects that were found equal put on record, if they are not there yet.
 
-        A record that only tells another time stays, unless the content was compared: an object that
-        was replaced by an older one is not noticed otherwise, neither now nor by who goes by it.
+        A record that only tells another time stays, unless the content was compared, or what is
+        there is a copy that nobody put on record, as of a run that was killed just then: an object
+        that was replaced by an older one is not noticed otherwise, neither now nor by who goes by
+        it.
         """
         if self._known is None or self._job.retries:  # which is about keys far apart
             path = self._job.known if os.path.exists(self._job.known) else ""
@@ -222,12 +225,15 @@ class Findings:
         if self._known.over:
             self._found_equal += entries
             return
-        for entry in entries:
+        for entry, copy in zip_longest(entries, there):
             record = self._known.find(entry.key)
             if (
                 record is None
                 or record.size != entry.size
-                or (self._by_content and by_record(entry, record) != Verdict.SAME)
+                or (
+                    by_record(entry, record) != Verdict.SAME
+                    and (self._by_content or (copy and is_copy(entry, copy, record)))
+                )
             ):
                 self._found_equal.append(entry)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from adsmig.comparison import (
 )
 from adsmig.job import Job
 from adsmig.links import may_be_link
-from adsmig.model import Action, Entry, What
+from adsmig.model import Action, Entry, KeyRange, What
 
 DOUBTFUL = "not copied well"
 """The problem of what is at the destination, and may be what a copy that failed has left."""
@@ -102,6 +102,13 @@ class Run(NamedTuple):
     """The source's."""
     what: What = What.SKIP
     """Or COPY, of objects that are only to be counted."""
+    there: Sequence[Entry] = ()
+    """The destination's, as many, which those that are skipped were found equal to."""
+
+    def within(self, keys: KeyRange) -> Run:
+        """Those of a range; perhaps none."""
+        entries = [one for one in self.entries if one.key in keys]
+        return Run(entries, self.what, [one for one in self.there if one.key in keys])
 
 
 class Past(NamedTuple):
@@ -177,7 +184,8 @@ def merge(
 
     while ours.more():
         if theirs.more() and (count := _equal(ours, theirs, rules)):
-            yield Run(ours.block[ours.at : ours.at + count])
+            there_on = theirs.block[theirs.at : theirs.at + count]
+            yield Run(ours.block[ours.at : ours.at + count], What.SKIP, there_on)
             ours.at += count
             theirs.at += count
             continue

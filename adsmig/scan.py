@@ -191,7 +191,7 @@ def _within(keys: KeyRange, actions: Iterator[Action | Run]) -> Iterator[Action 
     """
     for action in actions:
         if isinstance(action, Run):
-            action = Run([one for one in action.entries if one.key in keys], action.what)
+            action = action.within(keys)
             if action.entries:
                 yield action
                 break

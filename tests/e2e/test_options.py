@@ -1038,6 +1038,25 @@ def test_a_file_takes_the_place_of_a_directory_though_the_run_was_killed(
     assert failed_in(manifest) == []
 
 
+def test_a_copy_that_a_killed_run_left_unrecorded_is_on_record_as_what_it_is(
+    here: Here, adsmig: Adsmig, tmp_path: Path
+) -> None:
+    src, dst, manifest = tmp_path / "src", tmp_path / "dst", tmp_path / "m"
+    put(src, {"f": b"old"}, 7200)
+    words = ["sync", "--manifest", manifest, src, dst]
+    here(*words)
+    before = (src / "f").stat().st_mtime_ns
+    write(src / "f", b"new")
+    adsmig(*words, code=-9, ADSMIG_FAILPOINT=f"object.stored:1:kill:{tmp_path}/point")
+    assert tree_of(dst) == {"f": b"new"}
+    assert "1 unchanged" in here(*words)
+    here("verify", manifest)
+    (src / "f").write_bytes(b"old")
+    os.utime(src / "f", ns=(before, before))
+    here("sync", "--compare", "manifest", *words[1:])
+    assert tree_of(dst) == {"f": b"old"}
+
+
 def test_a_retry_does_not_forget_the_links_that_were_recorded(here: Here, tmp_path: Path) -> None:
     src, record, manifest = put(tmp_path / "src", {}), tmp_path / "links.txt", tmp_path / "m.db"
     put(tmp_path / "other", {"x": b"x"})
