@@ -142,6 +142,8 @@ def _plan_of(
     there: Iterator[Entry] | None = None
     if job.by_record:
         there = known_objects(job.known, keys)
+        if job.delete_dst and job.dst and job.dst.is_path:
+            there = _selected(job, _with_directories(there, keys))
     elif job.against and job.sample and not job.single:
         chosen = (entry.key for entry in source_entries(job, keys) if keeps(entry))
         there = _looked_up(dst, chosen, missing=False)
@@ -166,6 +168,18 @@ def _remembered(files: Iterator[Entry], known: Lookup) -> Iterator[Entry]:
     for file in files:
         record = known.find(file.key)
         yield file._replace(etag=record.etag) if record and record.size == file.size else file
+
+
+def _with_directories(known: Iterator[Entry], keys: KeyRange) -> Iterator[Entry]:
+    """Also the directories of a range that the objects lie in, which are not on record."""
+    last = b""
+    for entry in known:
+        ends = (at + 1 for at, byte in enumerate(entry.key[:-1]) if byte == ord("/"))
+        for directory in (entry.key[:end] for end in ends):
+            if not last.startswith(directory) and directory in keys:
+                yield Entry(directory, 0, None, 0, implied=True)
+        last = entry.key
+        yield entry
 
 
 def _doubted(there: Iterator[Entry], failed: Iterator[tuple[bytes, str]]) -> Iterator[Entry]:

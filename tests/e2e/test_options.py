@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -1036,6 +1037,22 @@ def test_a_file_takes_the_place_of_a_directory_though_the_run_was_killed(
     assert "trying again what failed" in here("resume", "--manifest", manifest)
     assert tree_of(dst) == {"x": b"2"}
     assert failed_in(manifest) == []
+
+
+@pytest.mark.parametrize("now", [{"a": b"a"}, {"a": b"a", "d": b"file"}])
+def test_directories_go_where_the_manifest_tells_what_is_there(
+    here: Here, tmp_path: Path, now: dict[str, bytes]
+) -> None:
+    src, dst, manifest = tmp_path / "src", tmp_path / "dst", tmp_path / "m"
+    put(src, {"a": b"a", "d.x": b"x", "d/e/f": b"f", "d/g": b"g"})
+    words = ["sync", "--compare", "manifest", "--delete-dst", "--manifest", manifest, src, dst]
+    here(*words)
+    shutil.rmtree(src / "d")
+    (src / "d.x").unlink()
+    put(src, now)
+    here(*words)
+    assert tree_of(dst) == now
+    assert sorted(os.listdir(dst)) == sorted(now)
 
 
 def test_a_copy_that_a_killed_run_left_unrecorded_is_on_record_as_what_it_is(
