@@ -25,7 +25,7 @@ from adsmig.model import (
     What,
 )
 from adsmig.plan import Run, rules_of
-from adsmig.record import Lookup, to_be_known
+from adsmig.record import Lookup, known_failures, to_be_known
 from adsmig.storage.base import Storage
 from adsmig.survey import Survey
 from adsmig.transfer import failure
@@ -81,6 +81,9 @@ class Findings:
         """Of the others, those that are not on record as that."""
         self._records = job.command in ("cp", "sync") and not job.by_record
         self._known: Lookup | None = None
+        # What is equal by now is no failure, though the run does not look at all of them again.
+        self._doubted = {key for key, _ in known_failures(job.known, keys)} if job.doubts else set()
+        self._cleared: list[bytes] = []
         self._by_content = rules_of(job).compare is by_content
         self._large: list[Entry] = []
         self._deletions: list[Deletion] = []
@@ -149,6 +152,8 @@ class Findings:
             entries, size = known, sum(entry.size for entry in known)
         listed.unchanged += len(entries)
         listed.unchanged_bytes += size
+        if self._doubted:
+            self._cleared += (one.key for one in entries if one.key in self._doubted)
         if self._records:
             self._record_equal(entries, there)
         if job.delete_src:
@@ -299,6 +304,8 @@ class Findings:
         """Of an object that had to be read to find out."""
         self._equal.append(outcome)
         self._equal_bytes += outcome.size
+        if outcome.key in self._doubted:
+            self._cleared.append(outcome.key)
         if self._job.delete_src:
             self._deletions.append(deletion_of(outcome))
 
@@ -328,6 +335,7 @@ class Findings:
         self._large = [one for one in self._large if kept(one.key)]
         self._planned = [one for one in self._planned if kept(one.key)]
         self._deletions = [one for one in self._deletions if kept(one.key)]
+        self._cleared = [key for key in self._cleared if kept(key)]
         self._links = [key for key in self._links if kept(key)]
         self._directories = [key for key in self._directories if kept(key)]
         self._above = {key for key in self._above if kept(key)}
@@ -371,6 +379,7 @@ class Findings:
             started,
             time.time(),
             to_be_known(self._found_equal, read),
+            self._cleared,
         )
 
     def unflushed(self, stop: Stop, started: float) -> SliceResult:
@@ -382,7 +391,7 @@ class Findings:
             one._replace(checksum=None, error=stop.message, kind=UNFLUSHED) for one in written
         ] + [failure(entry, UNFLUSHED, stop.message) for entry in self._found_equal]
         result = self.result(None, Counts(), False, stop, started)
-        return replace(result, outcomes=failures)
+        return replace(result, outcomes=failures, cleared=[])
 
     def listed_counts(self) -> Counts:
         """Of what was settled as it was listed."""

@@ -164,6 +164,7 @@ class Manifest(Ledger):
             )
         if result.done:
             self._connection.execute("UPDATE shards SET done = 1 WHERE id = ?", (shard,))
+        self._forget_failures(run, result.cleared)
         self._add_outcomes(run, result.outcomes)
         self._add_equal(run, result.equal)
         for entry in result.large:
@@ -259,6 +260,9 @@ class Manifest(Ledger):
     @_checkpoint
     def forget_failures(self, run: int, keys: Iterable[bytes]) -> None:
         """Forgets that these failed in runs before ``run``."""
+        self._forget_failures(run, keys)
+
+    def _forget_failures(self, run: int, keys: Iterable[bytes]) -> None:
         self._connection.executemany(
             "DELETE FROM failures WHERE key = ? AND run < ?", [(to_db(key), run) for key in keys]
         )

@@ -272,6 +272,8 @@ class SliceResult:
     ended: float = 0.0
     equal: Known = field(default_factory=Known)
     """Found equal at the destination, and not on record as that."""
+    cleared: list[bytes] = field(default_factory=list)
+    """Found equal, and on record as having failed."""
 
 
 class Part(NamedTuple):

@@ -1055,6 +1055,25 @@ def test_directories_go_where_the_manifest_tells_what_is_there(
     assert sorted(os.listdir(dst)) == sorted(now)
 
 
+@pytest.mark.parametrize("words", [["verify"], ["cp", "--checksum"]])
+@pytest.mark.parametrize("again", ["the same", "retry"])
+def test_what_failed_and_is_equal_by_now_is_no_failure_of_a_list(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], again: str
+) -> None:
+    src, dst, manifest = tmp_path / "src", tmp_path / "dst", tmp_path / "m"
+    put(src, {"a": b"a", "b": b"b"})
+    put(dst, {"b": b"b"})
+    (tmp_path / "names").write_text("a\nb\n")
+    words = [*words, "--files-from", tmp_path / "names", "--manifest", manifest, src, dst]
+    with monkeypatch.context() as patch:
+        unreadable(patch, b"a")
+        here(*words, code=1)
+    assert failed_in(manifest) == [b"a"]
+    put(dst, {"a": b"a"})
+    here(*(words if again == "the same" else ["retry", "--manifest", manifest]))
+    assert failed_in(manifest) == []
+
+
 def test_a_copy_that_a_killed_run_left_unrecorded_is_on_record_as_what_it_is(
     here: Here, adsmig: Adsmig, tmp_path: Path
 ) -> None:
