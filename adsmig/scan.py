@@ -151,7 +151,8 @@ def _plan_of(
         there = _alone(dst, *job.single) if job.single else _entries(job, dst, keys, missing=False)
         if job.dryrun or job.command == "verify":
             there = _empty_if_missing(there)
-        if job.command == "sync" and job.known and job.dst and job.dst.is_path > job.src.is_path:
+        downloads = job.dst and job.dst.is_path > job.src.is_path
+        if job.command == "sync" and job.known and downloads and not job.by_content:
             there = _remembered(there, Lookup(job.known, keys))
     if there and failed and (job.command == "sync" or job.rebuild or job.ignore_existing):
         there = _doubted(there, failed)
@@ -164,7 +165,10 @@ def _plan_of(
 
 
 def _remembered(files: Iterator[Entry], known: Lookup) -> Iterator[Entry]:
-    """The files, each with the ETag of the object that it is a copy of, if that is on record."""
+    """The files, each with the ETag of the object that it is a copy of, if that is on record.
+
+    That tells whether the source has changed, and nothing about the content of the file by now.
+    """
     for file in files:
         record = known.find(file.key)
         yield file._replace(etag=record.etag) if record and record.size == file.size else file

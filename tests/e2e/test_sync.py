@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import BucketFactory
 from tests.e2e.conftest import Adsmig, digest, make_tree
-from tests.e2e.inside import Here, put
+from tests.e2e.inside import Bucket, Here, put, tree_of
 from tests.e2e.inside import here as here
 from tests.recorder import Recorder
 from tests.servers import MinIOGateway, Moto, SeaweedFS, Server
@@ -113,6 +113,18 @@ def test_an_object_that_was_replaced_is_noticed_whatever_was_done_to_the_copy(
     said = adsmig("sync", moto.url(name, "d/"), tmp_path).stdout
     assert said.startswith("copied 1 object (")
     assert (tmp_path / "a").read_bytes() == b"NEW2"
+
+
+@pytest.mark.parametrize("words", [["--checksum"], ["--delete-src"]])
+def test_a_copy_that_was_damaged_is_read_and_not_taken_for_what_was_recorded(
+    here: Here, moto: Moto, bucket: BucketFactory, tmp_path: Path, words: list[str]
+) -> None:
+    store, dst = Bucket(moto, bucket(moto)).put({"a": b"a good", "b": b"b good"}), tmp_path / "dst"
+    here("sync", store.url, dst)
+    (dst / "a").write_bytes(b"broken")
+    assert "copied 1 object " in here("sync", *words, store.url, dst)
+    assert tree_of(dst) == {"a": b"a good", "b": b"b good"}
+    assert store.names() == ({"a", "b"} if words == ["--checksum"] else set())
 
 
 def test_a_second_sync_between_directories_copies_nothing(adsmig: Adsmig, tmp_path: Path) -> None:
