@@ -272,6 +272,10 @@ def _decide(here: Entry, same: Entry | None, rules: Rules, large_size: int) -> W
     kept = rules.ignore_existing and same and same.problem != LOST
     if (rules.existing and not same) or kept:
         return What.LEAVE
+    # A copy that failed leaves no file, and would have the time of its source.
+    a_file = same and same.problem == DOUBTFUL and same.mtime_ns is not None
+    if rules.update and same and a_file and time_of(same) > time_of(here):
+        return What.LEAVE
     if same and not same.problem:
         verdict = rules.compare(here, same)
         if verdict == Verdict.SAME:

@@ -1074,6 +1074,18 @@ def test_what_failed_and_is_equal_by_now_is_no_failure_of_a_list(
     assert failed_in(manifest) == []
 
 
+def test_what_failed_is_left_alone_where_it_is_newer_by_now(here: Here, tmp_path: Path) -> None:
+    src, dst, manifest = tmp_path / "src", tmp_path / "dst", tmp_path / "m"
+    put(src, {"a": b"a"})
+    put(dst, {"a/in the way": b""})
+    words = ["sync", "--update", "--manifest", manifest, src, dst]
+    here(*words, code=1)
+    shutil.rmtree(dst / "a")
+    put(dst, {"a": b"somebody's"}, 60)
+    assert "1 left alone" in here(*words)
+    assert tree_of(dst) == {"a": b"somebody's"}
+
+
 def test_a_copy_that_a_killed_run_left_unrecorded_is_on_record_as_what_it_is(
     here: Here, adsmig: Adsmig, tmp_path: Path
 ) -> None:
