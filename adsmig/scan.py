@@ -73,9 +73,10 @@ def _or_failed(job: Job, selection: Selection) -> Callable[[Entry], bool]:
 
 @lru_cache(maxsize=1)
 def _failed(job: Job) -> tuple[frozenset[bytes], tuple[bytes, ...]]:
-    """The keys of failures on record, and those of directories, perhaps not listed, among them."""
-    keys = frozenset(key for key, _ in known_failures(job.known, EVERYTHING))
-    return keys, tuple(key for key in keys if key.endswith(b"/"))
+    """The keys of failures on record, and those of directories that were not listed among them."""
+    failures = dict(known_failures(job.known, EVERYTHING))
+    unlisted = (key for key, kind in failures.items() if key.endswith(b"/") and kind == "source")
+    return frozenset(failures), tuple(unlisted)
 
 
 def rank(job: Job, key: bytes) -> int:

@@ -1074,6 +1074,23 @@ def test_what_failed_and_is_equal_by_now_is_no_failure_of_a_list(
     assert failed_in(manifest) == []
 
 
+def test_what_lies_in_a_directory_that_failed_is_selected_by_its_age(
+    here: Here, tmp_path: Path
+) -> None:
+    """All in it was listed; only what was not could not be looked at in time."""
+    src, dst, manifest = tmp_path / "src", tmp_path / "dst", tmp_path / "m"
+    put(src, {"d/old": b"o"}, 9 * 86400)
+    put(dst, {"d": b"in the way"})
+    words = ["cp", "--older-than", "1d", "--delete-src", "--manifest", manifest, src, dst]
+    here(*words, code=1)
+    assert set(failed_in(manifest)) == {b"d/", b"d/old"}
+    (dst / "d").unlink()
+    put(src, {"d/new": b"n"}, 0)
+    here(*words)
+    assert tree_of(dst) == {"d/old": b"o"}
+    assert tree_of(src) == {"d/new": b"n"}
+
+
 def test_what_failed_is_left_alone_where_it_is_newer_by_now(here: Here, tmp_path: Path) -> None:
     src, dst, manifest = tmp_path / "src", tmp_path / "dst", tmp_path / "m"
     put(src, {"a": b"a"})
