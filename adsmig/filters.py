@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
 
+from adsmig.comparison import time_of
 from adsmig.errors import UsageError
 from adsmig.model import Entry
 
@@ -106,9 +107,11 @@ class Selection:
         """Whether the object is selected, its key being so."""
         return not self._entry_dropped(entry)
 
-    def keeps_of_any_age(self, entry: Entry) -> bool:
-        """The same, had it been looked at in time."""
-        return not self._size_dropped(entry)
+    def kept_once(self, entry: Entry) -> bool:
+        """The same, had it been looked at in time: it may have become too old since, not too young,
+        unless it was changed.
+        """
+        return not (self._size_dropped(entry) or self._young_dropped(entry))
 
     def reason(self, entry: Entry) -> str:
         """The options that drop the entry; '' if it is selected."""
@@ -159,12 +162,13 @@ class Selection:
         if dropped := self._size_dropped(entry):
             return dropped
         filters = self.filters
-        if self._newer_ns is not None or self._older_ns is not None:
-            time_ns = entry.stored_ns if entry.mtime_ns is None else entry.mtime_ns
-            if self._newer_ns is not None and time_ns <= self._newer_ns:
-                return f"--newer-than {filters.newer_than}"
-            if self._older_ns is not None and time_ns >= self._older_ns:
-                return f"--older-than {filters.older_than}"
+        if self._newer_ns is not None and time_of(entry) <= self._newer_ns:
+            return f"--newer-than {filters.newer_than}"
+        return self._young_dropped(entry)
+
+    def _young_dropped(self, entry: Entry) -> str:
+        if self._older_ns is not None and time_of(entry) >= self._older_ns:
+            return f"--older-than {self.filters.older_than}"
         return ""
 
 

@@ -65,7 +65,7 @@ def _or_failed(job: Job, selection: Selection) -> Callable[[Entry], bool]:
 
     def keeps(entry: Entry) -> bool:
         if entry.key in failed or entry.key.startswith(below):
-            return selection.keeps_of_any_age(entry)
+            return selection.kept_once(entry)
         return selection.keeps(entry)
 
     return keeps

@@ -1091,6 +1091,21 @@ def test_what_lies_in_a_directory_that_failed_is_selected_by_its_age(
     assert tree_of(src) == {"d/new": b"n"}
 
 
+def test_what_failed_and_was_changed_since_is_too_young(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src, dst, manifest = tmp_path / "src", tmp_path / "dst", tmp_path / "m"
+    put(src, {"a": b"a", "b": b"b"}, 9 * 86400)
+    words = ["cp", "--older-than", "1d", "--delete-src", "--manifest", manifest, src, dst]
+    with monkeypatch.context() as patch:
+        unreadable(patch, b"a", b"b")
+        here(*words, code=1)
+    put(src, {"a": b"in use"}, 0)
+    here(*words)
+    assert tree_of(dst) == {"b": b"b"}
+    assert tree_of(src) == {"a": b"in use"}
+
+
 def test_what_failed_is_left_alone_where_it_is_newer_by_now(here: Here, tmp_path: Path) -> None:
     src, dst, manifest = tmp_path / "src", tmp_path / "dst", tmp_path / "m"
     put(src, {"a": b"a"})
