@@ -26,6 +26,7 @@ from adsmig.model import (
 )
 from adsmig.plan import Run, rules_of
 from adsmig.record import Lookup, known_failures, to_be_known
+from adsmig.schema import LEAST
 from adsmig.storage.base import Storage
 from adsmig.survey import Survey
 from adsmig.transfer import failure
@@ -38,6 +39,9 @@ MOST_NAMED = 20_000
 """Or after so many that a dry run names."""
 MOST_EQUAL = 20_000
 """Or after so many that were found equal, and are to be put on record."""
+
+UNKNOWN_NS = LEAST
+"""On record, the time of a version of which nobody knows; no file has it."""
 
 _NAMED = {What.COPY: "copy", What.LARGE: "copy", What.DELETE: "delete"}
 
@@ -221,7 +225,8 @@ class Findings:
         A record that only tells another time stays, unless the content was compared, or what is
         there is a copy that nobody put on record, as of a run that was killed just then: an object
         that was replaced by an older one is not noticed otherwise, neither now nor by who goes by
-        it.
+        it.  An object that a file was copied to does not tell which of both it is: then the record
+        says that nobody knows.
         """
         if self._known is None or self._job.retries:  # which is about keys far apart
             path = self._job.known if os.path.exists(self._job.known) else ""
@@ -232,15 +237,13 @@ class Findings:
             return
         for entry, copy in zip_longest(entries, there):
             record = self._known.find(entry.key)
-            if (
-                record is None
-                or record.size != entry.size
-                or (
-                    by_record(entry, record) != Verdict.SAME
-                    and (self._by_content or (copy and is_copy(entry, copy, record)))
-                )
-            ):
+            if record is None or record.size != entry.size:
                 self._found_equal.append(entry)
+            elif by_record(entry, record) != Verdict.SAME:
+                if self._by_content or (copy and is_copy(entry, copy, record)):
+                    self._found_equal.append(entry)
+                elif copy and copy.mtime_ns is None and entry.mtime_ns is not None:
+                    self._found_equal.append(entry._replace(mtime_ns=UNKNOWN_NS))
 
     def foresee(self, action: Action, same: Callable[[Entry, Entry], bool]) -> None:
         """Counts what a run would do about one key; ``same`` tells from the content whether two

@@ -315,13 +315,12 @@ def _named(storage: Storage, names: KeyList, keys: KeyRange, missing: bool) -> I
         if directory is not None:
             last = directory + b"\xff" * 256
             upto = last if keys.upto is None else min(last, keys.upto)
-            empty = missing and directory in keys
-            for entry in storage.list(KeyRange(max(keys.after, directory), upto, True)):
-                if entry.key in keys:
-                    empty = False
-                    yield entry
-            if empty and not (storage.probe(directory) or b"").startswith(directory):
-                yield _unknown(directory, NOT_THERE)
+            listed = storage.list(KeyRange(max(keys.after, directory), upto, True))
+            entries = (entry for entry in listed if entry.key in keys)
+            begins = keys.after < directory
+            part = KeyRange(max(keys.after, directory), upto, begins or keys.closed)
+            within = names.keys(part) if missing else iter(())
+            yield from _all_named(storage, entries, within)
             wanted = names.keys(KeyRange(directory + b"\xff" * 256, keys.upto))
             directory = None
 
@@ -336,6 +335,31 @@ def _named(storage: Storage, names: KeyList, keys: KeyRange, missing: bool) -> I
         yield from _looked_up(storage, files(), missing)
         if directory is None:
             return
+
+
+def _all_named(
+    storage: Storage, entries: Iterator[Entry], names: Iterator[bytes]
+) -> Iterator[Entry]:
+    """The entries, which are all that there are between the first and the last of ``names``, and
+    those of the names that are not there.
+    """
+    name = next(names, None)
+    for entry in entries:
+        while name is not None and name <= entry.key:
+            if not _is_there(name, entry.key):
+                yield _unknown(name, NOT_THERE)
+            name = next(names, None)
+        yield entry
+    while name is not None:
+        # What is in a directory may lie beyond the range.
+        if not (name.endswith(b"/") and _is_there(name, storage.probe(name) or b"")):
+            yield _unknown(name, NOT_THERE)
+        name = next(names, None)
+
+
+def _is_there(name: bytes, key: bytes) -> bool:
+    """Whether a name is there, by the first key that is not before it."""
+    return key.startswith(name) if name.endswith(b"/") else key == name
 
 
 def _looked_up(storage: Storage, keys: Iterator[bytes], missing: bool) -> Iterator[Entry]:

@@ -42,7 +42,7 @@ from tests.e2e.inside import here as here
 from tests.e2e.inside import no_pauses as no_pauses
 from tests.e2e.inside import store as store
 from tests.recorder import Recorder
-from tests.servers import MinIOGateway, Moto, SeaweedFS
+from tests.servers import MinIOGateway, Moto, SeaweedFS, Server
 from tests.storage.fakes3 import FakeS3, Reply, Request, stored
 
 pytestmark = COLLECTED
@@ -1135,6 +1135,28 @@ def test_a_copy_that_a_killed_run_left_unrecorded_is_on_record_as_what_it_is(
     os.utime(src / "f", ns=(before, before))
     here("sync", "--compare", "manifest", *words[1:])
     assert tree_of(dst) == {"f": b"old"}
+
+
+def test_what_a_killed_run_left_in_a_store_is_not_taken_for_what_is_on_record(
+    here: Here, adsmig: Adsmig, store: Bucket, tmp_path: Path
+) -> None:
+    src, manifest = tmp_path / "src", tmp_path / "m"
+    put(src, {"f": b"old"}, 7200)
+    words = ["sync", "--manifest", manifest, src, store.url]
+    keys = {"ADSMIG_DST_ACCESS_KEY": Server.access_key, "ADSMIG_DST_SECRET_KEY": Server.secret_key}
+    here(*words)
+    before = (src / "f").stat().st_mtime_ns
+    time.sleep(1.1)  # a store tells times in seconds
+    (src / "f").write_bytes(b"new")
+    adsmig(*words, code=-9, ADSMIG_FAILPOINT=f"object.stored:1:kill:{tmp_path}/point")
+    for _ in range(2):
+        assert "1 unchanged" in here(*words)
+    adsmig("verify", manifest, **keys)
+    (src / "f").write_bytes(b"old")
+    os.utime(src / "f", ns=(before, before))
+    assert "copied 1 object" in here("sync", "--compare", "manifest", *words[1:])
+    assert "1 unchanged" in here("sync", "--compare", "manifest", *words[1:])
+    adsmig("verify", manifest, **keys)
 
 
 def test_a_retry_does_not_forget_the_links_that_were_recorded(here: Here, tmp_path: Path) -> None:

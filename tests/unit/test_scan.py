@@ -275,7 +275,8 @@ def test_a_name_that_ends_in_a_slash_stands_for_all_below_it(tmp_path: Path) -> 
     storage = objects(b"a", b"d-x", b"d/", b"d/e/x", b"d/y", b"d0", b"e/f")
     path = key_list(tmp_path, b"a", b"d-x", b"d/", b"d/y", b"d/not there", b"d0")
     assert named(storage, path) == [
-        (b"a", ""), (b"d-x", ""), (b"d/", ""), (b"d/e/x", ""), (b"d/y", ""), (b"d0", "")
+        (b"a", ""), (b"d-x", ""), (b"d/", ""), (b"d/e/x", ""), (b"d/not there", "it is not there"),
+        (b"d/y", ""), (b"d0", ""),
     ]  # fmt: skip
 
 
@@ -305,6 +306,14 @@ def test_a_range_holds_what_names_select_of_it(
     for keys in [EVERYTHING, within, *(KeyRange(key, within.upto) for key in there | names)]:
         found = [key for key, _ in named(storage, path, keys, missing=False)]
         assert found == [key for key in selected if key in keys]
+        told = [key for key, problem in named(storage, path, keys) if problem]
+        assert told == sorted(key for key in names if key in keys and not is_there(key, there))
+
+
+def is_there(name: bytes, keys: set[bytes]) -> bool:
+    if name.endswith(b"/"):
+        return any(key.startswith(name) for key in keys)
+    return name in keys
 
 
 def test_what_cannot_be_looked_up_is_one_failure(tmp_path: Path) -> None:
