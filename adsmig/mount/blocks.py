@@ -130,21 +130,22 @@ class Blocks:
         self._begin_next(newest + 1)
 
     def _again(self, name: bytes, found: tuple[int, int, int]) -> None:
-        segment, at, length = found
-        fd = self._files.get(segment)
-        if fd is None:
-            return
-        data = os.pread(fd, length, at)
+        data = self._whole(*found)
         with self._lock:
-            if self._where.get(name) != found or len(data) != length:
+            if self._where.get(name) != found or len(data) != found[2]:
                 return
             del self._where[name]
         self.put(name[:12], int.from_bytes(name[12:], "little"), data)
 
-    def _prove(self, name: bytes, found: tuple[int, int, int]) -> bool:
-        segment, at, length = found
+    def _whole(self, segment: int, at: int, length: int) -> bytes:
+        """A piece, as far as it can be read: its segment may go meanwhile."""
         fd = self._files.get(segment)
-        data = os.pread(fd, length, at) if fd is not None else b""
+        with contextlib.suppress(OSError):
+            return os.pread(fd, length, at) if fd is not None else b""
+        return b""
+
+    def _prove(self, name: bytes, found: tuple[int, int, int]) -> bool:
+        data = self._whole(*found)
         wanted = self._unproven.pop(name, None)
         if wanted is None or xxhash.xxh3_64_intdigest(data) == wanted:
             return True
@@ -180,9 +181,10 @@ class Blocks:
         os.close(self._files.pop(oldest))
         with contextlib.suppress(OSError):
             os.unlink(self._directory / f"{oldest:012d}")
-        gone = [name for name, (segment, _, _) in self._where.items() if segment == oldest]
-        for name in gone:
-            del self._where[name]
+        # Who reads finds that they have gone, and takes them away, too, without the lock.
+        where = self._where.copy()
+        for name in [name for name, (segment, _, _) in where.items() if segment == oldest]:
+            self._where.pop(name, None)
             self._unproven.pop(name, None)
         return self._sizes.pop(oldest)
 

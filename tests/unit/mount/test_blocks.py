@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -82,4 +82,55 @@ def test_a_disk_that_fails_only_makes_it_forget(
         blocks.drop()
     assert not any(blocks.has(version(1), number) for number in range(3))
     assert blocks.get(version(1), 0, 0, 10) is None
+    blocks.close()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_segment_may_go_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    blocks = Blocks(tmp_path, 1 << 20)
+    for one in range(14):
+        blocks.put(version(one), 0, bytes(1 << 16))
+    blocks.close()
+    blocks = Blocks(tmp_path, 1 << 20)
+    calls = 0
+
+    def read(fd: int, size: int, at: int) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == (1, 3)[number]:
+            raise OSError(errno.EBADF, "closed by another thread")
+        return pread(fd, size, at)
+
+    pread = os.pread
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", read)
+        assert blocks.get(version(0), 0, 0, 10) == (None, bytes(10))[number]
+    assert calls == (1, 3)[number]
+    blocks.close()
+
+
+def test_who_reads_of_a_segment_that_goes_does_not_keep_it_from_going(tmp_path: Path) -> None:
+    class Where(dict[bytes, tuple[int, int, int]]):
+        """Looked through by one thread while another one reads."""
+
+        def copy(self) -> dict[bytes, tuple[int, int, int]]:
+            found = dict(self)
+            assert blocks.get(version(0), 0, 0, 10) is None
+            return found
+
+        def items(self) -> Any:
+            return self.copy().items()
+
+    blocks = Blocks(tmp_path, 1 << 20)
+    blocks.put(version(0), 0, bytes(1 << 15))
+    blocks._where = Where(blocks._where)
+    for one in range(1, 100):
+        if not blocks.has(version(0), 0):
+            break
+        blocks.put(version(one), 0, bytes(1 << 15))
+    assert not blocks.has(version(0), 0)
+    assert blocks.has(version(one - 1), 0)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1 << 20
     blocks.close()
