@@ -41,7 +41,8 @@ class Turns:
         """
         self._queue.append(paths)
         try:
-            while self._is_late(paths) or any(self._is_held(path()) for path in paths):
+            # In this order: of who waits, most wait for one that has what all theirs are in.
+            while any(self._is_held(path()) for path in paths) or self._is_late(paths):
                 await self._ended()
         finally:
             self._queue.remove(paths)

@@ -43,3 +43,35 @@ def test_who_wants_a_directory_does_not_wait_for_who_comes_later_and_wants_what_
         assert [*turns._held, *turns._above, *turns._queue] == []
 
     asyncio.run(work())
+
+
+def test_many_who_wait_for_a_directory_cost_others_little() -> None:
+    async def work() -> None:
+        turns, go_on, count, asked = Turns(), asyncio.Event(), 300, 0
+
+        def path(number: int) -> bytes:
+            nonlocal asked
+            asked += 1
+            return b"d/%d" % number
+
+        async def move() -> None:
+            async with turns.hold(lambda: b"d", lambda: b"e"):
+                await go_on.wait()
+
+        async def save(number: int) -> None:
+            async with turns.hold(lambda: path(number)):
+                pass
+
+        tasks = [asyncio.ensure_future(move())]
+        await asyncio.sleep(0)
+        tasks += [asyncio.ensure_future(save(number)) for number in range(count)]
+        await asyncio.sleep(0)
+        asked = 0
+        async with turns.hold(lambda: b"elsewhere"):
+            pass
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait_for(asyncio.gather(*tasks), 5)
+        assert asked < 20 * count
+
+    asyncio.run(work())
