@@ -184,7 +184,10 @@ def _go_on(store: Store, one: Left, fd: int) -> None:
     if one.size % size:
         one.parts.pop(count, None)
     if not one.sent:
-        store.abort(upload)
+        try:
+            store.abort(upload)
+        except AdsmigError as exc:  # who may store a file, may not always do that
+            log.warning("an upload of %r is left over: %s", one.key, exc)
         one.upload = None
         _store(store, one, fd)
         return

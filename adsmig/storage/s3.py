@@ -237,7 +237,8 @@ class S3Storage(S3Source):
         encoded = self.profile.url_encoding
         for full, stray in unfinished(self._wire, self._root, self.prefix + key, encoded):
             if full == self.prefix + key:
-                self.abort(key, stray)
+                with contextlib.suppress(ObjectError):  # who may store, may not always do that
+                    self.abort(key, stray)
         told = UPLOAD if crc32 and self._vouching.may else {}
         try:
             upload_id, vouched = opened(self._wire, self._path(key), headers | told)

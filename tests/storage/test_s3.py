@@ -780,6 +780,13 @@ def test_another_version_is_noticed_where_a_store_heeds_no_if_match(
         storage.meta(ENTRY)
 
 
+def test_strays_that_may_not_be_given_up_do_not_stop_an_upload(faked: Faked) -> None:
+    opened = xml("InitiateMultipartUploadResult", UploadId="new")
+    server = faked(uploads(mine="object"), error(403, "AccessDenied"), opened)
+    assert server.storage().begin_upload(b"object", ENTRY, Meta()).upload_id == "new"
+    assert [r.method for r in server.requests] == ["GET", "DELETE", "POST"]
+
+
 # Copying inside the service
 
 
