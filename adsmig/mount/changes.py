@@ -416,7 +416,7 @@ class Changes:
         if mtime_ns is not None:
             meta = replace(meta, mtime_ns=mtime_ns)
             if node.draft:
-                node.draft.written_ns = 0
+                node.draft.written_ns, node.draft.timed = 0, True
         if meta == node.meta:
             return
         if not isinstance(node, Directory):

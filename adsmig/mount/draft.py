@@ -49,6 +49,8 @@ class Draft:
         """Counts the changes."""
         self.written_ns = 0
         """When it was last written to, unless its time was set since."""
+        self.timed = False
+        """Its time was chosen, and it was not written to since."""
         self.upload: Upload | None = None
         self.parts: dict[int, Part] = {}
         self.sent = 0
@@ -85,6 +87,7 @@ class Draft:
             raise
         self.size = max(self.size, at)
         self.version += 1
+        self.timed = False
         if start <= self.filled:
             self.filled = max(self.filled, at)
             while self.filled in self._later:
@@ -100,6 +103,7 @@ class Draft:
         self.filled = min(self.filled, size)
         self._later.clear()
         self.version += 1
+        self.timed = False
 
     def _spoil(self, start: int, end: int) -> None:
         """Parts that were stored, and are to hold other bytes there, have to be stored again.  The
@@ -169,6 +173,7 @@ class Draft:
             "key": _text(key),
             "base": self.base and [self.base.size, self.base.etag],
             "meta": asdict(meta),
+            "timed": self.timed,
             "sent": self.sent,
             "upload": upload,
             "boot": boot(),
@@ -209,6 +214,8 @@ class Left:
         self.path = path
         self.key = _bytes(facts["key"])
         self.meta = Meta(**facts["meta"])
+        self.timed: bool = facts.get("timed", False)
+        """Its time is one that was chosen since it was written."""
         self.base: tuple[int, str | None] | None = tuple(facts["base"]) if facts["base"] else None
         self.size = path.stat().st_size
         self.upload: Upload | None = None

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from adsmig.errors import AdsmigError, NotFound, SourceChanged
@@ -44,18 +45,18 @@ def recover(store: Store, drafts: Path, kept: Path) -> list[str]:
 def _recover(store: Store, one: Left, kept: Path) -> str:
     there: Entry | None
     try:
-        there, meta = store.look(one.key)
+        there = store.look(one.key).entry
     except NotFound:
         there = None
     if there and _is_that(there, one):
-        if _access(meta) != _access(one.meta):  # as was answered for while it was open
-            store.copy(there, one.key, one.meta)
+        _restate(store, there, one)
         one.forget()
         return ""
     fd = os.open(one.path, os.O_RDWR)
     try:
         if done := _completed(store, one, fd):
             if done.key == one.key:
+                _restate(store, done, one)
                 one.forget()
                 return ""
             if there and (there.size, there.etag) != one.base:
@@ -133,8 +134,22 @@ def _text(key: bytes) -> str:
     return key.decode("utf-8", "backslashreplace")
 
 
-def _access(meta: Meta) -> tuple[int | None, int | None, int | None]:
-    return meta.mode, meta.uid, meta.gid
+def _restate(store: Store, entry: Entry, one: Left) -> None:
+    """Gives the object what was chosen for it since it was stored, or its upload begun."""
+    if meta := _chosen(store, entry, one):
+        store.copy(entry, entry.key, meta)
+
+
+def _chosen(store: Store, entry: Entry, one: Left) -> Meta | None:
+    """What was answered for while it was open; None where the object has that."""
+    meta = store.look(entry.key).meta
+    mtime_ns = one.meta.mtime_ns if one.timed else meta.mtime_ns
+    chosen = replace(one.meta, mtime_ns=mtime_ns)
+    return chosen if _facts(chosen) != _facts(meta) else None
+
+
+def _facts(meta: Meta) -> tuple[int | None, ...]:
+    return meta.mode, meta.uid, meta.gid, meta.mtime_ns
 
 
 def _is_that(there: Entry, one: Left) -> bool:
@@ -157,7 +172,7 @@ def _completed(store: Store, one: Left, fd: int) -> Entry | None:
 
 def _rename(store: Store, entry: Entry, one: Left) -> None:
     """Gives the object the name that the file has since its upload was opened."""
-    store.copy(entry, one.key, None)
+    store.copy(entry, one.key, _chosen(store, entry, one))
     store.delete([entry.key])
 
 
@@ -198,6 +213,8 @@ def _go_on(store: Store, one: Left, fd: int) -> None:
     entry = store.complete(upload, parts, one.size, one.meta)
     if entry.key != one.key:
         _rename(store, entry, one)
+    else:
+        _restate(store, entry, one)
 
 
 def _fill(store: Store, entry: Entry, fd: int, size: int) -> None:

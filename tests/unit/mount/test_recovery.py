@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from adsmig.errors import ObjectError
-from adsmig.model import Meta
+from adsmig.model import Entry, Meta, Part, Upload
 from adsmig.mount.draft import Draft
 from adsmig.mount.recovery import recover
 from adsmig.mount.store import Store
+from adsmig.providers import AWS
 from tests.unit.mount.test_changes import PAGE, Bucket
 
 CONTENT = b"x" * (2 * PAGE) + b"end"
 
 
+class Begun(Bucket):
+    """Whose objects have what was said when their uploads were begun, as S3's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.profile.etag = AWS
+        self._begun = Meta()
+
+    def begin_upload(self, key: bytes, entry: Entry, meta: Meta, crc32: bool = False) -> Upload:
+        self._begun = meta
+        return super().begin_upload(key, entry, meta, crc32)
+
+    def complete(self, key: bytes, upload: Upload, parts: Sequence[Part], meta: Meta) -> str | None:
+        return super().complete(key, upload, parts, self._begun)
+
+
 @pytest.fixture
 def bucket() -> Bucket:
-    return Bucket()
+    return Begun()
 
 
 @pytest.fixture
@@ -39,7 +56,6 @@ def leave(store: Store, path: Path, sent: int = 0) -> Draft:
     draft.upload = store.begin(b"file", Meta(7, 0o644, 0, 0), PAGE)
     draft.parts = {1: store.put_part(draft.upload, 1, draft.fd, PAGE)}
     draft.sent = sent
-    draft.written_ns = 8
     draft.note(b"file", Meta(7, 0o644, 0, 0))
     return draft
 
@@ -56,4 +72,24 @@ def test_an_upload_that_may_not_be_given_up_keeps_no_file_from_being_stored(
         (said,) = recover(store, tmp_path / "drafts", tmp_path / "kept")
     assert said == "file of an earlier mount is stored now"
     assert bucket.contents() == {"file": CONTENT}
+    assert not list((tmp_path / "drafts").iterdir())
+
+
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("completed", [False, True])
+@pytest.mark.parametrize("key", [b"file", b"renamed"])
+def test_a_large_file_has_the_mode_and_the_time_that_were_chosen_after_its_upload_was_begun(
+    bucket: Bucket, store: Store, tmp_path: Path, timed: bool, completed: bool, key: bytes
+) -> None:
+    draft = leave(store, tmp_path, sent=PAGE)
+    assert draft.upload
+    draft.timed = timed
+    draft.note(key, Meta(5, 0o600, 1, 2))
+    if completed:
+        for number, size in ((2, PAGE), (3, 3)):
+            draft.parts[number] = store.put_part(draft.upload, number, draft.fd, size)
+        store.complete(draft.upload, list(draft.parts.values()), len(CONTENT), Meta())
+    recover(store, tmp_path / "drafts", tmp_path / "kept")
+    assert bucket.contents() == {key.decode(): CONTENT}
+    assert store.look(key).meta == Meta(5 if timed else 7, 0o600, 1, 2)
     assert not list((tmp_path / "drafts").iterdir())
