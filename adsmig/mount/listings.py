@@ -75,6 +75,8 @@ class Listings:
         """Nobody reads it any more."""
         if listing := self._open.pop(number, None):
             listing.end()
+            # Who was interrupted may still wait for the store, and is not told of changes now.
+            listing.rows, listing.done = None, True
 
     def read(
         self, number: int, offset: int, size: int, plus: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,5 +151,39 @@ def test_who_goes_back_in_a_long_listing_gets_the_names_from_there(at: At) -> No
         answer = await reading.page(5)
         assert b"0004" not in answer
         assert b"0005" in answer
+
+    asyncio.run(work())
+
+
+def test_a_page_that_comes_after_its_reader_has_gone_does_not_become_what_is_known(
+    at: At, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children, asked, go_on = bucket.children, threading.Event(), threading.Event()
+
+    def slow(key: bytes) -> Iterator[tuple[bytes, Entry | None]]:
+        for number, one in enumerate(children(key)):
+            if number == _PAGE:
+                asked.set()
+                assert go_on.wait(20)
+            yield one
+
+    async def work() -> None:
+        monkeypatch.setattr(bucket, "children", slow)
+        listings = Listings(at.nodes, at.tree)
+        number = listings.open(at.root)
+        first, second = (listings.read(number, at, 1 << 20, False) for at in (0, _PAGE))
+        assert not isinstance(first, bytes)
+        assert not isinstance(second, bytes)
+        await first
+        reading = asyncio.ensure_future(second)
+        await asyncio.to_thread(asked.wait)
+        listings.close(number)
+        await make(at, b"+")
+        node = at.root.children[b"+"]
+        at.nodes.forget(node.ino, node.lookups)
+        go_on.set()
+        await reading
+        assert (await at.node(b"+")).size == 7
+        assert not at.root.since
 
     asyncio.run(work())
