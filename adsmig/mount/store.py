@@ -40,6 +40,8 @@ THREADS, AHEAD = 24, 24
 """Requests at once: for what somebody waits for, and for what somebody may ask for soon."""
 CHUNK = 256 << 10
 PART = 32 << 20
+_COPIED, _COPYING = 256 << 20, 4
+"""Bytes of a part of what is too large to be copied with one request; so many at once."""
 SINGLE = 32 << 20
 """Bytes of what is sent with one request; more goes in parts."""
 _OWN = frozenset(("mtime", "mode", "uid", "gid"))
@@ -287,6 +289,9 @@ class Store:
         if there := self._retry(unit, "copying an object"):
             return there
         known = own_meta(self.look(entry.key).meta) if meta is None else meta
+        large = entry.size > SINGLE and not entry.key.endswith(b"/")
+        if large and (there := self._copy_parts(entry, key, known)):
+            return there
         with _scratch() as file:
             fd = file.fileno()
             for start in range(0, entry.size, PART):
@@ -302,6 +307,45 @@ class Store:
                 for n in numbers
             ]
             return self.complete(upload, parts, entry.size, known)
+
+    def _copy_parts(self, entry: Entry, key: bytes, meta: Meta) -> Entry | None:
+        """As :meth:`copy`, of what is more than the store copies with one request; None where it
+        copies no parts either.
+        """
+        storage, unwanted = self.storage, self._local.unwanted
+        upload = self._retry(
+            lambda: storage.begin_upload(key, entry, meta), "opening a multipart upload"
+        )
+        most = min(storage.profile.max_part, storage.profile.max_copy)
+        upload = replace(upload, part_size=max(upload.part_size, min(_COPIED, most)))
+
+        def copied(number: int) -> Part | None:
+            self._local.unwanted = unwanted
+            if unwanted.is_set():
+                raise TransientError("nobody wants the copy any more")
+            stored = self._retry(
+                lambda: storage.copy_part(storage, key, upload, number), "copying a part"
+            )
+            self.progress = time.monotonic()
+            return Part(number, stored.etag or "", None, None) if stored else None
+
+        parts, done = list[Part](), False
+        try:
+            with ThreadPoolExecutor(_COPYING) as pool:
+                numbers = range(1, upload.parts + 1)
+                for at in range(0, len(numbers), _COPYING):
+                    some = list(pool.map(copied, numbers[at : at + _COPYING]))
+                    parts += [part for part in some if part]
+                    if None in some:
+                        break
+            if len(parts) == upload.parts:
+                storage.complete(key, upload, parts, meta)
+                done = True
+        finally:
+            if not done:
+                with contextlib.suppress(AdsmigError):
+                    storage.abort(key, upload.upload_id)
+        return storage.stat(key) if done else None
 
     def delete(self, keys: list[bytes]) -> None:
         """Removes objects; what is not there is no error."""

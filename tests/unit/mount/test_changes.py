@@ -6,6 +6,7 @@ import asyncio
 import errno
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
@@ -16,7 +17,7 @@ import pytest
 from adsmig.errors import NotFound, ObjectError
 from adsmig.location import Location
 from adsmig.model import Entry, Meta, Part, Upload
-from adsmig.mount import sender
+from adsmig.mount import sender, store
 from adsmig.mount.blocks import Blocks
 from adsmig.mount.changes import Changes
 from adsmig.mount.draft import Draft, left
@@ -945,5 +946,45 @@ def test_who_wants_nothing_replaced_replaces_nothing_that_others_have_just_made(
         assert bucket.contents() == {"file": b"ours", "new": b"theirs"}
         await at.changes.rename(at.root, b"file", at.root, b"newer", NOREPLACE)
         assert bucket.contents() == {"newer": b"ours", "new": b"theirs"}
+
+    during(work)
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_what_is_too_large_to_be_copied_with_one_request_is_copied_in_parts(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch, parts: bool
+) -> None:
+    content, reads = bytes(range(256)) * (5 * PAGE // 256) + b"end", list[bytes]()
+    begin_upload, read = bucket.begin_upload, bucket.read
+
+    def begun(*arguments: Any) -> Upload:
+        return replace(begin_upload(*arguments), part_size=PAGE)
+
+    def copied(_src: object, key: bytes, upload: Upload, number: int) -> object:
+        start, size = upload.span(number)
+        if not parts and number == 6:
+            return None
+        data = memoryview(content)[start : start + size]
+        return bucket.put_part(key, upload, number, iter([data]))
+
+    def counted(entry: Entry, *arguments: Any) -> Any:
+        reads.append(entry.key)
+        return read(entry, *arguments)
+
+    async def work(at: At) -> None:
+        bucket.put(b"old", content)
+        await at.node(b"old")
+        bucket.profile.max_part, bucket.profile.max_copy = 1 << 30, PAGE
+        for name, size in {"SINGLE": PAGE, "PART": PAGE, "_COPIED": PAGE}.items():
+            monkeypatch.setattr(store, name, size)
+        for name, function in {
+            "copy_within": lambda *_: None, "begin_upload": begun, "copy_part": copied,
+            "read": counted,
+        }.items():  # fmt: skip
+            monkeypatch.setattr(bucket, name, function)
+        await at.rename(b"old", b"new")
+        assert bucket.contents() == {"new": content}
+        assert not list(bucket.uploads())
+        assert bool(reads) != parts
 
     during(work)
