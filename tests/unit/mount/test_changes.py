@@ -29,6 +29,7 @@ from adsmig.mount.reader import Reader
 from adsmig.mount.sender import Sender
 from adsmig.mount.store import Store
 from adsmig.mount.tree import FEW, Tree
+from adsmig.providers import OPAQUE
 from adsmig.storage.memory import MemoryStorage
 from adsmig.storage.s3 import S3Storage
 
@@ -986,5 +987,38 @@ def test_what_is_too_large_to_be_copied_with_one_request_is_copied_in_parts(
         assert bucket.contents() == {"new": content}
         assert not list(bucket.uploads())
         assert bool(reads) != parts
+
+    during(work)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_large_file_of_which_the_answer_was_lost_is_known_by_its_bytes_where_no_etag_tells(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    complete = bucket.complete
+
+    def unanswered(key: bytes, upload: Upload, parts: Sequence[Part], meta: Meta) -> NoReturn:
+        if any(there == upload.upload_id for _, there in bucket.uploads()):
+            complete(key, upload, parts, meta)
+            if replaced:
+                size = len(bucket.contents()["file"])
+                bucket.put(b"file", b"theirs".ljust(size))
+            raise ObjectError("answer", "what is that")
+        raise NotFound("no such upload")
+
+    async def work(at: At) -> None:
+        bucket.profile.etag = OPAQUE
+        node, number = at.create(b"file")
+        content = await write_pages(at, number, 0, 20)
+        assert node.draft
+        assert node.draft.sent
+        monkeypatch.setattr(bucket, "complete", unanswered)
+        assert await errno_of(at.files.save(node)) == errno.EIO
+        if replaced:
+            assert await errno_of(at.files.save(node)) == errno.EIO
+        else:
+            await at.close_file(number)
+            assert bucket.contents() == {"file": content}
 
     during(work)
