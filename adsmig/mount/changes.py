@@ -243,9 +243,10 @@ class Changes:
         part: bytes, target: Node | None,
     ) -> None:  # fmt: skip
         """With the locks of both."""
-        if node.draft and node.draft.dirty and (node.stored or node.draft.sent):
-            # What the store has under the old name goes with it; nor may the upload of another
-            # file of that name meet the one that is under way.
+        draft = node.draft
+        if draft and draft.dirty and (node.stored or draft.sent or draft.offered):
+            # What the store has under the old name, or may have, goes with it; nor may the upload
+            # of another file of that name meet the one that is under way.
             await self.files.save_locked(node)
         there, copied = node.entry, None
         if there:

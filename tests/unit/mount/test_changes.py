@@ -699,8 +699,9 @@ def test_a_directory_takes_the_place_of_none_that_others_have_just_made(
     during(work)
 
 
-def test_a_file_that_was_stored_without_an_answer_is_removed_with_its_name(
-    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_file_that_was_stored_without_an_answer_leaves_nothing_under_its_name(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch, renamed: bool
 ) -> None:
     write = bucket.write
 
@@ -714,9 +715,13 @@ def test_a_file_that_was_stored_without_an_answer_is_removed_with_its_name(
         with monkeypatch.context() as patch:
             patch.setattr(bucket, "write", unanswered)
             assert await errno_of(at.files.save(node)) == errno.EIO
-        await at.changes.unlink(at.root, b"file")
-        at.files.release(number)
-        assert bucket.contents() == {}
+        if renamed:
+            await at.rename(b"file", b"final")
+            await at.close_file(number)
+        else:
+            await at.changes.unlink(at.root, b"file")
+            at.files.release(number)
+        assert bucket.contents() == ({"final": b"content"} if renamed else {})
 
     during(work)
 
