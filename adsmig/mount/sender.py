@@ -21,6 +21,8 @@ LOCAL = 256 << 20
 """Bytes of a file that stay here while it is written from its beginning to its end."""
 _AT_ONCE = 4
 """Parts of one file under way at once."""
+_REFUSED = frozenset((errno.EACCES, errno.EDQUOT, errno.ENOSPC))
+"""What says that the store has not taken it, nor ever will without somebody doing something."""
 
 Begin = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[None]"]
 """Has work done without anybody waiting; what it is, for the log."""
@@ -49,15 +51,20 @@ class Sender:
         """Has the store have all of it; the object, and the metadata that it has.  Where nobody
         chose its time (``natural``), that of the first bytes will do.  Raises OSError.
         """
-        draft.offered = True
         await self._sent(draft)
         if draft.upload and not draft.size:
             self._give_up(draft.upload, draft)  # there is no object of no parts
         if draft.upload or draft.size > SINGLE:
             entry = await self.finish(node, draft)
             return await self._restated(draft, entry, meta, natural)
-        write = self._store.write
-        return await self._store.run(write, node.key, draft.fd, draft.size, meta), meta
+        write, before = self._store.write, draft.offered
+        draft.offered = True
+        try:
+            return await self._store.run(write, node.key, draft.fd, draft.size, meta), meta
+        except OSError as exc:
+            if exc.errno in _REFUSED:
+                draft.offered = before
+            raise
 
     def settled(self, draft: Draft) -> None:
         """It is stored."""
@@ -236,6 +243,7 @@ class Sender:
             if error:
                 raise error
         parts = [draft.parts[n] for n in range(1, count + 1)]
+        draft.offered = True
         return await self._store.run(self._store.complete, upload, parts, draft.size, draft.begun)
 
     async def _restated(

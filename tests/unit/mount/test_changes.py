@@ -1027,3 +1027,35 @@ def test_a_large_file_of_which_the_answer_was_lost_is_known_by_its_bytes_where_n
             assert bucket.contents() == {"file": content}
 
     during(work)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("pages", [1, 3])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_what_the_store_has_refused_can_be_removed_and_renamed_without_it(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch,
+    pages: int, renamed: bool,
+) -> None:  # fmt: skip
+    def refused(*_: object) -> NoReturn:
+        raise ObjectError("denied", "AccessDenied")
+
+    async def work(at: At) -> None:
+        bucket.put(b"dir/file", b"content")
+        directory = await at.node(b"dir")
+        assert isinstance(directory, Directory)
+        node, number = at.create(b"file", directory)
+        with monkeypatch.context() as patch:
+            for name in ("write", "begin_upload"):
+                patch.setattr(bucket, name, refused)
+            patch.setattr(bucket, "delete", lambda keys: dict.fromkeys(keys, "AccessDenied"))
+            content = await write_pages(at, number, 0, pages)
+            assert await errno_of(at.files.save(node)) == errno.EACCES
+            if renamed:
+                await at.changes.rename(directory, b"file", at.root, b"final", 0)
+            else:
+                await at.changes.unlink(directory, b"file")
+        await at.close_file(number)
+        there = {"dir/file": b"content"}
+        assert bucket.contents() == (there | {"final": content} if renamed else there)
+
+    during(work)
