@@ -19,13 +19,16 @@ log = logging.getLogger(__name__)
 _CHANGED = "was changed at the store, too"
 _RESTARTED = "was not stored when the machine stopped, and the store has what was there before"
 
+_PERHAPS = "; it may be short or have holes, for the machine stopped before it was stored"
+
 
 def recover(store: Store, drafts: Path, kept: Path) -> list[str]:
     """Stores the files of an earlier mount that the store lacks; a line for each, to be told.
 
     Where somebody else has replaced the object meanwhile, theirs stays, and ours goes to ``kept``.
     So it does where the machine was restarted and there is an object to be replaced: nothing of
-    ours was flushed, and what is left of it may have holes, or end early.
+    ours was flushed, and what is left of it may have holes, or end early.  Where there is none,
+    what is left is stored, and called that.
     What cannot be stored now stays where it is.  Of what has a damaged journal, nobody knows whose
     it is: that goes to ``kept``, too.
     """
@@ -87,7 +90,7 @@ def _recover(store: Store, one: Left, kept: Path) -> str:
     finally:
         os.close(fd)
     one.forget()
-    return _stored(one)
+    return _stored(one) + (_PERHAPS if one.restarted else "")
 
 
 def _stored(one: Left) -> str:

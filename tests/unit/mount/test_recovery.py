@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -93,3 +95,19 @@ def test_a_large_file_has_the_mode_and_the_time_that_were_chosen_after_its_uploa
     assert bucket.contents() == {key.decode(): CONTENT}
     assert store.look(key).meta == Meta(5 if timed else 7, 0o600, 1, 2)
     assert not list((tmp_path / "drafts").iterdir())
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_new_file_that_a_restart_may_have_made_short_is_called_so(
+    bucket: Bucket, store: Store, tmp_path: Path, restarted: bool
+) -> None:
+    draft = leave(store, tmp_path)
+    draft.upload = None
+    draft.note(b"file", Meta())
+    if restarted:
+        (journal,) = (tmp_path / "drafts").glob("*.json")
+        journal.write_text(json.dumps(json.loads(journal.read_text()) | {"boot": "another"}))
+        os.truncate(draft.path, PAGE)
+    (said,) = recover(store, tmp_path / "drafts", tmp_path / "kept")
+    assert ("may be short" in said) == restarted
+    assert bucket.contents() == {"file": CONTENT[: PAGE if restarted else None]}
