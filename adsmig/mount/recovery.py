@@ -113,8 +113,7 @@ def _keep(one: Left, kept: Path, why: str) -> str:
     os.replace(one.path.with_suffix(".json"), f"{place}.json")
     return (
         f"{line}, but for its first {one.sent} bytes: the store has those in the parts of the"
-        f" upload {one.upload.upload_id}, as {place}.json lists them, until a large file is stored"
-        " there"
+        f" upload {one.upload.upload_id}, as {place}.json lists them, until somebody gives that up"
     )
 
 

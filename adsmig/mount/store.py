@@ -218,7 +218,7 @@ class Store:
         most = min(self.storage.profile.max_parts * part_size, self.storage.profile.max_size)
         entry = Entry(key, most, None, 0)
         upload = self._retry(
-            lambda: self.storage.begin_upload(key, entry, meta), "opening a multipart upload"
+            lambda: self.storage.begin_beside(key, entry, meta), "opening a multipart upload"
         )
         return replace(upload, part_size=max(part_size, self.storage.profile.min_part))
 
@@ -328,7 +328,7 @@ class Store:
         """
         storage, unwanted = self.storage, self._local.unwanted
         upload = self._retry(
-            lambda: storage.begin_upload(key, entry, meta), "opening a multipart upload"
+            lambda: storage.begin_beside(key, entry, meta), "opening a multipart upload"
         )
         most = min(storage.profile.max_part, storage.profile.max_copy)
         upload = replace(upload, part_size=max(upload.part_size, min(_COPIED, most)))

@@ -228,17 +228,23 @@ class S3Storage(S3Source):
 
     def begin_upload(self, key: bytes, entry: Entry, meta: Meta, crc32: bool = False) -> Upload:
         """See Storage.begin_upload."""
+        return self._begin(key, entry, meta, crc32, alone=True)
+
+    def begin_beside(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
+        """As :meth:`begin_upload`, where others may have an upload of the same key under way, too:
+        theirs is left alone.
+        """
+        return self._begin(key, entry, meta, False, alone=False)
+
+    def _begin(self, key: bytes, entry: Entry, meta: Meta, crc32: bool, alone: bool) -> Upload:
         self._check_key(key)
         if entry.size > self.profile.max_size:
             raise ObjectError(
                 "size", f"this store holds objects of up to {self.profile.max_size} bytes"
             )
         headers = self._headers(key, meta)
-        encoded = self.profile.url_encoding
-        for full, stray in unfinished(self._wire, self._root, self.prefix + key, encoded):
-            if full == self.prefix + key:
-                with contextlib.suppress(ObjectError):  # who may store, may not always do that
-                    self.abort(key, stray)
+        if alone:
+            self._give_up_strays(key)
         told = UPLOAD if crc32 and self._vouching.may else {}
         try:
             upload_id, vouched = opened(self._wire, self._path(key), headers | told)
@@ -249,6 +255,13 @@ class S3Storage(S3Source):
         wanted = max(part_size_for(entry.size), -(-entry.size // self.profile.max_parts))
         part_size = min(max(wanted, self.profile.min_part), self.profile.max_part)
         return Upload(entry, upload_id, part_size, vouched if told else "")
+
+    def _give_up_strays(self, key: bytes) -> None:
+        encoded = self.profile.url_encoding
+        for full, stray in unfinished(self._wire, self._root, self.prefix + key, encoded):
+            if full == self.prefix + key:
+                with contextlib.suppress(ObjectError):  # who may store, may not always do that
+                    self.abort(key, stray)
 
     def put_part(
         self,

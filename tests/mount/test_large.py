@@ -174,6 +174,21 @@ def test_an_upload_that_was_given_up_with_a_beginning_is_an_error(
     assert not contents(minio, name)
 
 
+def test_who_stores_a_large_file_of_the_same_name_elsewhere_takes_nothing_from_who_writes_one(
+    some_store: Server, bucket: BucketFactory, mount: MountFactory
+) -> None:
+    name = bucket(some_store)
+    at, other = mount(some_store.url(name)), mount(some_store.url(name))
+    fd = write(at, LARGE_MIB)
+    until(lambda: has_hole(at))
+    os.close(write(other, LARGE_MIB // 2))
+    assert (other.path / "large").stat().st_size == LARGE_MIB // 2 * MIB
+    os.close(fd)
+    assert is_whole(at.path / "large", LARGE_MIB)
+    at.stop()
+    other.stop()
+
+
 def test_a_file_cut_off_while_a_part_is_on_its_way_is_stored_at_once(
     minio: MinIOGateway, bucket: BucketFactory, mount: MountFactory
 ) -> None:

@@ -787,6 +787,12 @@ def test_strays_that_may_not_be_given_up_do_not_stop_an_upload(faked: Faked) -> 
     assert [r.method for r in server.requests] == ["GET", "DELETE", "POST"]
 
 
+def test_an_upload_beside_others_gives_up_none(faked: Faked) -> None:
+    server = faked(xml("InitiateMultipartUploadResult", UploadId="new"))
+    assert server.storage().begin_beside(b"object", ENTRY, Meta()).upload_id == "new"
+    assert server.told() == ["POST object"]
+
+
 # Copying inside the service
 
 

@@ -61,6 +61,9 @@ class Bucket(MemoryStorage):
     def holds_below(self, key: bytes) -> bool:
         return any(one.startswith(key) for one in self._bucket.keys)
 
+    def begin_beside(self, key: bytes, entry: Entry, meta: Meta) -> Upload:
+        return self.begin_upload(key, entry, meta)
+
     def copy_within(self, entry: Entry, key: bytes, meta: Meta | None) -> Entry:
         self.before_copy(entry.key)
         found = self._bucket.objects.get(entry.key)
