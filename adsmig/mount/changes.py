@@ -41,6 +41,22 @@ class Changes:
 
     # Making
 
+    def is_doubtful(self, directory: Directory, name: bytes) -> bool:
+        """Whether there may be such a name, though the kernel thinks that there is none: what makes
+        it was given up, and is not at its end, or only just.
+        """
+        return directory.is_doubted or self.turns.holds(_path(directory, name)())
+
+    async def look_again(self, directory: Directory, name: bytes) -> None:
+        """Has it known whether there is a name of which that :meth:`is_doubtful`."""
+        if self.is_doubtful(directory, name):
+            path = _path(directory, name)
+            while self.turns.holds(path()):
+                async with self.turns.hold(path):
+                    pass
+            with contextlib.suppress(FileNotFoundError):
+                await self.tree.current(directory, name)
+
     def create(self, directory: Directory, name: bytes, mode: int, uid: int, gid: int) -> Node:
         """A new, empty file, which the store gets to know when it is closed."""
         part = self._free(directory, name)
@@ -61,6 +77,7 @@ class Changes:
         self, directory: Directory, name: bytes, mode: int, uid: int, gid: int
     ) -> Directory:
         """A new directory, with a marker in the store."""
+        await self.look_again(directory, name)
         part = self._free(directory, name)
         meta = Meta(time.time_ns(), mode & 0o777, uid, gid)
         async with self.turns.hold(_path(directory, name)), self.turns.change(directory):
@@ -78,6 +95,7 @@ class Changes:
         self, directory: Directory, name: bytes, target: bytes, uid: int, gid: int
     ) -> Node:
         """A new symbolic link."""
+        await self.look_again(directory, name)
         part = self._free(directory, name)
         meta = Meta(time.time_ns(), 0o777, uid, gid)
         kept = link_meta(target, meta)

@@ -8,7 +8,8 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 from adsmig.mount import protocol as p
@@ -162,8 +163,23 @@ class Filesystem:
     def _create(self, request: Request) -> Reply | Work:
         directory, name = self._directory(request.node), p.name_of(request.body, 16)
         flags, mode = p.words(request.body)
+        make = partial(self._created, directory, name, flags, mode, request.uid, request.gid)
+        if self.changes.is_doubtful(directory, name):
+            return self._created_later(directory, name, make)
+        return make()
+
+    async def _created_later(
+        self, directory: Directory, name: bytes, make: Callable[[], Reply | Work]
+    ) -> bytes | Reply:
+        await self.changes.look_again(directory, name)
+        made = make()
+        return made if isinstance(made, list) else await made
+
+    def _created(
+        self, directory: Directory, name: bytes, flags: int, mode: int, uid: int, gid: int
+    ) -> Reply | Work:
         try:
-            node = self.changes.create(directory, name, mode, request.uid, request.gid)
+            node = self.changes.create(directory, name, mode, uid, gid)
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
@@ -185,13 +201,14 @@ class Filesystem:
         mode, _ = p.words(request.body)
         if mode and not stat.S_ISREG(mode):
             raise OSError(errno.EPERM, "a store holds files only")
-        directory = self._directory(request.node)
-        node = self.changes.create(
-            directory, p.name_of(request.body, 16), mode, request.uid, request.gid
-        )
-        return self._saved_entry(node)
+        directory, name = self._directory(request.node), p.name_of(request.body, 16)
+        return self._made_file(directory, name, mode, request.uid, request.gid)
 
-    async def _saved_entry(self, node: Node) -> bytes:
+    async def _made_file(
+        self, directory: Directory, name: bytes, mode: int, uid: int, gid: int
+    ) -> bytes:
+        await self.changes.look_again(directory, name)
+        node = self.changes.create(directory, name, mode, uid, gid)
         await self.files.save(node)
         return self._entry(node)
 

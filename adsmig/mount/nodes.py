@@ -203,8 +203,9 @@ class Since:
 class Directory(Node):
     """A directory, with the names in it that are known."""
 
-    __slots__ = ("children", "fetching", "listed", "listed_until", "marked", "odd", "opened",
-                 "order", "places", "reading", "reads", "since", "stats", "wide")  # fmt: skip
+    __slots__ = ("children", "doubted_until", "fetching", "listed", "listed_until", "marked", "odd",
+                 "opened", "order", "places", "reading", "reads", "since", "stats", "wide",
+    )  # fmt: skip
 
     def __init__(self, ino: int, parent: Directory | None, name: bytes) -> None:
         super().__init__(ino, parent, name, stat.S_IFDIR)
@@ -213,6 +214,8 @@ class Directory(Node):
         self.listed: dict[bytes, Entry | None] | None = None
         """All that the store has, by name: objects with their entries, directories with None."""
         self.listed_until = 0.0
+        self.doubted_until = 0.0
+        """For how long the kernel may think that there is no such name, where there is one."""
         self.order: list[bytes] | None = None
         self.places: dict[bytes, int] = {}
         """The names of the listing, and where each of them is, if somebody wanted to know."""
@@ -239,10 +242,16 @@ class Directory(Node):
         return self.path + b"/" if self.parent else b""
 
     def doubt(self) -> None:
-        """What is known of its names may not be so."""
+        """What is known of its names may not be so, here and by the kernel."""
+        self.doubted_until = max(self.listed_until, time.monotonic() + FRESH_S)
         self.listed_until = 0.0
         for node in self.children.values():
             node.fresh_until = 0.0
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether something failed in it that may be half done."""
+        return self.doubted_until > time.monotonic()
 
     @property
     def is_listed(self) -> bool:

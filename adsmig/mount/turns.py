@@ -66,6 +66,10 @@ class Turns:
         others = itertools.takewhile(lambda one: one is not paths, self._queue)
         return any(_meet(path(), other()) for one in others for other in one for path in paths)
 
+    def holds(self, path: bytes) -> bool:
+        """Whether somebody has just this name."""
+        return path in self._held
+
     def _is_held(self, path: bytes) -> bool:
         return path in self._held or path in self._above or any(map(self._held.get, _above(path)))
 
