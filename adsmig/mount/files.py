@@ -288,6 +288,7 @@ class Files:
         """
         self._check_size(size)
         async with self._own(node):
+            node.check()  # who reads what was replaced, is to have all of it
             meta, stored = node.meta, not (node.gone or (node.draft and node.draft.dirty))
             try:
                 draft = await self.fetched(node, size)

@@ -1062,3 +1062,21 @@ def test_what_the_store_has_refused_can_be_removed_and_renamed_without_it(
         assert bucket.contents() == (there | {"final": content} if renamed else there)
 
     during(work)
+
+
+@pytest.mark.parametrize("size", [3, 100])
+def test_who_cannot_cut_off_what_was_replaced_elsewhere_reads_on_as_before(
+    bucket: Bucket, during: Callable[[Work], None], size: int
+) -> None:
+    async def work(at: At) -> None:
+        bucket.put(b"log", b"first content")
+        node = await at.node(b"log")
+        number = at.files.open(node, True)
+        assert await at.read(number, 100) == b"first content"
+        bucket.put(b"log", b"another version")
+        at.doubt()
+        assert await at.node(b"log") is not node
+        assert await errno_of(at.files.truncate(node, size)) == errno.ESTALE
+        assert await at.read(number, 100) == b"first content"
+
+    during(work)
