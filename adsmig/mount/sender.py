@@ -174,6 +174,7 @@ class Sender:
         """Has all whole parts of the first ``upto`` bytes stored, and gives back the room of these;
         whether that helped.
         """
+        await self._sent(draft)  # an upload may be being opened
         before, upto = draft.sent, min(upto, draft.filled)
         self._part_with(node, draft)
         if not draft.upload:

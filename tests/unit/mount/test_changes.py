@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -1078,5 +1079,36 @@ def test_who_cannot_cut_off_what_was_replaced_elsewhere_reads_on_as_before(
         assert await at.node(b"log") is not node
         assert await errno_of(at.files.truncate(node, size)) == errno.ESTALE
         assert await at.read(number, 100) == b"first content"
+
+    during(work)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_who_is_in_need_of_room_waits_for_the_upload_that_is_being_opened(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, begun = bucket.begin_beside, list[bytes]()
+
+    def slow(key: bytes, *arguments: Any) -> Upload:
+        begun.append(key)
+        if len(begun) == 1:
+            time.sleep(0.3)
+        return begin(key, *arguments)
+
+    async def work(at: At) -> None:
+        monkeypatch.setattr(bucket, "begin_beside", slow)
+        node, number = at.create(b"file")
+        for page in range(3):
+            await at.write(number, bytes([page + 1]) * PAGE, page * PAGE)
+        assert node.draft
+        async with at.files._own(node):
+            await at.files._sender.send_off(node, node.draft, node.draft.size)
+        await asyncio.sleep(0.5)
+        await at.write(number, b"end", 3 * PAGE)
+        await at.close_file(number)
+        content = b"".join(bytes([page + 1]) * PAGE for page in range(3)) + b"end"
+        assert bucket.contents() == {"file": content}
+        assert len(begun) == 1
+        assert not list(bucket.uploads())
 
     during(work)
