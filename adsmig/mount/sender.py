@@ -98,11 +98,24 @@ class Sender:
     async def _open_upload(self, node: Node, draft: Draft, part_size: int = PART) -> None:
         try:
             meta = replace(node.meta, mtime_ns=time.time_ns())
-            upload = await self._store.run(self._store.begin, node.key, meta, part_size)
+            begin = self._store.run(self._store.begin, node.key, meta, part_size)
+            upload = await self._wanted(asyncio.ensure_future(begin))
             draft.upload, draft.begun = upload, meta
             draft.note(node.key, node.meta)
         finally:
             self._sending.get(draft, {}).pop(0, None)
+
+    async def _wanted(self, opening: asyncio.Future[Upload]) -> Upload:
+        """What is being opened; it is given up when it is there, if nobody wants it by then."""
+
+        async def give_up() -> None:
+            await self._store.run(self._store.abort, await opening)
+
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._begin(give_up(), "giving up an upload")
+            raise
 
     async def _send(self, node: Node, draft: Draft, number: int) -> None:
         upload = draft.upload

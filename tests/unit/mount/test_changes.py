@@ -1112,3 +1112,32 @@ def test_who_is_in_need_of_room_waits_for_the_upload_that_is_being_opened(
         assert not list(bucket.uploads())
 
     during(work)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_upload_that_nobody_wants_when_it_is_open_is_given_up(
+    bucket: Bucket, during: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, opening, go_on = bucket.begin_beside, threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Upload:
+        opening.set()
+        assert go_on.wait(20)
+        return begin(*arguments)
+
+    async def work(at: At) -> None:
+        monkeypatch.setattr(bucket, "begin_beside", slow)
+        _, number = at.create(b"file")
+        await at.write(number, bytes(3 * PAGE))
+        await asyncio.to_thread(opening.wait)
+        await at.changes.unlink(at.root, b"file")
+        at.files.release(number)
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await at.files.end(20)
+        await asyncio.sleep(0.1)
+        await at.files.end(20)
+        assert bucket.contents() == {}
+        assert not list(bucket.uploads())
+
+    during(work)
