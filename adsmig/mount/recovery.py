@@ -69,9 +69,9 @@ def _recover(store: Store, one: Left, kept: Path) -> str:
             one.forget()
             return _stored(one)
         if there and (there.size, there.etag) != one.base:
-            return _keep(one, kept, _CHANGED)
+            return _keep(store, one, kept, _CHANGED)
         if there and one.restarted:
-            return _keep(one, kept, _RESTARTED)
+            return _keep(store, one, kept, _RESTARTED)
         if one.upload:
             try:
                 _go_on(store, one, fd)
@@ -79,11 +79,11 @@ def _recover(store: Store, one: Left, kept: Path) -> str:
                 # The store has given the upload up, as its rules may say.
                 if one.sent:
                     one.upload = None
-                    return _keep(one, kept, "of an earlier mount cannot be stored")
+                    return _keep(store, one, kept, "of an earlier mount cannot be stored")
                 _store(store, one, fd)
         else:
             if one.sent and not there:
-                return _keep(one, kept, "was removed from the store")
+                return _keep(store, one, kept, "was removed from the store")
             if one.sent and there:
                 _fill(store, there, fd, one.sent)
             _store(store, one, fd)
@@ -97,7 +97,7 @@ def _stored(one: Left) -> str:
     return f"{_name(one)} of an earlier mount is stored now"
 
 
-def _keep(one: Left, kept: Path, why: str) -> str:
+def _keep(store: Store, one: Left, kept: Path, why: str) -> str:
     """Has it in ``kept``; the line that says so, and what is not there."""
     kept.mkdir(parents=True, exist_ok=True, mode=0o700)
     name = one.key.rstrip(b"/").rpartition(b"/")[2].replace(b"\0", b"%00")[:100]
@@ -108,6 +108,7 @@ def _keep(one: Left, kept: Path, why: str) -> str:
     # In this order: a draft without a journal is taken for one that nobody needs.
     os.replace(one.path, place)
     if not one.sent or not one.upload:
+        _give_up(store, one)
         one.forget()
         return f"{line}, but for its first {one.sent} bytes, which are lost" if one.sent else line
     os.replace(one.path.with_suffix(".json"), f"{place}.json")
@@ -201,11 +202,7 @@ def _go_on(store: Store, one: Left, fd: int) -> None:
     if one.size % size:
         one.parts.pop(count, None)
     if not one.sent:
-        try:
-            store.abort(upload)
-        except AdsmigError as exc:  # who may store a file, may not always do that
-            log.warning("an upload of %r is left over: %s", one.key, exc)
-        one.upload = None
+        _give_up(store, one)
         _store(store, one, fd)
         return
     for n in range(1, count + 1):
@@ -217,6 +214,16 @@ def _go_on(store: Store, one: Left, fd: int) -> None:
         _rename(store, entry, one)
     else:
         _restate(store, entry, one)
+
+
+def _give_up(store: Store, one: Left) -> None:
+    """Has the store forget the parts that it has: all is here."""
+    if one.upload:
+        try:
+            store.abort(one.upload)
+        except AdsmigError as exc:  # who may store a file, may not always do that
+            log.warning("an upload of %r is left over: %s", one.key, exc)
+        one.upload = None
 
 
 def _fill(store: Store, entry: Entry, fd: int, size: int) -> None:

@@ -111,3 +111,15 @@ def test_a_new_file_that_a_restart_may_have_made_short_is_called_so(
     (said,) = recover(store, tmp_path / "drafts", tmp_path / "kept")
     assert ("may be short" in said) == restarted
     assert bucket.contents() == {"file": CONTENT[: PAGE if restarted else None]}
+
+
+@pytest.mark.parametrize("sent", [0, PAGE])
+def test_what_is_kept_leaves_no_upload_of_which_all_is_here(
+    bucket: Bucket, store: Store, tmp_path: Path, sent: int
+) -> None:
+    leave(store, tmp_path, sent)
+    bucket.put(b"file", b"theirs")
+    (said,) = recover(store, tmp_path / "drafts", tmp_path / "kept")
+    assert "was changed at the store, too" in said
+    assert bucket.contents() == {"file": b"theirs"}
+    assert bool(list(bucket.uploads())) == bool(sent)
