@@ -54,7 +54,10 @@ def test_what_is_no_key_of_the_server_is_passed_over(
     check("nas", 22, key, known, False)
 
 
-@pytest.mark.parametrize("name", ["nas", "here,nas,there", HostKeys.hash_host("nas")])
+@pytest.mark.parametrize(
+    "name",
+    ["nas", "here,nas,there", pytest.param(HostKeys.hash_host("nas"), id="hashed")],
+)
 def test_a_key_is_found_by_each_name_of_its_line(file: Path, keys: list[PKey], name: str) -> None:
     kind, data = text(keys[0]).split()
     file.write_text(f"{name}\t{kind}  {data} a comment\nnas {text(keys[1])}\n")
