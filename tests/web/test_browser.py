@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from tests.servers import MinIOGateway
 from tests.web.conftest import ServedConsole, make_job, make_manifest, wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -95,6 +96,17 @@ def put_tree(server: MinIOGateway, bucket: str, tmp_path: Path, count: int, most
     make_tree(tmp_path / "tree", count, most)
     command = [sys.executable, "-m", "adsmig", "-q", "cp", f"{tmp_path}/tree/", server.url(bucket)]
     subprocess.run(command, check=True, timeout=120)
+
+
+def test_a_click_leads_on_though_another_job_comes_just_then(page: Page) -> None:
+    def slow(route: Route) -> None:
+        make_manifest(make_job())
+        time.sleep(3)  # the page is told of it every second
+        route.continue_()
+
+    page.route("**/new", slow)
+    page.click("nav >> text=New job", no_wait_after=True)
+    page.wait_for_selector("[name=src_kind][value=object]", state="attached", timeout=20_000)
 
 
 def test_from_the_form_to_the_report(

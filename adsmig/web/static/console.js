@@ -24,19 +24,28 @@ function put(id, html) {
   if (focused) find(`form[action="${CSS.escape(focused)}"] button`, element)?.focus();
 }
 
+// To reload would take back a click that has begun to lead to another page.
+
+let leaving = false;
+addEventListener("beforeunload", () => {
+  leaving = true;
+  setTimeout(() => { leaving = false; }, 5000);  // it was a file to be saved
+});
+const reload = () => leaving ? setTimeout(reload, 500) : location.reload();
+
 function listen(element) {
   let source;
   const lost = document.getElementById("lost");
   const connect = () => {
     source = new EventSource(element.dataset.events);
     source.addEventListener("open", () => { lost.hidden = true; });
-    source.addEventListener("over", () => location.reload());
+    source.addEventListener("over", () => reload());
     source.addEventListener("pieces", (event) => {
       const pieces = JSON.parse(event.data);
       const rows = pieces["#rows"];
       delete pieces["#rows"];
       if (rows !== undefined && "rows" in element.dataset && new Set(rows.split(" ")).symmetricDifference(new Set(element.dataset.rows.split(" "))).size) {
-        if (!typingSomewhere()) location.reload();  // another job came, or went
+        if (!typingSomewhere()) reload();  // another job came, or went
         return;
       }
       for (const [id, html] of Object.entries(pieces)) put(id, html);
@@ -46,7 +55,7 @@ function listen(element) {
       source.close();
       // A console that was started anew knows no sessions of the one before.
       setTimeout(() => fetch(location.href, {redirect: "manual"})
-        .then((answer) => answer.type === "opaqueredirect" ? location.reload() : connect(), connect), 1500);
+        .then((answer) => answer.type === "opaqueredirect" ? reload() : connect(), connect), 1500);
     });
   };
   connect();
@@ -68,7 +77,7 @@ async function send(what) {
   const data = new FormData(form);
   data.set("do", what);
   const answer = await fetch(form.action, {method: "POST", body: new URLSearchParams(data), headers: {Accept: "application/json"}});
-  if (answer.status === 401) location.reload();
+  if (answer.status === 401) reload();
   return answer.json();
 }
 
