@@ -86,7 +86,10 @@ class Findings:
         self._records = job.command in ("cp", "sync") and not job.by_record
         self._known: Lookup | None = None
         # What is equal by now is no failure, though the run does not look at all of them again.
-        self._doubted = {key for key, _ in known_failures(job.known, keys)} if job.doubts else set()
+        self._failures = known_failures(job.known, keys) if job.doubts else iter(())
+        self._failure = next(self._failures, None)
+        self._failed_before = set[bytes]()
+        """The keys of these, up to the last that was asked about."""
         self._cleared: list[bytes] = []
         self._by_content = rules_of(job).compare is by_content
         self._large: list[Entry] = []
@@ -156,8 +159,7 @@ class Findings:
             entries, size = known, sum(entry.size for entry in known)
         listed.unchanged += len(entries)
         listed.unchanged_bytes += size
-        if self._doubted:
-            self._cleared += (one.key for one in entries if one.key in self._doubted)
+        self._clear([entry.key for entry in entries] if self._job.doubts else [])
         if self._records:
             self._record_equal(entries, there)
         if job.delete_src:
@@ -218,6 +220,15 @@ class Findings:
         )
         sizes = f"{entry.size:,} bytes {now}, {there.size:,} {other}"
         return failure(entry, "differs", sizes)
+
+    def _clear(self, keys: Sequence[bytes]) -> None:
+        """Takes those off the list of failures that are on it; they come in any order."""
+        last = max(keys, default=b"")
+        while self._failure is not None and self._failure[0] <= last:
+            self._failed_before.add(self._failure[0])
+            self._failure = next(self._failures, None)
+        if self._failed_before:
+            self._cleared += self._failed_before.intersection(keys)
 
     def _record_equal(self, entries: list[Entry], there: Sequence[Entry]) -> None:
         """Has objects that were found equal put on record, if they are not there yet.
@@ -307,8 +318,7 @@ class Findings:
         """Of an object that had to be read to find out."""
         self._equal.append(outcome)
         self._equal_bytes += outcome.size
-        if outcome.key in self._doubted:
-            self._cleared.append(outcome.key)
+        self._clear([outcome.key])
         if self._job.delete_src:
             self._deletions.append(deletion_of(outcome))
 
