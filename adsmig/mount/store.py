@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import itertools
 import logging
 import os
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import BinaryIO, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
-from adsmig.checksum import Sums, combined_etag, crc32_text, parts_in
+from adsmig.checksum import Sums, combined_etag, parts_in
 from adsmig.errors import (
     AdsmigError,
     NotFound,
     ObjectError,
     SourceChanged,
-    StorageFull,
     TransientError,
 )
 from adsmig.limits import Limits
 from adsmig.model import LAST, Entry, KeyRange, Meta, Part, Upload
+from adsmig.mount.pieces import CHUNK, Span, prove, scratch
+from adsmig.mount.refusals import os_error
 from adsmig.providers import AWS
 from adsmig.retry import retry
-from adsmig.storage.base import Body, Stored
+from adsmig.storage.base import Stored
 from adsmig.storage.s3 import S3Storage
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,6 @@ T = TypeVar("T")
 
 THREADS, AHEAD = 24, 24
 """Requests at once: for what somebody waits for, and for what somebody may ask for soon."""
-CHUNK = 256 << 10
 PART = 32 << 20
 _COPIED, _COPYING = 256 << 20, 4
 """Bytes of a part of what is too large to be copied with one request; so many at once."""
@@ -162,7 +160,7 @@ class Store:
                         raise SourceChanged("it ended early")
                     self._moved(count)
                     at += count
-                _prove(data, body)
+                prove(data, body)
                 return data, body.meta
 
         if not size:
@@ -196,7 +194,7 @@ class Store:
         """Stores the ``size`` bytes of a file as ``key``, whole or not at all, and checked."""
 
         def unit() -> Entry:
-            span = _Span(fd, 0, size, self._moved)
+            span = Span(fd, 0, size, self._moved)
             md5 = span.md5()  # told ahead: what arrives damaged spares what was there
             stored = self.storage.write(key, span.chunks(), size, meta, Sums(md5))
             return self._checked(key, size, stored, md5)
@@ -228,7 +226,7 @@ class Store:
         upload = replace(upload, entry=upload.entry._replace(size=start + size))
 
         def unit() -> Part:
-            span = _Span(fd, start, size, self._moved)
+            span = Span(fd, start, size, self._moved)
             key = upload.entry.key
             stored = self.storage.put_part(key, upload, number, span.chunks())
             if stored.md5 and stored.md5 != span.digest:
@@ -260,7 +258,7 @@ class Store:
             if number in parts:
                 return parts[number].md5
             start = (number - 1) * upload.part_size
-            return _Span(fd, start, min(upload.part_size, size - start), self._moved).md5()
+            return Span(fd, start, min(upload.part_size, size - start), self._moved).md5()
 
         ours = [md5(number) for number in range(1, count + 1)]
         if tells and (there.etag or "").lower() == combined_etag(ours):
@@ -306,7 +304,7 @@ class Store:
         large = entry.size > SINGLE and not entry.key.endswith(b"/")
         if large and (there := self._copy_parts(entry, key, known)):
             return there
-        with _scratch() as file:
+        with scratch() as file:
             fd = file.fileno()
             for start in range(0, entry.size, PART):
                 data, _ = self.read(entry, start, min(PART, entry.size - start))
@@ -397,7 +395,7 @@ class Store:
 
     def write_bytes(self, key: bytes, data: bytes, meta: Meta) -> Entry:
         """Stores a few bytes as ``key``."""
-        with _scratch() as file:
+        with scratch() as file:
             os.pwrite(file.fileno(), data, 0)
             return self.write(key, file.fileno(), len(data), meta)
 
@@ -407,83 +405,9 @@ class Store:
             self._limits.take(count)
 
 
-def _prove(data: bytearray, body: Body) -> None:
-    """Raises TransientError if all of an object's bytes are not what the store says they are."""
-    if body.crc32:
-        good = crc32_text(zlib.crc32(data)) == body.crc32
-    else:
-        good = not body.md5 or hashlib.md5(data, usedforsecurity=False).hexdigest() == body.md5
-    if not good:
-        raise TransientError("what arrived does not match the store's checksum")
-
-
-class _Span:
-    """Bytes of a file on their way, hashed in passing."""
-
-    def __init__(self, fd: int, start: int, size: int, moved: Callable[[int], None]) -> None:
-        self._fd, self._start, self._size, self._moved = fd, start, size, moved
-        self.digest = ""
-
-    def md5(self) -> str:
-        whole = hashlib.md5(usedforsecurity=False)
-        for chunk in self._read():
-            whole.update(chunk)
-        return whole.hexdigest()
-
-    def chunks(self) -> Iterator[memoryview]:
-        whole = hashlib.md5(usedforsecurity=False)
-        left = self._size
-        for chunk in self._read():
-            self._moved(len(chunk))
-            left -= len(chunk)
-            whole.update(chunk)
-            if not left:
-                self.digest = whole.hexdigest()
-            yield chunk
-        self.digest = whole.hexdigest()
-
-    def _read(self) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(min(CHUNK, self._size)))
-        left = self._size
-        while left:
-            count = os.preadv(self._fd, [buffer[:left]], self._start + self._size - left)
-            if not count:
-                raise SourceChanged("the file in the cache is shorter than it was")
-            left -= count
-            yield buffer[:count]
-
-
-def _scratch() -> BinaryIO:
-    """A file without a name."""
-    import tempfile
-
-    return cast(BinaryIO, tempfile.TemporaryFile())
-
-
 def own_meta(meta: Meta) -> Meta:
     """The metadata of which the fields count, and not what they were read from."""
     if _OWN.isdisjoint(meta.user):
         return meta
     user = {name: value for name, value in meta.user.items() if name not in _OWN}
     return replace(meta, user=user)
-
-
-def os_error(exc: AdsmigError) -> OSError:
-    """What a program is told, that uses the mount."""
-    number = errno.EIO
-    if isinstance(exc, NotFound):
-        number = errno.ENOENT
-    elif isinstance(exc, StorageFull):
-        number = errno.EDQUOT if "Quota" in str(exc) else errno.ENOSPC
-    elif isinstance(exc, SourceChanged):
-        number = errno.ESTALE
-    elif isinstance(exc, ObjectError):
-        number = {
-            "denied": errno.EACCES,
-            "key": errno.EINVAL,
-            "size": errno.EFBIG,
-            "metadata": errno.ENOSPC,
-        }.get(exc.kind, errno.EIO)
-    if number not in (errno.ENOENT, errno.ESTALE):
-        log.warning("%s", exc)
-    return OSError(number, str(exc))
