@@ -19,6 +19,7 @@ from adsmig.mount.files import Files
 from adsmig.mount.listings import Listings
 from adsmig.mount.names import LONGEST
 from adsmig.mount.nodes import Directory, Node, Nodes
+from adsmig.mount.renames import Renames
 from adsmig.mount.tree import Tree
 
 Work = Coroutine[Any, Any, "bytes | Reply"]
@@ -31,6 +32,7 @@ class Filesystem:
 
     def __init__(self, nodes: Nodes, tree: Tree, files: Files, changes: Changes) -> None:
         self.nodes, self.tree, self.files, self.changes = nodes, tree, files, changes
+        self.renames = Renames(changes)
         self._listings = Listings(nodes, tree)
 
     def handlers(self, writing: bool) -> dict[int, Handler]:
@@ -289,7 +291,7 @@ class Filesystem:
         if request.opcode == p.RENAME2:
             flags, at = p.words(request.body[8:])[0], 16
         name, new_name = p.names_of(request.body, at)
-        return self._done(self.changes.rename(old, name, new, new_name, flags), old, new)
+        return self._done(self.renames.rename(old, name, new, new_name, flags), old, new)
 
     async def _done(self, work: Coroutine[Any, Any, None], *directories: Directory) -> bytes:
         with _doubts(*directories):

@@ -27,6 +27,7 @@ from adsmig.mount.names import spelled
 from adsmig.mount.nodes import Defaults, Directory, Node, Nodes
 from adsmig.mount.protocol import NOREPLACE, Change
 from adsmig.mount.reader import Reader
+from adsmig.mount.renames import Renames
 from adsmig.mount.sender import Sender
 from adsmig.mount.store import Store
 from adsmig.mount.tree import FEW, Tree
@@ -93,6 +94,8 @@ class At:
         reader = Reader(self.store, self._blocks)
         self.files = Files(self.tree, self.store, reader, path / "drafts", 0)
         self.changes = Changes(self.tree, self.files, self.store)
+        self.renames = Renames(self.changes)
+        self.renames = Renames(self.changes)
 
     def close(self) -> None:
         self._blocks.close()
@@ -123,7 +126,7 @@ class At:
         self.files.release(number)
 
     async def rename(self, name: bytes, new_name: bytes) -> None:
-        await self.changes.rename(self.root, name, self.root, new_name, 0)
+        await self.renames.rename(self.root, name, self.root, new_name, 0)
 
     def doubt(self) -> None:
         """As when what the store said is too old to be believed."""
@@ -445,7 +448,7 @@ def test_a_directory_stays_when_what_is_stored_under_its_key_goes(
         if removed:
             await at.changes.unlink(node, CONTENT)
         else:
-            await at.changes.rename(node, CONTENT, at.root, b"file", 0)
+            await at.renames.rename(node, CONTENT, at.root, b"file", 0)
         found = {key: one.content for key, one in bucket._bucket.objects.items()}
         assert found == ({b"d/": b""} if removed else {b"d/": b"", b"file": b"content"})
         at.doubt()
@@ -951,10 +954,10 @@ def test_who_wants_nothing_replaced_replaces_nothing_that_others_have_just_made(
         bucket.put(b"file", b"ours")
         await at.node(b"file")
         bucket.put(b"new", b"theirs")
-        renaming = at.changes.rename(at.root, b"file", at.root, b"new", NOREPLACE)
+        renaming = at.renames.rename(at.root, b"file", at.root, b"new", NOREPLACE)
         assert await errno_of(renaming) == errno.EEXIST
         assert bucket.contents() == {"file": b"ours", "new": b"theirs"}
-        await at.changes.rename(at.root, b"file", at.root, b"newer", NOREPLACE)
+        await at.renames.rename(at.root, b"file", at.root, b"newer", NOREPLACE)
         assert bucket.contents() == {"newer": b"ours", "new": b"theirs"}
 
     during(work)
@@ -1055,7 +1058,7 @@ def test_what_the_store_has_refused_can_be_removed_and_renamed_without_it(
             content = await write_pages(at, number, 0, pages)
             assert await errno_of(at.files.save(node)) == errno.EACCES
             if renamed:
-                await at.changes.rename(directory, b"file", at.root, b"final", 0)
+                await at.renames.rename(directory, b"file", at.root, b"final", 0)
             else:
                 await at.changes.unlink(directory, b"file")
         await at.close_file(number)
