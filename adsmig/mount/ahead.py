@@ -7,10 +7,10 @@ import time
 
 from adsmig.links import may_be_link
 from adsmig.model import Entry, Meta
+from adsmig.mount.background import Begin
 from adsmig.mount.blocks import BLOCK, version_of
 from adsmig.mount.nodes import Directory, Node
 from adsmig.mount.reader import Reader
-from adsmig.mount.sender import Begin
 from adsmig.mount.tree import Tree
 
 _SOME = 3

@@ -27,7 +27,7 @@ class Changes:
 
     def __init__(self, tree: Tree, files: Files, store: Store) -> None:
         self.tree, self.files, self.store = tree, files, store
-        self.turns = files.turns
+        self.drafts, self.saver, self.turns = files.drafts, files.saver, files.turns
 
     # Making
 
@@ -53,8 +53,8 @@ class Changes:
         node = self.tree.nodes.make(directory, name, part, stat.S_IFREG)
         node.learn(Meta(time.time_ns(), mode & 0o777, uid, gid))
         try:
-            node.draft = self.files.new_draft(None)
-            self.files.touch(node, node.draft)
+            node.draft = self.drafts.new(None)
+            self.drafts.touch(node, node.draft)
         except OSError:
             if node.draft:
                 node.draft.remove()
@@ -130,18 +130,18 @@ class Changes:
         if node.is_directory:
             raise OSError(errno.EISDIR, "a directory")
         async with node.lock:
-            await self.files.keep(node)
+            await self.drafts.keep(node)
             # Where a try to store it has failed, the store may have it all the same.
             if node.stored or (node.draft and node.draft.offered):
                 await self.mark(directory, name)
                 await self.delete(directory, node.key)
             self.removed(directory, name, node)
-        self.files.settle(node)
+        self.drafts.settle(node)
 
     def removed(self, directory: Directory, name: bytes, node: Node) -> None:
         """Notes that a name is gone; who has the file open reads on, and nobody stores it."""
         forget_listing(directory, name)
-        self.files.forgive(node)
+        self.saver.forgive(node)
         self.tree.nodes.detach(node)
         if node.draft:
             node.draft.disowned()
@@ -207,7 +207,7 @@ class Changes:
         if meta == node.meta:
             return
         if not isinstance(node, Directory):
-            await self.files.restate(node, meta)
+            await self.saver.restate(node, meta)
         elif node.parent is None:
             node.meta = meta
         else:

@@ -32,6 +32,7 @@ from adsmig.mount.nodes import FRESH_S, Defaults, Nodes
 from adsmig.mount.places import drafts_in, has_unsaved, hold, places
 from adsmig.mount.reader import Reader
 from adsmig.mount.recovery import recover
+from adsmig.mount.saver import Saver
 from adsmig.mount.store import Store
 from adsmig.mount.tree import Tree
 from adsmig.mount.word import ENDED, MOUNTED, STARTING, Word
@@ -237,7 +238,7 @@ async def _run(
     await asyncio.wait([stopped, closed], return_when=asyncio.FIRST_COMPLETED)
     ending = Ending(lambda: store.progress, patience_s)
     if not closed.done():
-        await ending.wait(asyncio.ensure_future(files.save_all()))
+        await ending.wait(asyncio.ensure_future(files.saver.save_all()))
         if why := await loop.run_in_executor(None, channel.unmount, plan.directory):
             log.warning("unmounting what is in use: %s", why)
             await loop.run_in_executor(None, channel.unmount, plan.directory, True)
@@ -246,7 +247,8 @@ async def _run(
             served.close()
     stopped.cancel()
     sweeping.cancel()
-    unsaved = await save_the_rest(files, ending)
+    unsaved = await save_the_rest(files.saver, ending)
+    await files.background.end(0 if unsaved else patience_s)
     word.leave(
         pid=os.getpid(), directory=plan.directory, uri=str(plan.job.src), drafts=str(drafts),
         state=ENDED, unsaved=unsaved,
@@ -279,24 +281,22 @@ class Ending:
             await asyncio.wait([work], timeout=left_s)
 
 
-async def save_the_rest(files: Files, ending: Ending) -> list[str]:
+async def save_the_rest(saver: Saver, ending: Ending) -> list[str]:
     """Stores what is not stored yet; a line for each file that could not be."""
-    saving = asyncio.ensure_future(_save_until_done(files, ending))
+    saving = asyncio.ensure_future(_save_until_done(saver, ending))
     await ending.wait(saving)
     saving.cancel()
-    unsaved = files.unsaved
-    await files.end(ending.patience_s if not unsaved else 0)
     return [
         f"{node.key.decode('utf-8', 'backslashreplace')}: {why}; it is kept in"
         f" {node.draft.path if node.draft else '?'}, and the next mount of the same address stores"
         " it"
-        for node, why in unsaved.items()
+        for node, why in saver.unsaved.items()
     ]
 
 
-async def _save_until_done(files: Files, ending: Ending) -> None:
+async def _save_until_done(saver: Saver, ending: Ending) -> None:
     # A store that takes bytes and never answers must not have it go on for ever.
-    while not await files.save_all() and not ending.is_late:
+    while not await saver.save_all() and not ending.is_late:
         await asyncio.sleep(min(1, max(ending.left_s, 0)))
 
 

@@ -211,7 +211,7 @@ class Filesystem:
     ) -> bytes:
         await self.changes.look_again(directory, name)
         node = self.changes.create(directory, name, mode, uid, gid)
-        await self.files.save(node)
+        await self.files.saver.save(node)
         return self._entry(node)
 
     def _read(self, request: Request) -> Reply | Work:
@@ -234,7 +234,7 @@ class Filesystem:
         return b""
 
     async def _saved(self, node: Node) -> bytes:
-        await self.files.save(node)
+        await self.files.saver.save(node)
         return b""
 
     def _release(self, request: Request) -> bytes:

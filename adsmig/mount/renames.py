@@ -29,8 +29,8 @@ class Renames:
 
     def __init__(self, changes: Changes) -> None:
         self.changes = changes
-        self.tree, self.files, self.store = changes.tree, changes.files, changes.store
-        self.turns = changes.turns
+        self.tree, self.store, self.turns = changes.tree, changes.store, changes.turns
+        self.drafts, self.saver = changes.drafts, changes.saver
 
     async def rename(
         self, old: Directory, name: bytes, new: Directory, new_name: bytes, flags: int
@@ -85,15 +85,15 @@ class Renames:
         async with node.lock:
             if target:
                 async with target.lock:
-                    await self.files.keep(target)
+                    await self.drafts.keep(target)
                     await self._move_file(old, name, node, new, new_name, part, target)
-                self.files.settle(target)
+                self.drafts.settle(target)
             else:
                 await self._move_file(old, name, node, new, new_name, part, None)
         if node.draft and node.draft.dirty and not node.writers:
-            self.files.later(node)
+            self.saver.later(node)
         else:
-            self.files.settle(node)
+            self.drafts.settle(node)
 
     async def _move_file(
         self, old: Directory, name: bytes, node: Node, new: Directory, new_name: bytes,
@@ -104,7 +104,7 @@ class Renames:
         if draft and draft.dirty and (node.stored or draft.sent or draft.offered):
             # What the store has under the old name, or may have, goes with it; nor may the upload
             # of another file of that name meet the one that is under way.
-            await self.files.save_locked(node)
+            await self.saver.save_locked(node)
         there, copied = node.entry, None
         if there:
             copied = await self.store.run(self.store.copy, there, new.key + part, None)
@@ -233,8 +233,8 @@ class Renames:
         for child in self.tree.nodes.below(directory):
             if child.draft and child.draft.dirty and not child.gone:
                 async with child.lock:
-                    await self.files.save_locked(child)
-                self.files.settle(child)
+                    await self.saver.save_locked(child)
+                self.drafts.settle(child)
 
     def _rekey(
         self, directory: Directory, copies: Iterable[tuple[Entry | None, Entry | None]]

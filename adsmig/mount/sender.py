@@ -6,11 +6,10 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
 
 from adsmig.model import Entry, Meta, Part, Upload
+from adsmig.mount.background import Begin
 from adsmig.mount.draft import Draft
 from adsmig.mount.nodes import Node
 from adsmig.mount.store import PART, SINGLE, Store
@@ -23,9 +22,6 @@ _AT_ONCE = 4
 """Parts of one file under way at once."""
 _REFUSED = frozenset((errno.EACCES, errno.EDQUOT, errno.ENOSPC))
 """What says that the store has not taken it, nor ever will without somebody doing something."""
-
-Begin = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[None]"]
-"""Has work done without anybody waiting; what it is, for the log."""
 
 
 class Sender:

@@ -87,6 +87,14 @@ class Turns:
             self._wake()
 
     @contextlib.asynccontextmanager
+    async def own(self, node: Node) -> AsyncIterator[None]:
+        """While nobody else changes, stores, renames or removes a file, or another of its name;
+        with its lock.
+        """
+        async with self.hold(lambda: node.path), self.change(node), node.lock:
+            yield
+
+    @contextlib.asynccontextmanager
     async def move(self, directory: Directory) -> AsyncIterator[None]:
         """While nobody else changes anything below a directory, by who may change what it is in
         and what it goes to.

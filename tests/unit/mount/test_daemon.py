@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from adsmig.mount.daemon import Ending, save_the_rest
-from adsmig.mount.files import Files
 from adsmig.mount.nodes import Defaults, Node, Nodes
+from adsmig.mount.saver import Saver
 
 PATIENCE_S = 0.2
 
@@ -29,13 +29,10 @@ class Unsaved:
             self.unsaved = {}
         return not self.unsaved
 
-    async def end(self, patience_s: float) -> None:
-        pass
 
-
-def end_of(files: Unsaved, progress: Callable[[], float]) -> list[str]:
+def end_of(saver: Unsaved, progress: Callable[[], float]) -> list[str]:
     async def ending() -> list[str]:
-        return await save_the_rest(cast(Files, files), Ending(progress, PATIENCE_S))
+        return await save_the_rest(cast(Saver, saver), Ending(progress, PATIENCE_S))
 
     return asyncio.run(ending())
 
@@ -66,9 +63,9 @@ def test_a_store_that_takes_bytes_and_refuses_them_is_not_tried_for_ever() -> No
         await asyncio.sleep(PATIENCE_S / 4)
         return False
 
-    files = Unsaved(refused)
-    assert end_of(files, time.monotonic)
-    assert files.tries > 1
+    saver = Unsaved(refused)
+    assert end_of(saver, time.monotonic)
+    assert saver.tries > 1
 
 
 def test_what_failed_once_is_tried_again() -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import pytest
@@ -18,20 +15,7 @@ from adsmig.model import Meta
 from adsmig.mount import protocol as p
 from adsmig.mount.channel import Request
 from adsmig.mount.filesystem import Filesystem
-from tests.unit.mount.test_changes import At, Bucket, errno_of
-
-
-@pytest.fixture
-def bucket() -> Bucket:
-    return Bucket()
-
-
-@pytest.fixture
-def at(tmp_path: Path, bucket: Bucket) -> Iterator[At]:
-    """To be used in one event loop."""
-    at = At(tmp_path, bucket)
-    yield at
-    at.close()
+from tests.unit.mount.mounted import At, Bucket, Gate, errno_of
 
 
 def test_who_could_not_open_what_others_have_just_made_has_it_not_open(
@@ -49,7 +33,7 @@ def test_who_could_not_open_what_others_have_just_made_has_it_not_open(
             opening = system._open_instead(at.root, name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             assert await errno_of(opening) == error
         assert not at.files.handles
-        assert await at.files.save_all()
+        assert await at.files.saver.save_all()
         opened = await system._open_instead(at.root, b"file", os.O_WRONLY | os.O_CREAT)
         assert at.files.handles
         system.abandoned(p.CREATE, opened)
@@ -61,13 +45,12 @@ def test_who_could_not_open_what_others_have_just_made_has_it_not_open(
 @pytest.mark.parametrize("soon", [True, False])
 @pytest.mark.parametrize("how", ["create", "exclusive", "link", "node"])
 def test_a_renaming_that_was_stopped_leaves_no_name_that_somebody_takes_for_free(
-    at: At, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, soon: bool, how: str
+    at: At, bucket: Bucket, gate: Gate, monkeypatch: pytest.MonkeyPatch, soon: bool, how: str
 ) -> None:
-    delete, removing, go_on = bucket.delete, threading.Event(), threading.Event()
+    delete = bucket.delete
 
     def slow(keys: Any) -> dict[bytes, str]:
-        removing.set()
-        assert go_on.wait(20)
+        gate.stop()
         return delete(keys)
 
     def request(opcode: int, body: bytes) -> Request:
@@ -97,14 +80,14 @@ def test_a_renaming_that_was_stopped_leaves_no_name_that_somebody_takes_for_free
         rename = system.handlers(True)[p.RENAME]
         body = memoryview(p.ROOT.to_bytes(8, "little") + b"old\0new\0")
         renaming = asyncio.ensure_future(cast(Any, rename(request(p.RENAME, bytes(body)))))
-        await asyncio.to_thread(removing.wait)
+        await gate.reached()
         renaming.cancel()
         if not soon:
-            go_on.set()
+            gate.open()
             await asyncio.wait([renaming])
         taking = asyncio.ensure_future(take(system))
         await asyncio.sleep(0.05)
-        go_on.set()
+        gate.open()
         if how == "create":
             await taking
         else:

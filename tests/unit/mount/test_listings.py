@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from adsmig.errors import TransientError
 from adsmig.model import Entry
 from adsmig.mount.listings import _PAGE, Listings
-from tests.unit.mount.test_changes import At, Bucket
+from tests.unit.mount.mounted import At, Bucket, Gate
 
 LAST = b"%04d" % _PAGE
 """The only name on the second page."""
@@ -47,14 +45,6 @@ def bucket() -> Bucket:
     for number in range(_PAGE + 1):
         bucket.put(b"%04d" % number, b"")
     return bucket
-
-
-@pytest.fixture
-def at(tmp_path: Path, bucket: Bucket) -> Iterator[At]:
-    """To be used in one event loop."""
-    at = At(tmp_path, bucket)
-    yield at
-    at.close()
 
 
 async def make(at: At, name: bytes) -> None:
@@ -156,15 +146,14 @@ def test_who_goes_back_in_a_long_listing_gets_the_names_from_there(at: At) -> No
 
 
 def test_a_page_that_comes_after_its_reader_has_gone_does_not_become_what_is_known(
-    at: At, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    at: At, bucket: Bucket, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    children, asked, go_on = bucket.children, threading.Event(), threading.Event()
+    children = bucket.children
 
     def slow(key: bytes) -> Iterator[tuple[bytes, Entry | None]]:
         for number, one in enumerate(children(key)):
             if number == _PAGE:
-                asked.set()
-                assert go_on.wait(20)
+                gate.stop()
             yield one
 
     async def work() -> None:
@@ -176,12 +165,12 @@ def test_a_page_that_comes_after_its_reader_has_gone_does_not_become_what_is_kno
         assert not isinstance(second, bytes)
         await first
         reading = asyncio.ensure_future(second)
-        await asyncio.to_thread(asked.wait)
+        await gate.reached()
         listings.close(number)
         await make(at, b"+")
         node = at.root.children[b"+"]
         at.nodes.forget(node.ino, node.lookups)
-        go_on.set()
+        gate.open()
         await reading
         assert (await at.node(b"+")).size == 7
         assert not at.root.since

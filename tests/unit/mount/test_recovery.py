@@ -16,7 +16,7 @@ from adsmig.mount.draft import Draft
 from adsmig.mount.recovery import recover
 from adsmig.mount.store import Store
 from adsmig.providers import AWS
-from tests.unit.mount.test_changes import PAGE, Bucket
+from tests.unit.mount.mounted import PAGE, Bucket
 
 CONTENT = b"x" * (2 * PAGE) + b"end"
 
