@@ -6,9 +6,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 
-from adsmig.comparison import Verdict, by_content, by_record, is_copy, time_of
+from adsmig.comparison import time_of
+from adsmig.equals import Equals
 from adsmig.errors import NotFound, ObjectError, SourceChanged
 from adsmig.job import Job
 from adsmig.model import (
@@ -24,9 +24,7 @@ from adsmig.model import (
     Stop,
     What,
 )
-from adsmig.plan import Run, rules_of
-from adsmig.record import Lookup, known_failures, to_be_known
-from adsmig.schema import LEAST
+from adsmig.plan import Run
 from adsmig.storage.base import Storage
 from adsmig.survey import Survey
 from adsmig.transfer import failure
@@ -39,9 +37,6 @@ MOST_NAMED = 20_000
 """Or after so many that a dry run names."""
 MOST_EQUAL = 20_000
 """Or after so many that were found equal, and are to be put on record."""
-
-UNKNOWN_NS = LEAST
-"""On record, the time of a version of which nobody knows; no file has it."""
 
 _NAMED = {What.COPY: "copy", What.LARGE: "copy", What.DELETE: "delete"}
 
@@ -76,22 +71,10 @@ class Findings:
     """Those of one slice, whose lock is held by whoever calls."""
 
     def __init__(self, job: Job, keys: KeyRange, src: Storage, dst: Storage) -> None:
-        self._job, self._keys = job, keys
+        self._job = job
         self._listed = _Listed()
         self._outcomes: list[Outcome] = []
-        self._equal: list[Outcome] = []
-        """Of those that had to be read to find out."""
-        self._found_equal: list[Entry] = []
-        """Of the others, those that are not on record as that."""
-        self._records = job.command in ("cp", "sync") and not job.by_record
-        self._known: Lookup | None = None
-        # What is equal by now is no failure, though the run does not look at all of them again.
-        self._failures = known_failures(job.known, keys) if job.doubts else iter(())
-        self._failure = next(self._failures, None)
-        self._failed_before = set[bytes]()
-        """The keys of these, up to the last that was asked about."""
-        self._cleared: list[bytes] = []
-        self._by_content = rules_of(job).compare is by_content
+        self._equals = Equals(job, keys)
         self._large: list[Entry] = []
         self._deletions: list[Deletion] = []
         self._links: list[bytes] = []
@@ -103,7 +86,7 @@ class Findings:
         being listed, and they may have been made just now."""
         self.copied = 0
         """Objects; of a dry run, those that would be."""
-        self._copied_bytes = self._failed = self._equal_bytes = 0
+        self._copied_bytes = self._failed = 0
         self._survey = Survey(job, src, dst) if job.dryrun else None
         self._planned: list[Planned] = []
 
@@ -118,15 +101,16 @@ class Findings:
         return (
             len(self._large) >= MOST_LARGE
             or len(self._deletions) >= MOST_DELETIONS
-            or len(self._found_equal) >= MOST_EQUAL
+            or len(self._equals.listed) >= MOST_EQUAL
             or len(self._planned) >= MOST_NAMED
         )
 
     @property
     def rests_on_destination(self) -> bool:
         """Whether something goes on record, or from the source, because the destination has it."""
-        equal = self._records and (self._equal or self._found_equal)
-        return bool(self.copied or equal or (self._job.delete_src and self._deletions))
+        return bool(
+            self.copied or self._equals.on_record or (self._job.delete_src and self._deletions)
+        )
 
     # What came of the listings
 
@@ -159,9 +143,7 @@ class Findings:
             entries, size = known, sum(entry.size for entry in known)
         listed.unchanged += len(entries)
         listed.unchanged_bytes += size
-        self._clear([entry.key for entry in entries] if self._job.doubts else [])
-        if self._records:
-            self._record_equal(entries, there)
+        self._equals.add_listed(entries, there)
         if job.delete_src:
             self._deletions += (_deletion(one, at_source=True, checked=True) for one in entries)
 
@@ -220,41 +202,6 @@ class Findings:
         )
         sizes = f"{entry.size:,} bytes {now}, {there.size:,} {other}"
         return failure(entry, "differs", sizes)
-
-    def _clear(self, keys: Sequence[bytes]) -> None:
-        """Takes those off the list of failures that are on it; they come in any order."""
-        last = max(keys, default=b"")
-        while self._failure is not None and self._failure[0] <= last:
-            self._failed_before.add(self._failure[0])
-            self._failure = next(self._failures, None)
-        if self._failed_before:
-            self._cleared += self._failed_before.intersection(keys)
-
-    def _record_equal(self, entries: list[Entry], there: Sequence[Entry]) -> None:
-        """Has objects that were found equal put on record, if they are not there yet.
-
-        A record that only tells another time stays, unless the content was compared, or what is
-        there is a copy that nobody put on record, as of a run that was killed just then: an object
-        that was replaced by an older one is not noticed otherwise, neither now nor by who goes by
-        it.  An object that a file was copied to does not tell which of both it is: then the record
-        says that nobody knows.
-        """
-        if self._known is None or self._job.retries:  # which is about keys far apart
-            path = self._job.known if os.path.exists(self._job.known) else ""
-            upto = entries[-1].key if self._job.retries else self._keys.upto
-            self._known = Lookup(path, KeyRange(entries[0].key, upto, True))
-        if self._known.over:
-            self._found_equal += entries
-            return
-        for entry, copy in zip_longest(entries, there):
-            record = self._known.find(entry.key)
-            if record is None or record.size != entry.size:
-                self._found_equal.append(entry)
-            elif by_record(entry, record) != Verdict.SAME:
-                if self._by_content or (copy and is_copy(entry, copy, record)):
-                    self._found_equal.append(entry)
-                elif copy and copy.mtime_ns is None and entry.mtime_ns is not None:
-                    self._found_equal.append(entry._replace(mtime_ns=UNKNOWN_NS))
 
     def foresee(self, action: Action, same: Callable[[Entry, Entry], bool]) -> None:
         """Counts what a run would do about one key; ``same`` tells from the content whether two
@@ -316,9 +263,7 @@ class Findings:
 
     def add_equal(self, outcome: Outcome) -> None:
         """Of an object that had to be read to find out."""
-        self._equal.append(outcome)
-        self._equal_bytes += outcome.size
-        self._clear([outcome.key])
+        self._equals.add_read(outcome)
         if self._job.delete_src:
             self._deletions.append(deletion_of(outcome))
 
@@ -343,12 +288,10 @@ class Findings:
             return cursor is not None and key <= cursor
 
         self._outcomes = [one for one in self._outcomes if kept(one.key)]
-        self._equal = [one for one in self._equal if kept(one.key)]
-        self._found_equal = [one for one in self._found_equal if kept(one.key)]
+        self._equals.keep(kept)
         self._large = [one for one in self._large if kept(one.key)]
         self._planned = [one for one in self._planned if kept(one.key)]
         self._deletions = [one for one in self._deletions if kept(one.key)]
-        self._cleared = [key for key in self._cleared if kept(key)]
         self._links = [key for key in self._links if kept(key)]
         self._directories = [key for key in self._directories if kept(key)]
         self._above = {key for key in self._above if kept(key)}
@@ -357,8 +300,8 @@ class Findings:
         """Of what the threads did, as lists tell it."""
         good = [one for one in self._outcomes if not one.error]
         return Counts(
-            unchanged=len(self._equal),
-            unchanged_bytes=sum(one.size for one in self._equal),
+            unchanged=len(self._equals.read),
+            unchanged_bytes=sum(one.size for one in self._equals.read),
             copied=len(good),
             copied_bytes=sum(one.size for one in good),
             failed=len(self._outcomes) - len(good),
@@ -375,7 +318,6 @@ class Findings:
         """What is known up to ``cursor``, and nothing past that."""
         if cursor is None and not done:
             self.forget_past(None)
-        read = self._equal if self._records else []
         return SliceResult(
             cursor,
             done,
@@ -391,18 +333,18 @@ class Findings:
             os.getpid(),
             started,
             time.time(),
-            to_be_known(self._found_equal, read),
-            self._cleared,
+            self._equals.known(),
+            self._equals.cleared,
         )
 
     def unflushed(self, stop: Stop, started: float) -> SliceResult:
         """Nothing is settled, and whatever was to rest on what the destination has is a failure: it
         may look whole there, and not be on the disk.  So a later run writes it again.
         """
-        written = [one for one in (*self._outcomes, *self._equal) if not one.error]
+        written = [one for one in (*self._outcomes, *self._equals.read) if not one.error]
         failures = [
             one._replace(checksum=None, error=stop.message, kind=UNFLUSHED) for one in written
-        ] + [failure(entry, UNFLUSHED, stop.message) for entry in self._found_equal]
+        ] + [failure(entry, UNFLUSHED, stop.message) for entry in self._equals.listed]
         result = self.result(None, Counts(), False, stop, started)
         return replace(result, outcomes=failures, cleared=[])
 
@@ -416,8 +358,8 @@ class Findings:
         return Counts(
             listed.found,
             listed.found_bytes,
-            listed.unchanged + len(self._equal),
-            listed.unchanged_bytes + self._equal_bytes,
+            listed.unchanged + len(self._equals.read),
+            listed.unchanged_bytes + self._equals.read_bytes,
             self.copied,
             self._copied_bytes,
             self._failed,
