@@ -75,7 +75,7 @@ class SftpStorage(SftpSource):
                 if not wire.lost:
                     wire.close(handle)
                 raise
-            self._staging.finish(wire, handle, staged, written, meta, flying)
+            self._staging.finisher.finish(wire, handle, staged, written, meta, flying)
             if written != size:
                 raise TransientError(f"{written} bytes came instead of {size}")
             self._staging.publish(wire, staged, path)
@@ -112,7 +112,8 @@ class SftpStorage(SftpSource):
             return
         path, wire = self._path(key).removesuffix(b"/"), self._wire()
         with self._translated(wire):
-            self._staging.set_directory_meta(wire, path or b"/", meta)
+            self._staging.check_way(wire, os.path.join(path, b"x"))
+            self._staging.finisher.set_directory(wire, path or b"/", meta)
 
     def write_link(self, key: bytes, target: bytes, meta: Meta) -> None:
         """See Storage.write_link.  The protocol sets no times of links."""
@@ -230,7 +231,7 @@ class SftpStorage(SftpSource):
                     if there.size == upload.entry.size and same_time:
                         return  # an earlier try renamed it, and was cut off before it said so
                 raise
-            size = self._staging.finish(wire, handle, staged, None, meta)
+            size = self._staging.finisher.finish(wire, handle, staged, None, meta)
             if size != upload.entry.size:
                 raise NotFound("the staged file was tampered with")
             self._staging.publish(wire, staged, path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from adsmig.errors import ObjectError, TransientError
 from adsmig.model import Meta
 from adsmig.storage.sftpfile import send_spans
+from adsmig.storage.sftpfinisher import Finishing
 from adsmig.storage.sftppacket import (
     EXTENDED,
     FSYNC,
@@ -18,7 +19,7 @@ from adsmig.storage.sftppacket import (
     status_of,
     text,
 )
-from adsmig.storage.sftpstaging import Finishing, SftpStaging, expect_file
+from adsmig.storage.sftpstaging import SftpStaging, expect_file
 from adsmig.storage.sftpwire import SftpWire
 
 
@@ -59,7 +60,7 @@ def write_batch(wire: SftpWire, staging: SftpStaging, files: list[BatchFile]) ->
     for file in opened:
         chunks = iter([memoryview(file.content)])
         _, file.writing = send_spans(wire, file.handle, chunks)
-        file.finishing = staging.begin_finish(wire, file.handle, file.meta)
+        file.finishing = staging.finisher.begin(wire, file.handle, file.meta)
     whole = [file for file in opened if _finish(wire, staging, file)]
     if staging.wary:  # so directories are looked at once more, one file after the other
         for file in whole:
@@ -135,7 +136,7 @@ def _finish(wire: SftpWire, staging: SftpStaging, file: BatchFile) -> bool:
     assert file.finishing
     size = len(file.content)
     try:
-        staging.end_finish(wire, file.finishing, file.staged, size, file.meta, file.writing)
+        staging.finisher.end(wire, file.finishing, file.staged, size, file.meta, file.writing)
     except _UNFIT:
         if wire.lost:
             raise

@@ -15,7 +15,6 @@ from adsmig.errors import AdsmigError, ObjectError, SourceChanged
 from adsmig.model import Entry, Meta
 from adsmig.storage.localfile import meta_of
 from adsmig.storage.sftppacket import (
-    DATA,
     FOR_READING,
     FSTAT,
     LSTAT,
@@ -23,6 +22,7 @@ from adsmig.storage.sftppacket import (
     READ,
     WRITE,
     Status,
+    data_of,
     handle_of,
     number,
     status_of,
@@ -162,10 +162,7 @@ class SftpBody:
         """Takes the next answer; what a short one lacks is asked for again."""
         self._ask()
         request, offset, size = self._flying.popleft()
-        packet = self.wire.wait(request)
-        if packet[0] != DATA:
-            raise OSError(errno.EPROTO, "the server's answer is of another kind")
-        data = memoryview(packet)[9:]
+        data = data_of(self.wire.wait(request))
         if not data or len(data) > size:
             raise OSError(errno.EPROTO, "the server sent another number of bytes")
         if len(data) < size:

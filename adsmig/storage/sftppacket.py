@@ -6,10 +6,13 @@ draft-ietf-secsh-filexfer-02 is the protocol.  Names are the bytes that the serv
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 VERSION = 3
 INIT, HELLO = 1, 2
@@ -105,6 +108,26 @@ def seconds_of(time_ns: int) -> int:
     return min(max(time_ns // 1_000_000_000, 0), 0xFFFFFFFF)
 
 
+def _answer(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Has it raise OSError for an answer that ends before all is there that it tells of."""
+
+    @functools.wraps(parse)
+    def parsing(packet: bytes) -> T:
+        try:
+            return parse(packet)
+        except (struct.error, IndexError) as exc:
+            raise OSError(FAILURE, "the server's answer is malformed") from exc
+
+    return parsing
+
+
+@_answer
+def code_of(packet: bytes) -> int:
+    """That of a status; see :func:`refusal`."""
+    code: int = _U32.unpack_from(packet, 5)[0]
+    return code
+
+
 def refusal(code: int, packet: bytes) -> OSError:
     """The error that a status stands for."""
     (size,) = _U32.unpack_from(packet, 9) if len(packet) >= 13 else (0,)
@@ -115,12 +138,55 @@ def refusal(code: int, packet: bytes) -> OSError:
     return OSError(FAILURE, f"the server says: {said}")
 
 
+@_answer
 def handle_of(packet: bytes) -> bytes:
     """That a server gave."""
     _expect(packet, HANDLE)
-    return string_at(packet, 5)[0]
+    return _string_at(packet, 5)[0]
 
 
+@_answer
+def data_of(packet: bytes) -> memoryview:
+    """The bytes that were read, which end where the packet does."""
+    _expect(packet, DATA)
+    (size,) = _U32.unpack_from(packet, 5)
+    if len(packet) != 9 + size:
+        raise IndexError
+    return memoryview(packet)[9:]
+
+
+@_answer
+def limits_of(packet: bytes) -> tuple[int, int, int]:
+    """Bytes that the server reads at one request, and writes, and how many files it holds open;
+    each 0 if it does not say.  OpenSSH's PROTOCOL, 4.8.
+    """
+    _expect(packet, EXTENDED_REPLY)
+    _, reads, writes, handles = struct.unpack_from(">4Q", packet, 5)
+    return reads, writes, handles
+
+
+@_answer
+def room_of(packet: bytes) -> tuple[int, bool]:
+    """Bytes that a file system has left for us, and whether it takes one more file.  OpenSSH's
+    PROTOCOL, 4.4.
+    """
+    _expect(packet, EXTENDED_REPLY)
+    # bsize, frsize, blocks, bfree, bavail, files, ffree, favail, ...
+    numbers = struct.unpack_from(">8Q", packet, 5)
+    return numbers[4] * numbers[1], numbers[7] > 0 or not numbers[5]
+
+
+@_answer
+def extensions_of(packet: bytes) -> dict[bytes, bytes]:
+    """Those that the first packet names, with their values."""
+    at, found = 5, {}
+    while at < len(packet):
+        name, at = _string_at(packet, at)
+        found[name], at = _string_at(packet, at)
+    return found
+
+
+@_answer
 def status_of(packet: bytes) -> Status:
     """That a server gave; OSError if it is incomplete."""
     _expect(packet, ATTRS)
@@ -130,17 +196,24 @@ def status_of(packet: bytes) -> Status:
     return status
 
 
+@_answer
 def names_of(packet: bytes) -> list[Named]:
     """That a server gave."""
     _expect(packet, NAME)
     (count,) = _U32.unpack_from(packet, 5)
     at, found = 9, []
     for _ in range(count):
-        name, at = string_at(packet, at)
+        name, at = _string_at(packet, at)
         (size,) = _U32.unpack_from(packet, at)  # of the line that `ls -l` would print
         status, at = _attributes(packet, at + 4 + size)
         found.append(Named(name, status))
     return found
+
+
+@_answer
+def name_of(packet: bytes) -> bytes:
+    """The only one that a server gave."""
+    return names_of(packet)[0].name
 
 
 def _attributes(packet: bytes, at: int) -> tuple[Status | None, int]:
@@ -162,24 +235,19 @@ def _attributes(packet: bytes, at: int) -> tuple[Status | None, int]:
     if flags & _MORE:
         (count,), at = _U32.unpack_from(packet, at), at + 4
         for _ in range(2 * count):
-            _, at = string_at(packet, at)
+            _, at = _string_at(packet, at)
     if size is None or mode is None or mtime is None:
         return None, at
     return Status(mode, size, mtime * 1_000_000_000, uid, gid), at
 
 
-def string_at(packet: bytes, at: int) -> tuple[bytes, int]:
+def _string_at(packet: bytes, at: int) -> tuple[bytes, int]:
     """A string, and where it ends."""
     (size,) = _U32.unpack_from(packet, at)
-    return packet[at + 4 : at + 4 + size], at + 4 + size
-
-
-def pairs_of(packet: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
-    """The rest of a packet, as names and their values."""
-    while at < len(packet):
-        name, at = string_at(packet, at)
-        value, at = string_at(packet, at)
-        yield name, value
+    end = at + 4 + size
+    if end > len(packet):
+        raise IndexError
+    return packet[at + 4 : end], end
 
 
 def _expect(packet: bytes, kind: int) -> None:

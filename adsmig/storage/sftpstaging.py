@@ -9,53 +9,36 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
 
 import xxhash
 
-from adsmig.errors import AdsmigError, ObjectError, StorageFull, TransientError
+from adsmig.errors import AdsmigError, ObjectError, StorageFull
 from adsmig.model import Meta
 from adsmig.storage.descent import MISSING, BehindLink
-from adsmig.storage.localfile import SET_ID, from_os_error, tell_unkept
+from adsmig.storage.localfile import from_os_error
+from adsmig.storage.sftpfinisher import Finisher
 from adsmig.storage.sftpflushes import Flushes
 from adsmig.storage.sftppacket import (
-    CLOSE,
     CREATE,
-    EXTENDED,
     FAILURE,
     FOR_WRITING,
-    FSETSTAT,
-    FSTAT,
-    FSYNC,
     LSTAT,
     MKDIR,
     OPEN,
     REMOVE,
     RMDIR,
-    SETSTAT,
     SYMLINK,
     TRUNCATE,
     Status,
     attributes,
     handle_of,
     number,
-    seconds_of,
     status_of,
     text,
 )
 from adsmig.storage.sftpwire import SftpWire
 from adsmig.storage.staging import Own
-
-
-class Finishing(NamedTuple):
-    """Requests in flight that make a file whole."""
-
-    owning: int | None
-    setting: int
-    flushing: int | None
-    looking: int
-    closing: int
 
 
 class SftpStaging:
@@ -66,13 +49,13 @@ class SftpStaging:
     """
 
     def __init__(self, root: bytes, name: bytes, wary: bool, where: str) -> None:
-        self._root, self.wary, self._where = root, wary, where
+        self._root, self.wary = root, wary
         self._path = os.path.join(root, name)
         # Names of this try's own: a server may go on writing for a connection that was lost.
         self._token = os.urandom(6).hex().encode()
         self._tries = itertools.count()
         self._mine = Own()
-        self._gives_owners = True
+        self.finisher = Finisher(self._path, where)
         self.flushes = Flushes()
 
     def prepare(self, wire: SftpWire) -> None:
@@ -123,110 +106,6 @@ class SftpStaging:
         mode = 0o666 if meta.mode is None else meta.mode & 0o700 | 0o600
         flags = number(FOR_WRITING | CREATE | TRUNCATE)
         return wire.send(OPEN, text(staged), flags, attributes(mode))
-
-    def finish(
-        self,
-        wire: SftpWire,
-        handle: bytes,
-        staged: bytes,
-        size: int | None,
-        meta: Meta,
-        writing: Sequence[int] = (),
-    ) -> int:
-        """Gives a file its owner (as root), mode and time, brings it to stable storage, closes it;
-        and waits for the answers to the last of its bytes, ``writing``.
-
-        The size that the server says it has; TransientError if that is not the ``size`` written.
-        All in one round trip, but where the server cannot set them through a handle.
-        """
-        if FSYNC in wire.extensions:
-            finishing = self.begin_finish(wire, handle, meta)
-        else:
-            # Others than OpenSSH may work on several requests at once, in whatever order.  To some
-            # a file is only there, under its name, once it is closed; rclone never answers who
-            # would set the time of one that is open.
-            wire.settle(*writing)
-            closing = wire.send(CLOSE, text(handle))
-            wire.settle(closing)
-            owning = self._own(wire, SETSTAT, staged, meta)
-            setting = wire.send(SETSTAT, text(staged), attributes(_plain(meta), meta.mtime_ns))
-            wire.settle(owning, setting)
-            looking = wire.send(LSTAT, text(staged))
-            finishing = Finishing(owning, setting, None, looking, closing)
-        return self.end_finish(wire, finishing, staged, size, meta, writing)
-
-    def begin_finish(self, wire: SftpWire, handle: bytes, meta: Meta) -> Finishing:
-        """The requests of :meth:`finish`, in flight, to a server that can flush."""
-        owning = self._own(wire, FSETSTAT, handle, meta)
-        setting = wire.send(FSETSTAT, text(handle), attributes(_plain(meta), meta.mtime_ns))
-        flushing = wire.send(EXTENDED, text(FSYNC), text(handle))
-        looking = wire.send(FSTAT, text(handle))
-        return Finishing(owning, setting, flushing, looking, wire.send(CLOSE, text(handle)))
-
-    def end_finish(
-        self,
-        wire: SftpWire,
-        finishing: Finishing,
-        staged: bytes,
-        size: int | None,
-        meta: Meta,
-        writing: Sequence[int] = (),
-    ) -> int:
-        """Waits for the answers; as :meth:`finish`."""
-        owning, setting, flushing, looking, closing = finishing
-        requests = [one for one in (looking, flushing, closing) if one is not None]
-        try:
-            there = status_of(wire.all([*requests, *writing])[0])
-        except BaseException:
-            if not wire.lost:
-                wire.forget(*(one for one in (owning, setting) if one is not None))
-            raise
-        self._owned(wire, owning)
-        try:
-            wire.wait(setting)
-            same_time = meta.mtime_ns is None or seconds_of(meta.mtime_ns) == seconds_of(
-                there.st_mtime_ns
-            )
-        except OSError:
-            same_time = False
-        # As with file systems, who is not given a file does not hand out the rights of its owner.
-        given = (there.st_uid, there.st_gid) == (meta.uid, meta.gid)
-        mode = meta.mode if given else _plain(meta)
-        if not same_time or mode != _plain(meta):
-            self._set(wire, staged, mode, meta.mtime_ns)
-        if size is not None and there.st_size != size:
-            raise TransientError(f"the server has {there.st_size} bytes instead of {size}")
-        return there.st_size
-
-    def _own(self, wire: SftpWire, kind: int, file: bytes, meta: Meta) -> int | None:
-        """Before the mode is set, for that clears the set-id bits."""
-        if meta.uid is None or meta.gid is None or not self._gives_owners:
-            return None
-        return wire.send(kind, text(file), attributes(owner=(meta.uid, meta.gid)))
-
-    def _owned(self, wire: SftpWire, request: int | None) -> None:
-        """Only root can give files to others; whoever else logged in keeps them."""
-        if request is not None:
-            try:
-                wire.wait(request)
-            except OSError:
-                self._gives_owners = False
-
-    def _set(self, wire: SftpWire, path: bytes, mode: int | None, time_ns: int | None) -> None:
-        """Sets a mode and a time; the time alone where no mode can be kept, as on FAT."""
-        if mode is not None:
-            try:
-                wire.ask(SETSTAT, text(path), attributes(mode, time_ns))
-                return
-            except OSError as exc:
-                if time_ns is None or exc.errno in MISSING:
-                    raise
-        try:
-            wire.ask(SETSTAT, text(path), attributes(mtime_ns=time_ns))
-        except OSError as exc:
-            raise OSError(exc.errno, f"{exc.strerror}, when it was given its time") from exc
-        if mode is not None:
-            tell_unkept("permissions")
 
     def link(self, wire: SftpWire, staged: bytes, target: bytes) -> None:
         """A new symbolic link there."""
@@ -351,31 +230,6 @@ class SftpStaging:
         return {
             path for path, one in found if isinstance(one, Status) and stat.S_ISLNK(one.st_mode)
         }
-
-    def set_directory_meta(self, wire: SftpWire, path: bytes, meta: Meta) -> None:
-        """Gives a directory what of its owner, mode and time is not so yet."""
-        self.check_way(wire, os.path.join(path, b"x"))
-        try:
-            there = wire.stat(path)
-        except OSError as exc:
-            if exc.errno in MISSING:
-                return
-            raise
-        if meta.uid is not None and meta.gid is not None and self._gives_owners:
-            owner = meta.uid, meta.gid
-            if owner != (there.st_uid, there.st_gid):
-                self._owned(wire, wire.send(SETSTAT, text(path), attributes(owner=owner)))
-        mode = None if meta.mode == stat.S_IMODE(there.st_mode) else meta.mode
-        time_ns = meta.mtime_ns
-        if time_ns is not None and seconds_of(time_ns) == seconds_of(there.st_mtime_ns):
-            time_ns = None
-        if (mode, time_ns) != (None, None):
-            self._set(wire, path, mode, time_ns)
-
-
-def _plain(meta: Meta) -> int | None:
-    """The mode of a file, without the rights of an owner whom it may not be given to."""
-    return meta.mode if meta.mode is None or meta.uid is None else meta.mode & ~SET_ID
 
 
 def expect_file(mode: int) -> None:

@@ -40,11 +40,15 @@ from adsmig.storage.sftppacket import (
     Ended,
     Named,
     Status,
+    code_of,
+    extensions_of,
     handle_of,
+    limits_of,
+    name_of,
     names_of,
     number,
-    pairs_of,
     refusal,
+    room_of,
     status_of,
     text,
 )
@@ -93,15 +97,16 @@ class SftpWire:
         hello = self._packet()
         if not hello or hello[0] != HELLO:
             raise AdsmigError(f"{where} does not speak SFTP; check the address")
-        self.extensions = dict(pairs_of(hello, 5))
+        try:
+            self.extensions = extensions_of(hello)
+        except OSError as exc:
+            raise AdsmigError(f"{where} does not speak SFTP; check the address") from exc
         self.span, self.handles = SPAN, 0
         """Bytes that are read or written at one request; and how many files the server says it
         holds open, 0 if it does not say.
         """
         if LIMITS in self.extensions:
-            # packet, read, write, handles; OpenSSH's PROTOCOL, 4.8
-            answer = self.ask(EXTENDED, text(LIMITS))
-            _, reads, writes, self.handles = struct.unpack_from(">QQQQ", answer, 5)
+            reads, writes, self.handles = limits_of(self.ask(EXTENDED, text(LIMITS)))
             self.span = max(min(reads or SPAN, writes or SPAN, MOST_SPAN), 1024)
 
     def __repr__(self) -> str:
@@ -127,7 +132,7 @@ class SftpWire:
         """
         packet = self._await(request)
         if packet[0] == STATUS:
-            (code,) = _U32.unpack_from(packet, 5)
+            code = code_of(packet)
             if code == END:
                 raise Ended
             if code != OK:
@@ -148,7 +153,7 @@ class SftpWire:
         """As :meth:`wait`, for several; all answers are in when it raises for the first of them."""
         packets = [self._await(request) for request in requests]
         for packet in packets:
-            if packet[0] == STATUS and (code := _U32.unpack_from(packet, 5)[0]) != OK:
+            if packet[0] == STATUS and (code := code_of(packet)) != OK:
                 raise refusal(code, packet)
         return packets
 
@@ -207,11 +212,11 @@ class SftpWire:
 
     def readlink(self, path: bytes) -> bytes:
         """Where a link leads."""
-        return names_of(self.ask(READLINK, text(path)))[0].name
+        return name_of(self.ask(READLINK, text(path)))
 
     def realpath(self, path: bytes) -> bytes:
         """The absolute path of what is there, without links."""
-        return names_of(self.ask(REALPATH, text(path)))[0].name
+        return name_of(self.ask(REALPATH, text(path)))
 
     def names(self, path: bytes) -> list[Named]:
         """All that is in a directory, in no order; OSError if it may not be searched."""
@@ -319,10 +324,8 @@ class SftpWire:
         """False if the server says that the file system has none left for us."""
         if STATVFS not in self.extensions:
             return True
-        packet = self.ask(EXTENDED, text(STATVFS), text(path))
-        # bsize, frsize, blocks, bfree, bavail, files, ffree, favail, ...; PROTOCOL, 4.4
-        numbers = struct.unpack_from(">QQQQQQQQ", packet, 5)
-        return numbers[4] * numbers[1] >= MOST_SPAN and (numbers[7] > 0 or not numbers[5])
+        left, takes_more = room_of(self.ask(EXTENDED, text(STATVFS), text(path)))
+        return left >= MOST_SPAN and takes_more
 
     # Bytes
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -18,8 +19,18 @@ import pytest
 from adsmig.errors import AdsmigError, ObjectError, TransientError
 from adsmig.model import EVERYTHING, Meta
 from adsmig.storage import open_storage, sshchannel
+from adsmig.storage.base import Stored
+from adsmig.storage.several import Whole
 from adsmig.storage.sftp import SftpStorage
-from adsmig.storage.sftppacket import FSYNC, POSIX_RENAME, RENAME
+from adsmig.storage.sftppacket import (
+    FSETSTAT,
+    FSYNC,
+    POSIX_RENAME,
+    RENAME,
+    SETSTAT,
+    attributes,
+    text,
+)
 from adsmig.storage.sftpwire import SftpWire
 from adsmig.uri import parse
 from tests.e2e.conftest import Adsmig, adsmig, digest, make_tree
@@ -275,15 +286,65 @@ def test_a_directory_that_may_be_read_but_not_searched_is_not_empty(
         alone.close()
 
 
-@pytest.mark.parametrize("mode", [0o644, None])
-def test_a_server_that_gives_no_times_is_said_to_be_one(tmp_path: Path, mode: int | None) -> None:
-    limited = "sftp internal-sftp -P setstat,fsetstat"
-    with (
-        Sshd(tmp_path / "sshd", Subsystem=limited) as server,
-        storage_at(server, tmp_path / "there") as storage,
-        pytest.raises(ObjectError, match="Permission denied, when it was given its time"),
-    ):
-        put(storage, b"a", b"content", Meta(10**18, mode))
+@pytest.mark.parametrize("fsync", [True, False])
+@pytest.mark.parametrize("refused", ["setstat,fsetstat", ""])
+def test_what_a_server_gives_no_times_is_there_without(
+    tmp_path: Path,
+    fsync: bool,
+    refused: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Some refuse to, and some say that they did."""
+    limited = f"sftp internal-sftp{refused and f' -P {refused}'}"
+    send, began = SftpWire.send, time.time()
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        if kind in (SETSTAT, FSETSTAT) and not refused and parts[1][3] & 8:
+            mode = int.from_bytes(parts[1][4:8], "big") if parts[1][3] & 4 else None
+            parts = parts[0], attributes(mode)
+        return send(wire, kind, *parts)
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    tree, meta = tmp_path / "there", Meta(10**18, 0o640)
+    with Sshd(tmp_path / "sshd", Subsystem=limited) as server, storage_at(server, tree) as storage:
+        if not fsync:
+            storage._wire().extensions.pop(FSYNC)
+        for number in range(2):
+            put(storage, b"d/%d" % number, b"content", meta)
+        storage.set_directory_meta(b"d/", meta)
+        if fsync:
+            whole = [Whole(b"batched", b"content", meta)]
+            assert storage.write_batch(whole) == [Stored(size=7)]
+        storage.tidy()
+        mode = stat.S_IMODE((tree / "d" / "1").stat().st_mode)
+    there = [path for path in tree.rglob("*") if path.is_file()]
+    assert len(there) == 2 + fsync
+    for path in there:
+        assert path.read_bytes() == b"content"
+        assert path.stat().st_mtime >= began - 1
+    assert not (tree / ".adsmig").exists()
+    assert refused or mode == 0o640
+    said = [one.message for one in caplog.records if "keeps no times" in one.message]
+    assert len(said) == 1
+
+
+def test_a_directory_of_somebody_else_is_an_error_also_where_times_are_given(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, directory = SftpWire.send, text(os.fsencode(tmp_path / "there" / "d"))
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        if kind == SETSTAT and parts[0] == directory:
+            return send(wire, FSETSTAT, text(b"no handle"), attributes(0o600))  # refused
+        return send(wire, kind, *parts)
+
+    with storage_at(sshd, tmp_path / "there") as storage:
+        put(storage, b"f", b"content")
+        put(storage, b"d/f", b"content")
+        monkeypatch.setattr(SftpWire, "send", sending)
+        with pytest.raises(ObjectError, match="when it was given its time"):
+            storage.set_directory_meta(b"d/", Meta(10**18))
 
 
 def test_a_server_without_aes_gcm(tmp_path: Path) -> None:
