@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from scripts.benchdata import TREES, Tree, lists_equal, make_tree  # noqa: E402
 from scripts.benchfigures import BenchError, Figures, as_json, machine, table  # noqa: E402
 from scripts.benchground import discard, touch_memory  # noqa: E402
 from scripts.benchmount import MOUNTERS, Mounter, steps  # noqa: E402
+from scripts.benchprofile import profile_table, profiled  # noqa: E402
 from scripts.benchtools import OURS, PEERS, Place, Task, Tool, flushed  # noqa: E402
 from scripts.slowproxy import SlowProxy  # noqa: E402
 from tests.servers import (  # noqa: E402
@@ -117,6 +118,10 @@ WORKLOADS = [
 ]
 
 
+Look = Callable[..., dict[str, float]]
+"""Runs a command and tells figures of that, as :func:`measure` does."""
+
+
 class Bench:
     """Servers, input and scratch space; closes what it opened."""
 
@@ -144,6 +149,11 @@ class Bench:
                 found[tool.name].add(figures)
         return found
 
+    def profile(self, workload: Workload, tools: Sequence[Tool]) -> dict[str, dict[str, float]]:
+        """Where the processor time of each tool goes that can do it; see benchprofile."""
+        found = {tool.name: self._once(workload, tool, profile) for tool in tools}
+        return {name: seconds for name, seconds in found.items() if seconds is not None}
+
     def mount(self, rounds: int, tools: Sequence[Mounter]) -> dict[str, dict[str, Figures]]:
         """For each of the steps of benchmount, the figures of each tool."""
         trees = [TREES[name].scaled(self.short) for name in ("mounted", "epoch", "entries")]
@@ -157,7 +167,9 @@ class Bench:
                     found.setdefault(step, {}).setdefault(tool.name, Figures()).add(figures)
         return found
 
-    def _once(self, workload: Workload, tool: Tool) -> dict[str, float] | None:
+    def _once(
+        self, workload: Workload, tool: Tool, look: Look | None = None
+    ) -> dict[str, float] | None:
         tree = TREES[workload.tree].scaled(self.short)
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
             src = self._source(workload.src, tree)
@@ -176,7 +188,7 @@ class Bench:
                 os.sync()  # what others wrote shall not be paid for by this one
                 if tree.most >= MUCH:
                     touch_memory(self.directory)
-                figures = measure(command, Path(scratch), src, dst)
+                figures = (look or measure)(command, Path(scratch), src, dst)
             if workload.how == "copy":
                 self._check(tool, tree, dst)
                 self._clear(dst)
@@ -345,18 +357,28 @@ def measure(command: Sequence[str], scratch: Path, *places: Place) -> dict[str, 
     """
     output = scratch / "output"
     words = [sys.executable, str(TOP / "scripts" / "measure.py"), str(output), *command]
-    env = {**environment(), "HOME": str(scratch), "XDG_STATE_HOME": str(scratch)}
-    for place in places:
-        if place.key:
-            env["SSH_PRIVATE_KEY_PATH"] = place.key
-        if place.certificate:
-            env["SSL_CERT_FILE"] = env["AWS_CA_BUNDLE"] = place.certificate
+    env = _environment_of(scratch, places)
     done = subprocess.run(words, env=env, capture_output=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout)
     if figures["code"]:
         tail = output.read_text(errors="replace")[-500:]
         raise BenchError(f"{' '.join(command)} exited with {figures['code']}: {tail}")
     return figures
+
+
+def profile(command: Sequence[str], scratch: Path, *places: Place) -> dict[str, float]:
+    """As :func:`measure`, with the figures of benchprofile."""
+    return profiled(command, scratch, _environment_of(scratch, places))
+
+
+def _environment_of(scratch: Path, places: Sequence[Place]) -> dict[str, str]:
+    env = {**environment(), "HOME": str(scratch), "XDG_STATE_HOME": str(scratch)}
+    for place in places:
+        if place.key:
+            env["SSH_PRIVATE_KEY_PATH"] = place.key
+        if place.certificate:
+            env["SSL_CERT_FILE"] = env["AWS_CA_BUNDLE"] = place.certificate
+    return env
 
 
 def quietly(command: Sequence[str]) -> None:
@@ -374,6 +396,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--short", action="store_true", help="small sizes, one round")
     parser.add_argument("--json", action="store_true", help="a JSON object a workload")
     parser.add_argument("--tool", action="append", help="only these, beside adsmig")
+    parser.add_argument(
+        "--profile", action="store_true", help="where the processor time goes, by perf; one round"
+    )
     chosen = parser.parse_args(arguments)
     names = {OURS.name, *(chosen.tool or (one.name for one in (*PEERS, *MOUNTERS)))}
     tools = [one for one in (OURS, *PEERS) if one.name in names]
@@ -393,6 +418,11 @@ def main(arguments: Sequence[str]) -> int:
         for workload in workloads:
             rounds = 1 if chosen.short else chosen.rounds
             try:
+                if chosen.profile:
+                    if workload.how != "mount":
+                        seconds = bench.profile(workload, tools)
+                        print("\n".join(profile_table(workload.name, seconds)), flush=True)
+                    continue
                 if workload.how == "mount":
                     found = bench.mount(rounds, mounters)
                 else:
