@@ -31,13 +31,14 @@ _CALLS = {
     "the kernel: flushing": "sync syncfs fsync fdatasync sync_file_range msync",
     "the kernel: taking turns": "futex poll ppoll epoll_wait epoll_pwait epoll_ctl select pselect6"
     " nanosleep clock_nanosleep sched_yield",
-    MEMORY: "mmap munmap mprotect mremap madvise brk clone clone3 fork vfork execve exit exit_group"
-    " wait4 waitid",
+    MEMORY: "mmap mmap_pgoff munmap mprotect mremap madvise brk clone clone3 fork vfork execve exit"
+    " exit_group wait4 waitid",
 }
 _GROUPS = {call: group for group, calls in _CALLS.items() for call in calls.split()}
 GROUPS = (PROGRAM, HASHES, SQLITE, NETWORK, *_CALLS, KERNEL)
 
-_SYSCALL = re.compile(r"__(?:x64|arm64|se|do)_sys_(\w+)$")
+_SYSCALL = re.compile(r"(?:__(?:x64|arm64|se|do)_sys_|ksys_|do_(?=p?(?:read|write)v$))(\w+)$")
+"""Of what a call is known by, the outermost that is not left as the next begins."""
 _SOCKET = re.compile(r"(?:tcp|sock|inet|__sys_(?:send|recv))")
 _FAULT = re.compile(r"(?:asm_)?exc_page_fault$|do_user_addr_fault$|el0_da$")
 _HASH = re.compile(r"xxh|md5|sha1|sha256|sha512|crc32|aes|gcm|chacha|poly1305", re.IGNORECASE)

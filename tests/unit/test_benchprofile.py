@@ -22,6 +22,14 @@ PYTHON, KERNEL = "/usr/bin/python3.11", "[kernel.kallsyms]"
             "the kernel: files written",
         ),
         (
+            [("filemap_read", KERNEL), ("do_preadv", KERNEL), ("do_syscall_64", KERNEL)],
+            "the kernel: files read",
+        ),
+        (
+            [("copy_from_iter", KERNEL), ("ksys_write", KERNEL), ("do_syscall_64", KERNEL)],
+            "the kernel: files written",
+        ),
+        (
             [("copy_from_iter", KERNEL), ("tcp_sendmsg", KERNEL), ("__x64_sys_write", KERNEL)],
             b.NETWORK,
         ),
