@@ -22,13 +22,13 @@ MEMORY = "the kernel: memory, processes"
 _CALLS = {
     "the kernel: files written": "write pwrite64 writev pwritev pwritev2 copy_file_range sendfile64"
     " splice ftruncate fallocate",
-    "the kernel: files read": "read pread64 readv preadv preadv2 readahead fadvise64",
+    "the kernel: files read": "read pread64 readv preadv preadv2 readahead",
     "the kernel: names of files": "open openat openat2 creat close rename renameat renameat2 link"
     " linkat unlink unlinkat mkdir mkdirat rmdir symlinkat chmod fchmod fchmodat chown fchown"
     " fchownat lchown utimensat setxattr fsetxattr",
     "the kernel: looking at files": "stat fstat lstat newfstatat newstat newfstat newlstat statx"
     " getdents64 access faccessat faccessat2 readlink readlinkat statfs fstatfs lseek",
-    "the kernel: flushing": "sync syncfs fsync fdatasync sync_file_range msync",
+    "the kernel: flushing": "sync syncfs fsync fdatasync sync_file_range msync fadvise64",
     "the kernel: taking turns": "futex poll ppoll epoll_wait epoll_pwait epoll_ctl select pselect6"
     " nanosleep clock_nanosleep sched_yield",
     MEMORY: "mmap mmap_pgoff munmap mprotect mremap madvise brk clone clone3 fork vfork execve exit"
