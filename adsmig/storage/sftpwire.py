@@ -265,23 +265,30 @@ class SftpWire:
         self.settle(*(page for _, _, pages in asked for page in pages))
         found = []
         for path, status, pages in asked:
-            names, whole = self._names_of_all(pages)
+            try:
+                names, whole = self._names_of_all(pages)
+            except OSError:
+                self.forget(*pages)
+                continue
             if whole and isinstance(status, Status) and stat.S_ISDIR(status.st_mode):
                 found.append((path, status, names))
         return found
 
     def _names_of_all(self, pages: Sequence[int]) -> tuple[list[Named], bool]:
         """The names that these requests are answered with; and whether those are all, as one was
-        told that there are no more, none was refused, and there is some, if only ``.``.
+        told that there are no more, none was refused, and there is some, if only ``.``.  OSError if
+        there are names that cannot be told.
         """
         names, ended, refused = list[Named](), False, False
         for page in pages:
             try:
-                names += names_of(self.wait(page))
+                packet = self.wait(page)
             except EOFError:
                 ended = True
-            except OSError:
+            except OSError:  # behind the end, some refuse to look for more
                 refused = True
+            else:
+                names += names_of(packet)
         whole = ended and not refused and bool(names)
         return [one for one in names if one.name not in (b".", b"..")], whole
 

@@ -26,6 +26,7 @@ from adsmig.storage.sftppacket import (
     CLOSE,
     FSTAT,
     LSTAT,
+    NAME,
     OPEN,
     OPENDIR,
     READ,
@@ -33,6 +34,7 @@ from adsmig.storage.sftppacket import (
     STAT,
     Named,
     handle_of,
+    number,
 )
 from adsmig.storage.sftpwire import SftpWire
 from tests.servers import Sshd
@@ -584,4 +586,29 @@ def test_a_directory_that_cannot_be_read_leaves_no_answers_behind(
     monkeypatch.setattr(SftpWire, "wait", waiting)
     found = wire.small_directories(paths, True)
     assert [path for path, _, _ in found] == [paths[0], *paths[2:]]
+    assert not wire._answers
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_names_that_are_cut_off_are_not_left_out_because_another_answer_says_it_is_the_end(
+    place: Place, pages: list[int], together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = filled(place, {b"d/x": b"1"})
+    wire, path = storage._wire(), os.path.join(place.location.path, b"d")  # type: ignore[attr-defined]
+    del pages[:]
+    awaited = SftpWire._await
+
+    def answered(wire: SftpWire, request: int) -> bytes:
+        packet = awaited(wire, request)
+        if request in pages[2:3]:  # the second is told that there are no more
+            return bytes((NAME,)) + packet[1:5] + number(1) + number(7) + b"na"
+        return packet
+
+    monkeypatch.setattr(SftpWire, "_await", answered)
+    if together:
+        assert wire.small_directories([path], True) == []
+    else:
+        with pytest.raises(OSError, match="malformed"):
+            wire.names(path)
+    assert wire.lstat(path)
     assert not wire._answers
