@@ -91,7 +91,7 @@ class SftpBody:
         """As storage.localfile.LocalBody does."""
         request, *_ = self._flying.popleft()
         with contextlib.suppress(EOFError):
-            if self.wire.wait(request)[9:]:
+            if data_of(self.wire.wait(request)):
                 assert self._last is not None
                 last, self._last = self._last, None
                 self._check(last)

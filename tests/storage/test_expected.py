@@ -24,6 +24,7 @@ from adsmig.storage.base import Storage
 from adsmig.storage.several import Expecting
 from adsmig.storage.sftppacket import (
     CLOSE,
+    DATA,
     FSTAT,
     LSTAT,
     NAME,
@@ -322,6 +323,31 @@ def test_a_file_that_says_that_it_is_empty_and_is_not_is_no_empty_file(
     if together:
         storage.expect([entry])
     with pytest.raises(ObjectError, match="says that it is empty, and is not"):
+        storage.read(entry)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_file_of_which_an_answer_is_cut_off_is_no_empty_file(
+    place: Place, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = filled(place, {b"a": b""})
+    (entry,) = entries_of(storage)
+    send, awaited, reading = SftpWire.send, SftpWire._await, set[int]()
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        request = send(wire, kind, *parts)
+        reading.update({request} if kind == READ else ())
+        return request
+
+    def answered(wire: SftpWire, request: int) -> bytes:
+        packet = awaited(wire, request)
+        return bytes((DATA,)) + packet[1:5] + number(1) if request in reading else packet
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    monkeypatch.setattr(SftpWire, "_await", answered)
+    if together:
+        storage.expect([entry])  # type: ignore[attr-defined]
+    with pytest.raises(ObjectError, match="malformed"):
         storage.read(entry)
 
 
