@@ -156,8 +156,9 @@ class Finisher:
             self._keeps_times = self._try_times(wire)
             if not self._keeps_times:
                 log.warning(
-                    "%s keeps no times of files: a sync that goes by times copies them again;"
-                    " --compare manifest and --size-only do not", self._where,
+                    "%s keeps no times of files: a sync that goes by times misses what is replaced"
+                    " by something older than the copy; --compare manifest and --checksum do not",
+                    self._where,
                 )  # fmt: skip
         return self._keeps_times
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -327,6 +328,29 @@ def test_what_a_server_gives_no_times_is_there_without(
     assert refused or mode == 0o640
     said = [one.message for one in caplog.records if "keeps no times" in one.message]
     assert len(said) == 1
+
+
+def test_what_a_server_without_times_is_warned_of_names_options_that_miss_nothing(
+    adsmig: Adsmig, tmp_path: Path
+) -> None:
+    tree, copy = tmp_path / "tree", tmp_path / "copy"
+    tree.mkdir()
+
+    def replace(content: bytes, seconds: float) -> None:
+        (tree / "file").write_bytes(content)
+        os.utime(tree / "file", (seconds, seconds))
+
+    limited = "sftp internal-sftp -P setstat,fsetstat"
+    with Sshd(tmp_path / "sshd", Subsystem=limited) as server:
+        server.trust(Path(os.environ["HOME"]))
+        places = f"{tree}/", server.address(copy) + "/"
+        replace(b"first", 1e9)
+        (said,) = re.findall(r"keeps no times of files: .*", adsmig("cp", *places).stderr)
+        for at, option in enumerate(options := re.findall(r"--[a-z-]+(?: manifest)?", said)):
+            replace(b"%05d" % at, 1.1e9 + at)
+            adsmig("sync", *places, *option.split())
+            assert (copy / "file").read_bytes() == b"%05d" % at
+        assert len(options) == 2
 
 
 def test_a_directory_of_somebody_else_is_an_error_also_where_times_are_given(
