@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -57,6 +58,7 @@ class Finisher:
         self._gives_owners = True
         self._keeps_times: bool | None = None
         """None: nobody had reason to ask."""
+        self._trying = threading.Lock()
 
     def finish(
         self,
@@ -152,15 +154,16 @@ class Finisher:
         """Whether a file gets the time that the server is asked to give it: some refuse to, and
         some only say that they did.  Tried once.
         """
-        if self._keeps_times is None:
-            self._keeps_times = self._try_times(wire)
-            if not self._keeps_times:
-                log.warning(
-                    "%s keeps no times of files: a sync that goes by times misses what is replaced"
-                    " by something older than the copy; --compare manifest and --checksum do not",
-                    self._where,
-                )  # fmt: skip
-        return self._keeps_times
+        with self._trying:
+            if self._keeps_times is None:
+                self._keeps_times = self._try_times(wire)
+                if not self._keeps_times:
+                    log.warning(
+                        "%s keeps no times of files: a sync that goes by times misses what is"
+                        " replaced by something older than the copy; --compare manifest and"
+                        " --checksum do not", self._where,
+                    )  # fmt: skip
+            return self._keeps_times
 
     def _try_times(self, wire: SftpWire) -> bool:
         path = os.path.join(self._directory, b"times." + os.urandom(6).hex().encode())

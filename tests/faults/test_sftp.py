@@ -23,6 +23,7 @@ from adsmig.storage import open_storage, sshchannel
 from adsmig.storage.base import Stored
 from adsmig.storage.several import Whole
 from adsmig.storage.sftp import SftpStorage
+from adsmig.storage.sftpfinisher import Finisher
 from adsmig.storage.sftppacket import (
     FSETSTAT,
     FSYNC,
@@ -328,6 +329,40 @@ def test_what_a_server_gives_no_times_is_there_without(
     assert refused or mode == 0o640
     said = [one.message for one in caplog.records if "keeps no times" in one.message]
     assert len(said) == 1
+
+
+def test_what_several_threads_find_out_of_a_server_is_tried_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trying, tries = Finisher._try_times, list[SftpWire]()
+
+    def slowly(finisher: Finisher, wire: SftpWire) -> bool:
+        tries.append(wire)
+        time.sleep(0.3)
+        return trying(finisher, wire)
+
+    monkeypatch.setattr(Finisher, "_try_times", slowly)
+    limited = "sftp internal-sftp -P setstat,fsetstat"
+    with (
+        Sshd(tmp_path / "sshd", Subsystem=limited) as server,
+        storage_at(server, tmp_path / "there") as storage,
+    ):
+        ready = threading.Barrier(4)
+
+        def write(key: bytes) -> None:
+            storage._wire()
+            ready.wait()
+            put(storage, key, b"content", Meta(10**18))
+            storage.close()
+
+        threads = [threading.Thread(target=write, args=(b"%d" % at,)) for at in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(keys_of(storage)) == 4
+    assert len(tries) == 1
+    assert len([one for one in caplog.records if "keeps no times" in one.message]) == 1
 
 
 def test_what_a_server_without_times_is_warned_of_names_options_that_miss_nothing(
