@@ -171,7 +171,9 @@ class Finisher:
         try:
             wire.ask(SETSTAT, text(path), attributes(mtime_ns=_TRIED_NS))
             return seconds_of(wire.lstat(path).st_mtime_ns) == seconds_of(_TRIED_NS)
-        except OSError:
+        except OSError as exc:
+            if exc.errno in MISSING:  # somebody has removed it, which tells nothing
+                raise
             return False
         finally:
             if not wire.lost:

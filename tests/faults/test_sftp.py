@@ -28,6 +28,7 @@ from adsmig.storage.sftppacket import (
     FSETSTAT,
     FSYNC,
     POSIX_RENAME,
+    REMOVE,
     RENAME,
     SETSTAT,
     attributes,
@@ -363,6 +364,28 @@ def test_what_several_threads_find_out_of_a_server_is_tried_and_said_once(
         assert len(keys_of(storage)) == 4
     assert len(tries) == 1
     assert len([one for one in caplog.records if "keeps no times" in one.message]) == 1
+
+
+def test_a_server_is_not_said_to_keep_no_times_as_what_that_is_tried_with_is_removed(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, removed = SftpWire.send, list[bytes]()
+
+    def sending(wire: SftpWire, kind: int, *parts: bytes | memoryview) -> int:
+        if kind == FSETSTAT:
+            parts = parts[0], attributes(0o600)
+        elif kind == SETSTAT and not removed and b"/times." in (path := bytes(parts[0])):
+            removed.append(path)
+            wire.forget(send(wire, REMOVE, path))
+        return send(wire, kind, *parts)
+
+    monkeypatch.setattr(SftpWire, "send", sending)
+    with storage_at(sshd, tmp_path / "there") as storage:
+        with pytest.raises(TransientError, match="removed meanwhile"):
+            put(storage, b"a", b"content", Meta(10**18))
+        put(storage, b"a", b"content", Meta(10**18))
+        assert storage.stat(b"a").mtime_ns == 10**18
+    assert removed
 
 
 def test_what_a_server_without_times_is_warned_of_names_options_that_miss_nothing(
