@@ -23,7 +23,7 @@ from adsmig.commandline import (
 from adsmig.errors import AdsmigError, UsageError
 from adsmig.options import (
     ADDRESS,
-    DRYRUN,
+    DRYRUN_OF_RM,
     FILE,
     LOG,
     MANIFEST,
@@ -194,7 +194,14 @@ def verify_command(src: str, dst: str | None, manifest: Path | None, **options: 
 
 @cli.command("rm", cls=Command, short_help="Delete what is at URI and selected; asks first.")
 @together(
-    click.argument("src", metavar="URI"), DRYRUN, SURE, SELECTION, ADDRESS, SPEED, PROGRESS, LOG
+    click.argument("src", metavar="URI"),
+    DRYRUN_OF_RM,
+    SURE,
+    SELECTION,
+    ADDRESS,
+    SPEED,
+    PROGRESS,
+    LOG,
 )
 def remove_command(src: str, manifest: Path | None, **options: Any) -> int:
     """Deletes what is at URI, or what options select of it, after saying what that is.

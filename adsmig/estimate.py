@@ -165,7 +165,8 @@ def estimate(
                 kept = Line(side, "bytes kept", to_copy[1], "a month, what is copied", None, True)
                 lines.append(kept)
     if prices:
-        lines = [_priced(line, prices) for line in lines]
+        schemes = {"source": src_scheme, "destination": dst_scheme}
+        lines = [_priced(line, prices, schemes[line.side] == "file") for line in lines]
     duration_s = to_copy[1] * 8 / (rate_mbps * 1e6) if rate_mbps else None
     currency = prices.currency if prices else ""
     return Estimate(
@@ -205,9 +206,12 @@ def _pages(keys: int) -> int:
 _BYTES = {"bytes read": "out_gb", "bytes written": "in_gb", "bytes kept": "storage_gb_month"}
 
 
-def _priced(line: Line, prices: Prices) -> Line:
+def _priced(line: Line, prices: Prices, is_here: bool) -> Line:
+    """With its cost; nobody charges for the way to or from a disk of this machine."""
     charged = prices.source if line.side == "source" else prices.destination
     price = charged.get(_BYTES.get(line.name, line.name))
+    if is_here and line.name in ("bytes read", "bytes written"):
+        price = 0.0
     cost = None if price is None else price * line.count / (1e9 if line.is_bytes else 1000)
     return Line(line.side, line.name, line.count, line.basis, cost, line.monthly)
 

@@ -66,6 +66,14 @@ class _Formatter(logging.Formatter):
         return redacted(super().format(record))
 
 
+class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 has none
+    """Standard error, where the line of a run's progress may stand, which has no end."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        erased = "\r\x1b[K" if self.stream.isatty() else ""
+        return erased + super().format(record)
+
+
 class _LogFile(logging.FileHandler):
     """A log that does without what it has no room for: what is logged about is what counts."""
 
@@ -110,7 +118,7 @@ def begin_log(level: int, path: str | None = None, *, told: bool = False) -> Non
     handler: logging.Handler
     try:
         # Opened for appending, so that lines of several processes do not overwrite one another.
-        handler = _LogFile(path, told) if path else logging.StreamHandler()
+        handler = _LogFile(path, told) if path else _Terminal()
     except OSError as exc:
         raise UsageError(f"cannot write --log-file {path}: {exc.strerror}") from exc
     form = _Formatter(f"%(asctime)s {FORMAT}" if path else FORMAT)

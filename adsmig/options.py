@@ -300,10 +300,11 @@ REBUILD = click.option(
     help="If the manifest is lost or damaged, take what is equal at DST for copied.",
 )  # fmt: skip
 
-DRYRUN = click.option(
-    "--dryrun",
-    "--dry-run",
-    is_flag=True,
-    help="Change nothing anywhere; say what would be done, with -v for each key."
-    " With --delete-src: delete SRC, and copy nothing.",
-)
+
+def _dryrun(more: str = "") -> Callable[[F], F]:
+    said = "Change nothing anywhere; say what would be done, with -v for each key."
+    return click.option("--dryrun", "--dry-run", is_flag=True, help=f"{said}{more}")
+
+
+DRYRUN = _dryrun(" With --delete-src: delete SRC, and copy nothing.")
+DRYRUN_OF_RM = _dryrun()

@@ -18,11 +18,14 @@ from adsmig.tables import table as table
 REASONS_SHOWN = 5
 """Of each kind of failure."""
 
+NOTHING = Counts()
 _WOULD = {"copied": "would copy", "deleted": "would delete"}
 
 
-def summary(job: Job, run: Run, seconds: float) -> str:
-    """A run's result in one line."""
+def summary(job: Job, run: Run, seconds: float, before: Counts = NOTHING) -> str:
+    """A run's result in one line; ``before``: of that, what was done before it was resumed, and the
+    ``seconds`` were counted.
+    """
     counts = run.counts
     if not counts.found and not counts.deleted:
         if run.kind == "retry":
@@ -56,8 +59,10 @@ def summary(job: Job, run: Run, seconds: float) -> str:
     if counts.dropped:
         parts.append(f"{counts.dropped:,} more not selected")
     moved = job.command in ("cp", "sync") and not job.dryrun
-    rate = f", {size(counts.copied_bytes / max(seconds, 1e-3))}/s" if moved else ""
-    return f"{', '.join(parts)} in {duration(seconds)}{rate}"
+    copied = counts.copied_bytes - before.copied_bytes
+    rate = f", {size(max(copied, 0) / max(seconds, 1e-3))}/s" if moved else ""
+    since = " since it was resumed" if any(before) else ""
+    return f"{', '.join(parts)} in {duration(seconds)}{since}{rate}"
 
 
 _VERBS = {
@@ -66,12 +71,12 @@ _VERBS = {
 
 
 def nothing_found(
-    job: Job, listed: int, reasons: Sequence[tuple[str, int, bytes]]
+    job: Job, listed: int, reasons: Sequence[tuple[str, int, bytes]], whole: bool = True
 ) -> Iterator[str]:
     """Why a run found nothing: what was listed, and which option dropped it.
 
-    ``listed`` objects were looked at again; ``reasons`` are options, with how many objects each
-    dropped, and the first of those.
+    ``listed`` objects were looked at again, which were all if ``whole``; ``reasons`` are options,
+    with how many objects each dropped, and the first of those.
     """
     if job.start is not None or job.end is not None:
         limits = [
@@ -85,7 +90,7 @@ def nothing_found(
     if not listed:
         yield "it is empty" if not job.files_from else "it has none of the keys in --files-from"
     for option, count, first in reasons:
-        of = several(listed, "object")
+        of = f"{'' if whole else 'the first '}{several(listed, 'object')}"
         yield f"{option} dropped {count:,} of {of}, such as {printable(first)}"
 
 

@@ -18,7 +18,7 @@ from adsmig.job import Job
 from adsmig.jobs import failure_event, run_event
 from adsmig.ledger import Run
 from adsmig.manifest import Manifest
-from adsmig.model import UNLISTED
+from adsmig.model import UNLISTED, Counts
 from adsmig.output import Output, check_writable, write_report
 from adsmig.progress import several
 
@@ -44,13 +44,15 @@ def tell_result(
     job: Job,
     run: Run,
     seconds: float,
+    before: Counts,
     inventory: Inventory | None,
     output: Output,
     name: str,
     partial: str,
 ) -> None:
     """Prints what a run came to, for machines as an event of that ``name``, and the report of a dry
-    one; ``partial``: what to tell first of that, if it is not of everything.
+    one; ``partial``: what to tell first of that, if it is not of everything.  ``before``: what it
+    came to when it was resumed, ``seconds`` ago.
     """
     if output.as_json:
         event = {**run_event(run), "command": job.command, "job": job.id, "dryrun": job.dryrun}
@@ -62,7 +64,7 @@ def tell_result(
         if not output.as_csv:
             if partial:
                 print(f"PARTIAL: {partial}")
-            print(report.summary(job, run, seconds))
+            print(report.summary(job, run, seconds, before))
         if nothing and ended and run.kind != "retry":
             for line in report.nothing_found(job, *scan.explain(job)):
                 print(line, file=sys.stderr if output.as_csv else sys.stdout)
@@ -109,7 +111,8 @@ def _report(job: Job, run: Run, inventory: Inventory, output: Output, partial: s
         lists_destination=job.lists_destination and job.compare != "manifest",
         to_copy=(counts.copied, counts.copied_bytes),
         large=_large(job, inventory),
-        extraneous=counts.deleted,
+        # A listing removes nothing, nor does what it is for, unless told to.
+        extraneous=0 if job.command == "inventory" else counts.deleted,
         rate_mbps=output.rate or job.bwlimit_mbps or None,
         prices=load_prices(output.prices) if output.prices else None,
     )

@@ -23,6 +23,10 @@ BUSY_TRIES = 70
 """Of a store that is busy with others; some 20 minutes."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 20.0
+LONG_S = 10.0
+"""After so long with one unit, who waits is told what keeps failing."""
+TOLD_S = 60.0
+"""The least between two times that a process tells that."""
 
 
 class _Seen:
@@ -30,6 +34,8 @@ class _Seen:
 
     slowdowns = 0
     successes = 0
+    told = -TOLD_S
+    """When somebody was told last of what keeps failing; monotonic."""
 
 
 def slowdowns() -> int:
@@ -88,6 +94,7 @@ def attempts(
     """As :func:`retry`, for a unit that yields where it would wait; each pause is yielded, too."""
     pause, left, successes = FIRST_PAUSE_S, tries, _Seen.successes
     spare = 0 if stopping is never else BUSY_TRIES
+    began = time.monotonic()
     while True:
         try:
             result = yield from unit()
@@ -102,13 +109,21 @@ def attempts(
                 left -= 1
             if not left or stopping() or isinstance(exc, final):
                 raise
-            log.info("%s: %s; trying again", what, exc)
+            _tell(what, exc, time.monotonic() - began)
             _Seen.slowdowns += throttled
             if not exc.immediate:
                 yield Pause(pause * random.uniform(0.5, 1.5))
                 if stopping():
                     raise
                 pause = min(pause * (4 if throttled else 2.5), LONGEST_PAUSE_S)
+
+
+def _tell(what: str, error: TransientError, seconds: float) -> None:
+    """Says that it is tried again; a person only hears of what takes long, and now and then."""
+    now, level = time.monotonic(), logging.INFO
+    if seconds >= LONG_S and now - _Seen.told >= TOLD_S:
+        _Seen.told, level = now, logging.WARNING
+    log.log(level, "%s: %s; trying again", what, error)
 
 
 def at_once(steps: Generator[object, None, T], stopping: Callable[[], bool] = never) -> T:

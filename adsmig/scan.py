@@ -247,9 +247,9 @@ def next_source_key(job: Job, after: bytes) -> bytes | None:
 LOOKED_AT = 1000
 
 
-def explain(job: Job) -> tuple[int, list[tuple[str, int, bytes]]]:
-    """Looks at the first objects again, whatever options say: how many, and which options drop how
-    many of them, with the first that each drops.
+def explain(job: Job) -> tuple[int, list[tuple[str, int, bytes]], bool]:
+    """Looks at the first objects again, whatever options say: how many; which options drop how many
+    of them, with the first that each drops; and whether these are all.
     """
     src, _ = storages(job)
     selection = selection_of(job)
@@ -262,7 +262,8 @@ def explain(job: Job) -> tuple[int, list[tuple[str, int, bytes]]]:
         if reason := selection.reason(entry):
             count, first = dropped.get(reason, (0, entry.key))
             dropped[reason] = count + 1, first
-    return listed, [(reason, *found) for reason, found in dropped.items()]
+    reasons = [(reason, *told) for reason, told in dropped.items()]
+    return listed, reasons, next(found, None) is None
 
 
 def _entries(job: Job, storage: Storage, keys: KeyRange, missing: bool) -> Iterator[Entry]:

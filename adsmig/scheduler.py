@@ -30,6 +30,8 @@ class Scheduler:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="scheduler", daemon=True)
         self._trouble: dict[str, str] = {}
+        self._begun: dict[str, str] = {}
+        """By schedule: the run that was begun here, and whose end was not told."""
 
     def start(self) -> None:
         """Returns at once; raises ManifestError or StorageFull if the schedules cannot be read."""
@@ -54,6 +56,7 @@ class Scheduler:
             self._complain("", str(exc))
             return LONGEST_SLEEP_S
         for one in schedules:
+            self._tell_end(one)
             if one.trouble:
                 self._complain(one.name, f"{one.name} is not run: {one.trouble}")
             elif one.calls(now) and not self._stopping.is_set():
@@ -69,9 +72,19 @@ class Scheduler:
             return
         self._trouble.pop(schedule.name, None)
         if run:
+            self._begun[schedule.name] = run.id
             late = f", {duration(now - run.due)} late" if run.due and now - run.due >= 60 else ""
             again = ", again, for it was cut off" if run.again else ""
             log.info("%s begins%s%s; it prints to %s", schedule.name, late, again, run.output)
+
+    def _tell_end(self, schedule: Schedule) -> None:
+        run = schedule.last_run
+        if not run or schedule.running or self._begun.get(schedule.name) != run.id:
+            return
+        del self._begun[schedule.name]
+        how = run.state if run.exit_code is None else f"ended with exit code {run.exit_code}"
+        level, said = (logging.ERROR, run.last_line) if run.failed else (logging.INFO, "")
+        log.log(level, "%s %s%s; see %s", schedule.name, how, said and f": {said}", run.output)
 
     def _complain(self, name: str, error: str) -> None:
         """Says what is wrong, once for as long as it is."""

@@ -59,7 +59,7 @@ def schedule_add(cron: str, arguments: tuple[str, ...], **options: Any) -> int:
     one = schedules.add(arguments, cron, **{name: options[name] for name in names})
     output.event("schedule", **timetable.schedule_event(one))
     due = timetable.next_run(one, schedules.clock())
-    output.result(f"{one.name} is due {due}; adsmig scheduler has to be running then")
+    output.result(f"{one.name} is due {due}; adsmig scheduler or adsmig web has to be running then")
     if short := short_months(cron):
         months = ", ".join(short)
         output.note(f"not due in {months}, for want of such a day; L is the last of any month")

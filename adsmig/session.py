@@ -118,7 +118,7 @@ def resume(job: Job, path: Path, output: Output) -> int:
     """Goes on with the unfinished run of a manifest; says so if there is none."""
     with Manifest(path) as manifest:
         if not manifest.unfinished_run():
-            output.result(f"nothing to resume: the last run of job {job.id} {_how(manifest)}")
+            _tell_nothing(f"nothing to resume: {_how(job, manifest)}", job, output)
             if not manifest.failure_kinds(1):
                 return 0
             suggest_retry(job, manifest, output)
@@ -129,10 +129,17 @@ def resume(job: Job, path: Path, output: Output) -> int:
     return _run_twice(job, path, output, _retry)
 
 
-def _how(manifest: Manifest) -> str:
+def _how(job: Job, manifest: Manifest) -> str:
     """How the last run ended, which is over."""
     runs = manifest.runs()
-    return "was cancelled" if runs and runs[-1].state == "cancelled" else "came to its end"
+    how = "was cancelled" if runs and runs[-1].state == "cancelled" else "came to its end"
+    return f"the last run of job {job.id} {how}"
+
+
+def _tell_nothing(line: str, job: Job, output: Output) -> None:
+    """Says that there was nothing to do, and why."""
+    output.event("nothing", job=job.id, message=line)
+    output.result(line)
 
 
 def retry(job: Job, path: Path, output: Output) -> int:
@@ -140,7 +147,7 @@ def retry(job: Job, path: Path, output: Output) -> int:
     with Manifest(path) as manifest:
         unfinished = manifest.unfinished_run()
         if not unfinished and not manifest.failure_kinds():
-            output.result(f"nothing to retry: job {job.id} has no failures on record")
+            _tell_nothing(f"nothing to retry: job {job.id} has no failures on record", job, output)
             return 0
     if unfinished and job.command == "rm":
         return remove(job, path, output)
@@ -157,13 +164,14 @@ def cancel(job: Job, path: Path, output: Output) -> int:
         manifest.lock()
         run = manifest.unfinished_run()
         if not run:
-            output.result(f"nothing to cancel: the last run of job {job.id} {_how(manifest)}")
+            _tell_nothing(f"nothing to cancel: {_how(job, manifest)}", job, output)
             return 0
         try:
             abandon_uploads(job, manifest)
         except AdsmigError as exc:
             log.warning("unfinished uploads stay until the next run: %s", exc)
         manifest.end_run(run.id, "cancelled")
+    output.event("cancelled", job=job.id, run=run.id)
     output.result(f"cancelled run {run.id} of job {job.id}")
     return 0
 
@@ -285,6 +293,7 @@ def _perform(
         while batch := list(islice(saved, SALVAGED)):
             manifest.adopt(batch)
         run = begin(manifest, job)
+        before = run.counts
         keep_names(job, path)
         if run.resumed:
             tell(resumed=run.started)
@@ -328,7 +337,8 @@ def _perform(
             run = manifest.runs()[-1]
             unwritten = record_links(job, manifest) if run.kind != "retry" else ""
             seconds = time.monotonic() - began
-            log.info("run %d is %s: %s", run.id, run.state, report.summary(job, run, seconds))
+            told = report.summary(job, run, seconds, before)
+            log.info("run %d is %s: %s", run.id, run.state, told)
             partial = partial_of(coordinator.job, manifest, run)
-            tell_result(ready, run, seconds, coordinator.inventory, output, name, partial)
+            tell_result(ready, run, seconds, before, coordinator.inventory, output, name, partial)
         return exit_code(job, manifest, run, coordinator, output, unwritten), run.counts

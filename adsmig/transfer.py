@@ -109,7 +109,7 @@ def copying(
             raise
 
     try:
-        outcome = yield from attempts(unit, str(entry.key), stopping=stopping)
+        outcome = yield from attempts(unit, f"copying {entry.key!r}", stopping=stopping)
     except AdsmigError as exc:
         outcome = failed(exc, listed, stopping)
     return outcome._replace(seconds=time.monotonic() - began)

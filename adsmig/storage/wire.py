@@ -266,6 +266,10 @@ class Wire:
                 # The others have been idle for longer. A server that closes what is idle has closed
                 # them all, and there may be more of them than there are tries.
                 self.close()
+            if isinstance(exc, (TimeoutError, BlockingIOError)):
+                raise TransientError(
+                    f"{self.host} gave no answer in time; check the address, and whether it is well"
+                ) from exc
             raise TransientError(
                 f"lost the connection to {self.host}: {_reason(exc)}",
                 immediate=reused and isinstance(exc, ConnectionError),

@@ -1196,6 +1196,9 @@ def test_a_job_is_named_by_its_manifest_s_file_wherever_that_is(
     assert "broken" in adsmig("failures", manifest).stdout
     assert "nothing to resume" in adsmig("resume", manifest, code=1).stdout
     assert "nothing to cancel" in adsmig("cancel", manifest).stdout
+    for command, code in (("resume", 1), ("cancel", 0)):
+        said = json.loads(adsmig(command, "--json", manifest, code=code).stdout)
+        assert (said["event"], said["message"][:10]) == ("nothing", "nothing to")
 
 
 def test_the_job_used_last_is_the_one_that_was_killed(

@@ -164,7 +164,7 @@ def test_the_commands(adsmig: Adsmig, place: Place, schedules: Schedules) -> Non
         "--timezone", "Asia/Shanghai", "--webhook", "http://127.0.0.1:9/s3cr3t", "--", *arguments,
     ).stdout  # fmt: skip
     assert "monthly is due 20" in said
-    assert "01 02:00 Asia/Shanghai; adsmig scheduler has to be running then" in said
+    assert "01 02:00 Asia/Shanghai; adsmig scheduler or adsmig web has to be running then" in said
     late = adsmig("schedule", "add", "--name", "late", "--cron", "0 2 30 * *", *arguments).stderr
     assert late == "not due in February, for want of such a day; L is the last of any month\n"
     adsmig("schedule", "remove", "late")

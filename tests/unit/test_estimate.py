@@ -118,6 +118,13 @@ def test_time_is_bits_by_the_rate_in_megabits() -> None:
     assert reckoned(rate_mbps=0).duration_s is None
 
 
+def test_the_way_to_a_disk_of_this_machine_costs_nothing() -> None:
+    prices = Prices("USD", {"out_gb": 0.09}, {"in_gb": 0.02})
+    for src, dst, costs in (("file", "s3", [0, 20]), ("s3", "file", [90, 0])):
+        found = reckoned(src_scheme=src, dst_scheme=dst, prices=prices)
+        assert [line.cost for line in found.lines if line.is_bytes] == pytest.approx(costs)
+
+
 def test_money_is_by_the_line_and_in_total() -> None:
     found = reckoned(prices=PRICES)
     costs = {(line.side, line.name): line.cost for line in found.lines}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import adsmig
-from adsmig.log import _LogFile, redacted
+from adsmig.log import _LogFile, _Terminal, redacted
 
 
 def messages() -> Iterator[str]:
@@ -104,3 +105,12 @@ def test_workers_leave_that_to_the_process_that_started_them(
 def test_a_word_without_a_secret_changes_nothing(word: str) -> None:
     text = "no job '' in /there. See ./a, or s3://b/p."
     assert redacted(text, [word]) == text
+
+
+@pytest.mark.parametrize(("at_terminal", "erased"), [(True, "\r\x1b[K"), (False, "")])
+def test_what_is_logged_does_not_stand_behind_the_progress(at_terminal: bool, erased: str) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: at_terminal  # type: ignore[method-assign]
+    handler = _Terminal(stream)
+    handler.emit(logging.LogRecord("n", logging.WARNING, "p", 1, "no answer", None, None))
+    assert stream.getvalue() == f"{erased}no answer\n"

@@ -66,6 +66,15 @@ def test_the_summary_tells_what_became_of_what_was_found(job: Job) -> None:
     )
 
 
+def test_the_rate_of_a_resumed_run_is_that_since_it_was_resumed(job: Job) -> None:
+    before = Counts(900, 9 * 10**9, copied=900, copied_bytes=9 * 10**9)
+    after = Counts(1000, 10**10, copied=1000, copied_bytes=10**10)
+    assert report.summary(job, run_of(after), 100.0, before) == (
+        "copied 1,000 objects (10.0 GB), 0 unchanged, 0 failed, of 1,000 found (10.0 GB)"
+        " in 1:40 since it was resumed, 10.0 MB/s"
+    )
+
+
 def test_a_dry_run_would_copy_at_no_rate(job: Job) -> None:
     text = report.summary(
         Job(job.command, job.src, job.dst, dryrun=True), run_of(Counts(found=2, copied=2)), 0.0
@@ -136,6 +145,8 @@ def test_nothing_selected_names_the_options_that_dropped_what_was_there(job: Job
         r"--include 'x' dropped 1,200 of 1,500 objects, such as 'a\nb'",
         "--min-size 5 dropped 300 of 1,500 objects, such as é",
     ]
+    (line,) = report.nothing_found(job, 1000, [("--min-size 5", 999, b"a")], whole=False)
+    assert line == "--min-size 5 dropped 999 of the first 1,000 objects, such as a"
 
 
 @pytest.mark.parametrize(

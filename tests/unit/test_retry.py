@@ -16,7 +16,7 @@ from adsmig.errors import (
     TransientError,
     Unreachable,
 )
-from adsmig.retry import BUSY_TRIES, FIRST_PAUSE_S, LONGEST_PAUSE_S, TRIES, retry, wait
+from adsmig.retry import BUSY_TRIES, FIRST_PAUSE_S, LONGEST_PAUSE_S, TOLD_S, TRIES, retry, wait
 
 
 class Unit:
@@ -214,6 +214,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
 
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     return lambda: now[0] - 1000.0
+
+
+def test_who_waits_is_told_now_and_then_what_keeps_failing(
+    clock: Callable[[], float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "adsmig.retry")
+    monkeypatch.setattr(module._Seen, "told", -TOLD_S)
+    errors = lost(6)
+
+    def slow() -> str:
+        module.time.sleep(25)
+        if errors:
+            raise errors.pop()
+        return "done"
+
+    assert retry(slow, "listing") == "done"
+    told = [one.levelname for one in caplog.records]
+    assert (told[0], told.count("WARNING"), len(told)) == ("WARNING", 3, 6)
+    assert caplog.records[0].message == "listing: lost; trying again"
+    assert retry(Unit(*lost(3)), "it") == "done"  # in a moment: that is no matter
+    assert [one.levelname for one in caplog.records[6:]] == ["INFO"] * 3
 
 
 @pytest.mark.parametrize("seconds", [0.05, 1.0, 20.0])

@@ -463,7 +463,14 @@ def test_what_was_listed_and_what_dropped_it_is_explained(use: Use) -> None:
     use(src, None)
     filters = Filters(exclude=(r"\.tmp$",), min_size=5)
     assert scan.explain(job(filters=filters)) == (
-        3, [(r"--exclude '\\.tmp$'", 2, b"a.tmp"), ("--min-size 5", 1, b"c")]
+        3, [(r"--exclude '\\.tmp$'", 2, b"a.tmp"), ("--min-size 5", 1, b"c")], True
     )  # fmt: skip
-    assert scan.explain(job(start=b"c")) == (1, [])
-    assert scan.explain(job(start=b"d")) == (0, [])
+    assert scan.explain(job(start=b"c")) == (1, [], True)
+    assert scan.explain(job(start=b"d")) == (0, [], True)
+
+
+def test_that_not_all_was_looked_at_again_is_told(use: Use) -> None:
+    use(objects(*(b"%04d" % number for number in range(scan.LOOKED_AT + 1))), None)
+    told = ("--min-size 5", scan.LOOKED_AT, b"0000")
+    assert scan.explain(job(filters=Filters(min_size=5))) == (scan.LOOKED_AT, [told], False)
+    assert scan.explain(job(start=b"0001", filters=Filters(min_size=5)))[2]

@@ -247,6 +247,29 @@ def test_a_run_that_cannot_be_started_stays_due(
     assert due(schedules) == "2026-08-01 02:00"
 
 
+def test_the_log_tells_how_a_run_ended_that_was_begun_here(
+    schedules: Schedules,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "adsmig.scheduler")
+    launched = SimpleNamespace(wait=lambda: 0)
+    monkeypatch.setattr("adsmig.schedules.launch", lambda *_, **__: launched)
+    add(schedules)
+    scheduler = Scheduler(schedules)
+    scheduler.tick()
+    clock.set("2026-07-01 02:00")
+    scheduler.tick()
+    (run,) = schedules.runs("monthly")
+    run.output.write_text("one line\nno such bucket\n")
+    scheduler.tick()  # nobody has its lock any more
+    scheduler.tick()
+    told = [(one.levelname, one.message) for one in caplog.records]
+    assert [level for level, said in told if "begins" in said and "again" not in said] == ["INFO"]
+    assert ("ERROR", f"monthly lost: no such bucket; see {run.output}") in told
+
+
 def test_what_is_called_for_a_lost_run_is_called_once_that_is_possible(
     schedules: Schedules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
