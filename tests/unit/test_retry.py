@@ -224,7 +224,7 @@ def test_who_waits_is_told_now_and_then_what_keeps_failing(
     errors = lost(6)
 
     def slow() -> str:
-        module.time.sleep(25)
+        module.time.sleep(40)
         if errors:
             raise errors.pop()
         return "done"
