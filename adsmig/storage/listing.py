@@ -82,6 +82,11 @@ def some(fetch: Fetch, prefix: bytes, after: bytes, by_directory: bool, limit: i
     return page
 
 
+def is_left_over(entry: Entry) -> bool:
+    """Whether it is no object, but a directory that SeaweedFS made for others, and is now empty."""
+    return entry.key.endswith(b"/") and entry.etag == ""
+
+
 def _insisting(fetch: Fetch, fits: Callable[[Page], bool]) -> Fetch:
     """The same, but that a page which does not fit what came before is asked for once more: one
     that a proxy gave in place of another must not decide how a store is listed from then on.
@@ -303,8 +308,8 @@ def level(
         for name, entry in names:
             if start and name == start:
                 continue  # before the range, or waiting already
-            if entry and not name and entry.etag == "":
-                continue  # SeaweedFS: a directory that it made for others, now empty
+            if entry and not name and is_left_over(entry):
+                continue
             key = directory + name
             if entry is None and key + b"/" in waiting:
                 continue  # of the range's beginning: in byte order "a-b" is before "a/"

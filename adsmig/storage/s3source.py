@@ -164,7 +164,10 @@ class S3Source:
         """See Storage.stat."""
         self._check_name(key)
         if key.endswith(b"/") and self._lists_by_directory():
-            return self._listed(key)  # SeaweedFS has a HEAD of any directory succeed
+            # SeaweedFS has a HEAD of any directory succeed.
+            if listing.is_left_over(entry := self._listed(key)):
+                raise NotFound(f"no such object: {key!r}")
+            return entry
         return self._headed(key)[0]
 
     def missing(self, key: bytes, size: int, src: Storage, its_key: bytes) -> str:

@@ -733,6 +733,10 @@ def test_a_directory_that_lost_its_content_is_no_object(
     storage.delete([b"d/e/f", b"g/h"])
     put(storage, b"g/")
     assert keys_of(storage) == [b"g/", b"i"]
+    for key in (b"d/", b"d/e/"):
+        with pytest.raises(NotFound):
+            storage.stat(key)
+    assert storage.stat(b"g/").key == b"g/"
 
 
 @pytest.mark.parametrize("others", [[], [b"x", b"y/"]], ids=["alone", "among others"])
