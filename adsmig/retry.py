@@ -23,7 +23,7 @@ BUSY_TRIES = 70
 """Of a store that is busy with others; some 20 minutes."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 20.0
-LONG_S = 10.0
+LONG_S = 30.0
 """After so long with one unit, who waits is told what keeps failing."""
 TOLD_S = 60.0
 """The least between two times that a process tells that."""
