@@ -263,7 +263,7 @@ def explain(job: Job) -> tuple[int, list[tuple[str, int, bytes]], bool]:
             count, first = dropped.get(reason, (0, entry.key))
             dropped[reason] = count + 1, first
     reasons = [(reason, *told) for reason, told in dropped.items()]
-    return listed, reasons, next(found, None) is None
+    return listed, reasons, listed < LOOKED_AT or next(found, None) is None
 
 
 def _entries(job: Job, storage: Storage, keys: KeyRange, missing: bool) -> Iterator[Entry]:

@@ -469,6 +469,21 @@ def test_what_was_listed_and_what_dropped_it_is_explained(use: Use) -> None:
     assert scan.explain(job(start=b"d")) == (0, [], True)
 
 
+def test_nothing_is_listed_again_where_names_were_given(
+    use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src, listed = objects(b"a"), list[KeyRange]()
+    use(src, None)
+
+    def listing(keys: KeyRange) -> Iterator[Entry]:
+        listed.append(keys)
+        yield from ()
+
+    monkeypatch.setattr(src, "list", listing)
+    assert scan.explain(job(keys_file=key_list(tmp_path, b"x"))) == (0, [], True)
+    assert not listed
+
+
 def test_that_not_all_was_looked_at_again_is_told(use: Use) -> None:
     use(objects(*(b"%04d" % number for number in range(scan.LOOKED_AT + 1))), None)
     told = ("--min-size 5", scan.LOOKED_AT, b"0000")
