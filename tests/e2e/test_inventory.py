@@ -82,6 +82,8 @@ def test_with_a_destination_it_says_what_a_sync_would_do(
         assert {
             one["name"]: [one["objects"], one["bytes"]] for one in found["verdicts"]
         } == verdicts
+        requests = {(one["side"], one["name"]) for one in found["estimate"]["lines"]}
+        assert (("destination", "DELETE") in requests) == ("--delete-dst" in command)
     assert store.names() == {"changed", "same", "d/same", "extra"}
 
 
