@@ -194,15 +194,9 @@ def verify_command(src: str, dst: str | None, manifest: Path | None, **options: 
 
 @cli.command("rm", cls=Command, short_help="Delete what is at URI and selected; asks first.")
 @together(
-    click.argument("src", metavar="URI"),
-    DRYRUN_OF_RM,
-    SURE,
-    SELECTION,
-    ADDRESS,
-    SPEED,
-    PROGRESS,
+    click.argument("src", metavar="URI"), DRYRUN_OF_RM, SURE, SELECTION, ADDRESS, SPEED, PROGRESS,
     LOG,
-)
+)  # fmt: skip
 def remove_command(src: str, manifest: Path | None, **options: Any) -> int:
     """Deletes what is at URI, or what options select of it, after saying what that is.
 

@@ -18,13 +18,13 @@ from adsmig.tables import table as table
 REASONS_SHOWN = 5
 """Of each kind of failure."""
 
-NOTHING = Counts()
+_NOTHING = Counts()
 _WOULD = {"copied": "would copy", "deleted": "would delete"}
 
 
-def summary(job: Job, run: Run, seconds: float, before: Counts = NOTHING) -> str:
-    """A run's result in one line; ``before``: of that, what was done before it was resumed, and the
-    ``seconds`` were counted.
+def summary(job: Job, run: Run, seconds: float, before: Counts = _NOTHING) -> str:
+    """A run's result in one line; ``before``: what of that was done before the run was resumed,
+    which was ``seconds`` ago.
     """
     counts = run.counts
     if not counts.found and not counts.deleted:

@@ -18,7 +18,7 @@ from adsmig.job import Job
 from adsmig.jobs import failure_event, run_event
 from adsmig.ledger import Run
 from adsmig.manifest import Manifest
-from adsmig.model import UNLISTED, Counts
+from adsmig.model import UNLISTED
 from adsmig.output import Output, check_writable, write_report
 from adsmig.progress import several
 
@@ -44,15 +44,15 @@ def tell_result(
     job: Job,
     run: Run,
     seconds: float,
-    before: Counts,
+    summary: str,
     inventory: Inventory | None,
     output: Output,
     name: str,
     partial: str,
 ) -> None:
-    """Prints what a run came to, for machines as an event of that ``name``, and the report of a dry
-    one; ``partial``: what to tell first of that, if it is not of everything.  ``before``: what it
-    came to when it was resumed, ``seconds`` ago.
+    """Prints what a run came to, for people the ``summary``, for machines an event of that
+    ``name``, and the report of a dry one; ``partial``: what to tell first of that, if it is not of
+    everything.
     """
     if output.as_json:
         event = {**run_event(run), "command": job.command, "job": job.id, "dryrun": job.dryrun}
@@ -64,7 +64,7 @@ def tell_result(
         if not output.as_csv:
             if partial:
                 print(f"PARTIAL: {partial}")
-            print(report.summary(job, run, seconds, before))
+            print(summary)
         if nothing and ended and run.kind != "retry":
             for line in report.nothing_found(job, *scan.explain(job)):
                 print(line, file=sys.stderr if output.as_csv else sys.stdout)

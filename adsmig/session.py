@@ -340,5 +340,5 @@ def _perform(
             told = report.summary(job, run, seconds, before)
             log.info("run %d is %s: %s", run.id, run.state, told)
             partial = partial_of(coordinator.job, manifest, run)
-            tell_result(ready, run, seconds, before, coordinator.inventory, output, name, partial)
+            tell_result(ready, run, seconds, told, coordinator.inventory, output, name, partial)
         return exit_code(job, manifest, run, coordinator, output, unwritten), run.counts

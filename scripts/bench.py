@@ -419,8 +419,12 @@ def main(arguments: Sequence[str]) -> int:
             rounds = 1 if chosen.short else chosen.rounds
             try:
                 if chosen.profile:
-                    if workload.how != "mount":
-                        seconds = bench.profile(workload, tools)
+                    if workload.how == "mount":
+                        raise BenchError("no profile is made of mounts")
+                    seconds = bench.profile(workload, tools)
+                    if chosen.json:
+                        print(json.dumps({"workload": workload.name, "profile": seconds}))
+                    else:
                         print("\n".join(profile_table(workload.name, seconds)), flush=True)
                     continue
                 if workload.how == "mount":

@@ -42,7 +42,7 @@ _SYSCALL = re.compile(r"(?:__(?:x64|arm64|se|do)_sys_|ksys_|do_(?=p?(?:read|writ
 _SOCKET = re.compile(r"(?:tcp|sock|inet|__sys_(?:send|recv))")
 _FAULT = re.compile(r"(?:asm_)?exc_page_fault$|do_user_addr_fault$|el0_da$")
 _HASH = re.compile(r"xxh|md5|sha1|sha256|sha512|crc32|aes|gcm|chacha|poly1305", re.IGNORECASE)
-_HASHING = re.compile(r"/(?:_xxhash|libcrypto|libssl|_hashlib|_crc32c|libz)[^/]*$")
+_HASHING = re.compile(r"/(?:_xxhash|libcrypto|libssl|_hashlib|libz)[^/]*$")
 _FRAME = re.compile(r"\s+[0-9a-f]+ (.*) \((.*)\)$")
 
 Frame = tuple[str, str]
@@ -90,9 +90,7 @@ def _samples(lines: Iterable[str]) -> Iterator[tuple[int, list[Frame]]]:
 def group_of(frames: Sequence[Frame]) -> str:
     """What a sample is counted for; its innermost function comes first."""
     function, file = frames[0]
-    names = [
-        name for name, where in frames if where.startswith(("[kernel", "[guest")) or ".ko" in where
-    ]
+    names = [name for name, where in frames if where.startswith("[kernel") or ".ko" in where]
     if not names:
         if "sqlite3" in file:
             return SQLITE

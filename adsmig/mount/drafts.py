@@ -108,7 +108,9 @@ class Drafts:
             draft.dirty = True
 
     def put(self, node: Node, draft: Draft, start: int, data: bytes | memoryview) -> None:
-        """Writes bytes that the draft does not lack the place of; OSError if there is no room."""
+        """Writes bytes that begin at ``draft.sent`` or behind; OSError if there is no room, and as
+        :meth:`touch`.
+        """
         self.touch(node, draft)
         self._with_room(lambda: draft.write(start, data))
         draft.written_ns = time.time_ns()
