@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
@@ -554,16 +554,41 @@ def _tied_to_this_process() -> list[str]:
     return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
-# Below the ports that the kernel gives to outgoing connections; neighbouring processes (as test
-# workers are) start in different places. What is left of the race, ``start`` tries again.
-_FIRST_PORT, _LAST_PORT = 10_000, 30_000
-_candidates = itertools.cycle(range(_FIRST_PORT, _LAST_PORT))
-_skip = os.getpid() * 100 % (_LAST_PORT - _FIRST_PORT)
-next(itertools.islice(_candidates, _skip, _skip), None)
+# Below the ports that the kernel gives to outgoing connections.
+_FIRST_PORT, _LAST_PORT, _BLOCK = 10_000, 30_000, 100
+_guards: list[socket.socket] = []
+
+
+def _own_ports() -> Iterator[int]:
+    """Ports that no other process gives out here, a block after the other.
+
+    A block is a process's as long as it keeps the block's first port bound. Two servers started
+    on the same port are more than one that must be started again: the one that ends takes with
+    it the sockets in /tmp that SeaweedFS names after its ports, and the other fails from then on.
+    """
+    count = (_LAST_PORT - _FIRST_PORT) // _BLOCK
+    # Not all from the same end: what a process that has ended talked to is then not met at once.
+    for number in range(os.getpid(), os.getpid() + count):
+        first = _FIRST_PORT + number % count * _BLOCK
+        guard = socket.socket()
+        try:
+            guard.bind(("127.0.0.1", first))
+        except OSError:
+            guard.close()
+            continue
+        _guards.append(guard)
+        yield from range(first + 1, first + _BLOCK)
+    raise ServerError("no ports are left to give to servers")
+
+
+_candidates = _own_ports()
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nothing is bound to now, none of them given out here before."""
+    """Loopback ports that nothing is bound to now, none of them given out here before.
+
+    Nor does any other process that asks here get them while this one runs.
+    """
     found: list[int] = []
     while len(found) < count:
         port = next(_candidates)

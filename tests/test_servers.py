@@ -150,6 +150,30 @@ def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
         time.sleep(0.02)
 
 
+def test_no_two_processes_are_given_the_same_ports() -> None:
+    # Their numbers follow each other, and both come to where the other began.
+    script = "from tests.servers import free_ports; print(*free_ports(250), flush=True); input()"
+    given: list[str] = []
+    with contextlib.ExitStack() as running:
+        others = [
+            running.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", script],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(3)
+        ]
+        for one in others:
+            assert one.stdout is not None
+            given += one.stdout.readline().split()
+        for one in others:
+            one.communicate("\n")
+    assert len(given) == len(set(given)) == 750
+
+
 def test_a_port_that_is_taken_is_tried_again_with_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
