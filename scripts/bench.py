@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from scripts.benchdata import TREES, Tree, lists_equal, make_tree  # noqa: E402
 from scripts.benchfigures import BenchError, Figures, as_json, machine, table  # noqa: E402
 from scripts.benchground import discard, touch_memory  # noqa: E402
 from scripts.benchmount import MOUNTERS, Mounter, steps  # noqa: E402
-from scripts.benchprofile import profile_table, profiled  # noqa: E402
+from scripts.benchprofile import Profile, profile_table, profiled  # noqa: E402
 from scripts.benchtools import OURS, PEERS, Place, Task, Tool, flushed  # noqa: E402
 from scripts.slowproxy import SlowProxy  # noqa: E402
 from tests.servers import (  # noqa: E402
@@ -118,8 +118,7 @@ WORKLOADS = [
 ]
 
 
-Look = Callable[..., dict[str, float]]
-"""Runs a command and tells figures of that, as :func:`measure` does."""
+T = TypeVar("T")
 
 
 class Bench:
@@ -142,17 +141,17 @@ class Bench:
         """The figures of each tool that can do it."""
         found = {tool.name: Figures() for tool in tools}
         for tool in in_turn(tools, rounds):
-            figures = self._once(workload, tool)
+            figures = self._once(workload, tool, measure)
             if figures is None:
                 found.pop(tool.name, None)
             else:
                 found[tool.name].add(figures)
         return found
 
-    def profile(self, workload: Workload, tools: Sequence[Tool]) -> dict[str, dict[str, float]]:
+    def profile(self, workload: Workload, tools: Sequence[Tool]) -> dict[str, Profile]:
         """Where the processor time of each tool goes that can do it; see benchprofile."""
         found = {tool.name: self._once(workload, tool, profile) for tool in tools}
-        return {name: seconds for name, seconds in found.items() if seconds is not None}
+        return {name: one for name, one in found.items() if one is not None}
 
     def mount(self, rounds: int, tools: Sequence[Mounter]) -> dict[str, dict[str, Figures]]:
         """For each of the steps of benchmount, the figures of each tool."""
@@ -167,9 +166,8 @@ class Bench:
                     found.setdefault(step, {}).setdefault(tool.name, Figures()).add(figures)
         return found
 
-    def _once(
-        self, workload: Workload, tool: Tool, look: Look | None = None
-    ) -> dict[str, float] | None:
+    def _once(self, workload: Workload, tool: Tool, look: Callable[..., T]) -> T | None:
+        """What `look` (measure, or profile) tells of a run; None if the tool can't do it."""
         tree = TREES[workload.tree].scaled(self.short)
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
             src = self._source(workload.src, tree)
@@ -188,7 +186,7 @@ class Bench:
                 os.sync()  # what others wrote shall not be paid for by this one
                 if tree.most >= MUCH:
                     touch_memory(self.directory)
-                figures = (look or measure)(command, Path(scratch), src, dst)
+                figures = look(command, Path(scratch), src, dst)
             if workload.how == "copy":
                 self._check(tool, tree, dst)
                 self._clear(dst)
@@ -325,9 +323,6 @@ def _in(server: Server, path: str) -> Place:
     return Place(path, server.host)
 
 
-T = TypeVar("T")
-
-
 def in_turn(tools: Sequence[T], rounds: int) -> Iterator[T]:
     """Every tool once a round, each round another one first."""
     for number in range(rounds):
@@ -366,7 +361,7 @@ def measure(command: Sequence[str], scratch: Path, *places: Place) -> dict[str, 
     return figures
 
 
-def profile(command: Sequence[str], scratch: Path, *places: Place) -> dict[str, float]:
+def profile(command: Sequence[str], scratch: Path, *places: Place) -> Profile:
     """As :func:`measure`, with the figures of benchprofile."""
     return profiled(command, scratch, _environment_of(scratch, places))
 
@@ -421,11 +416,12 @@ def main(arguments: Sequence[str]) -> int:
                 if chosen.profile:
                     if workload.how == "mount":
                         raise BenchError("no profile is made of mounts")
-                    seconds = bench.profile(workload, tools)
+                    ran = bench.profile(workload, tools)
                     if chosen.json:
+                        seconds = {name: asdict(one) for name, one in ran.items()}
                         print(json.dumps({"workload": workload.name, "profile": seconds}))
                     else:
-                        print("\n".join(profile_table(workload.name, seconds)), flush=True)
+                        print("\n".join(profile_table(workload.name, ran)), flush=True)
                     continue
                 if workload.how == "mount":
                     found = bench.mount(rounds, mounters)

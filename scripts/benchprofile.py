@@ -1,15 +1,22 @@
 """Where the processor time of a program goes, as perf(1) samples it: what it does itself, and what
-the kernel does for it, by the calls that asked for that.
+the kernel does for it, by the calls that asked for that; and what the machine did in the meantime.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import select
 import shutil
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from scripts.benchfigures import BenchError
 
@@ -49,20 +56,64 @@ Frame = tuple[str, str]
 """A function, and the file that it is in."""
 
 
-def profiled(command: Sequence[str], scratch: Path, env: Mapping[str, str]) -> dict[str, float]:
-    """Seconds of processor time by group, of a command and all that it starts; BenchError if it
-    fails, or if there is no perf.
-    """
+@dataclass(frozen=True)
+class Profile:
+    """Of one run of a program, in seconds."""
+
+    groups: dict[str, float]
+    """Of processor time, by group of :data:`GROUPS`; those that took none are left out."""
+    clock: float
+    others: float
+    """Processor time of all else on the machine: the servers, and perf."""
+    idle: float
+    """Processor time that nobody used; of all processors together, as the rest is."""
+    disk: float
+    """That which nobody used while something waited for the disk."""
+
+    @property
+    def own(self) -> float:
+        """The program's processor time."""
+        return sum(self.groups.values())
+
+
+def profiled(command: Sequence[str], scratch: Path, env: Mapping[str, str]) -> Profile:
+    """Of a command and all that it starts; BenchError if it fails, or if there is no perf."""
     if not (perf := shutil.which("perf")):
         raise BenchError("--profile needs perf, which Debian has in the package linux-perf")
     data = scratch / "perf.data"
     record = [perf, "record", "-q", "-e", "cpu-clock", "-F", str(_HERTZ), "-g", "-o", str(data)]
-    done = subprocess.run([*record, "--", *command], env=env, capture_output=True, text=True)
-    if done.returncode:
-        raise BenchError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr[-500:]}")
+    with (
+        (scratch / "perf.errors").open("w+") as errors,
+        subprocess.Popen(
+            [*record, "--", *command], env=env, stdout=subprocess.DEVNULL, stderr=errors
+        ) as process,
+    ):
+        started, before = time.perf_counter(), psutil.cpu_times()
+        _wait_for_child(process)
+        clock, after = time.perf_counter() - started, psutil.cpu_times()
+        process.wait()
+        errors.seek(0)
+        said = errors.read()[-500:]
+    if process.returncode:
+        raise BenchError(f"{' '.join(command)} exited with {process.returncode}: {said}")
     words = [perf, "script", "-i", str(data), "-F", "comm,period,ip,sym,dso"]
     text = subprocess.run(words, check=True, capture_output=True, text=True, errors="replace")
-    return seconds_by_group(text.stdout.splitlines())
+    groups = seconds_by_group(text.stdout.splitlines())
+    idle, disk = after.idle - before.idle, after.iowait - before.iowait
+    others = (psutil.cpu_count() or 1) * clock - idle - disk - sum(groups.values())
+    return Profile(groups, clock, max(others, 0), idle, disk)
+
+
+def _wait_for_child(perf: subprocess.Popen[bytes]) -> None:
+    """Until what perf runs has ended; perf itself ends when a second is full, or later."""
+    while perf.poll() is None:
+        for child in psutil.Process(perf.pid).children():
+            with contextlib.suppress(ProcessLookupError):
+                ended = os.pidfd_open(child.pid)
+                select.select([ended], [], [])
+                os.close(ended)
+            return
+        time.sleep(0.001)
 
 
 def seconds_by_group(lines: Iterable[str]) -> dict[str, float]:
@@ -103,12 +154,21 @@ def group_of(frames: Sequence[Frame]) -> str:
     return MEMORY if any(map(_FAULT.match, names)) else KERNEL
 
 
-def profile_table(workload: str, found: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+def profile_table(workload: str, found: Mapping[str, Profile]) -> Iterator[str]:
     """Lines for people: seconds of each tool, by group."""
+
+    def row(name: str, seconds: Iterable[float]) -> str:
+        return f"  {name:32}" + "".join(f"{one:10.2f}" for one in seconds)
+
+    ran = found.values()
     yield f"\n{workload}: seconds of processor time"
     yield f"  {'':32}" + "".join(f"{tool:>10}" for tool in found)
     for group in GROUPS:
-        seconds = [one.get(group, 0) for one in found.values()]
+        seconds = [one.groups.get(group, 0) for one in ran]
         if max(seconds, default=0) >= 0.005:
-            yield f"  {group:32}" + "".join(f"{one:10.2f}" for one in seconds)
-    yield f"  {'all':32}" + "".join(f"{sum(one.values()):10.2f}" for one in found.values())
+            yield row(group, seconds)
+    yield row("all", (one.own for one in ran))
+    yield row("others: the servers, and perf", (one.others for one in ran))
+    yield row("nobody, and waiting for the disk", (one.disk for one in ran))
+    yield row("nobody, else", (one.idle for one in ran))
+    yield row("by the clock", (one.clock for one in ran))

@@ -66,7 +66,16 @@ adsmig    500250:
     assert seconds == pytest.approx(
         {b.PROGRAM: 0.000750375, "the kernel: files written": 0.000250125}
     )
-    first, second, *rows, last = b.profile_table("small-up", {"adsmig": {b.PROGRAM: 1.5}})
+
+
+def test_a_profile_shows_what_each_group_took_and_what_the_machine_did() -> None:
+    ours = b.Profile({b.PROGRAM: 1.5, b.NETWORK: 0.25}, 2.0, others=1.0, idle=0.5, disk=0.75)
+    theirs = b.Profile({b.PROGRAM: 1.0}, 2.5, others=2.0, idle=2.0, disk=0.0)
+    first, second, *rows = b.profile_table("small-up", {"adsmig": ours, "juicefs": theirs})
     assert "small-up" in first
-    assert "adsmig" in second
-    assert [row.split()[-1] for row in (*rows, last)] == ["1.50", "1.50"]
+    assert second.split() == ["adsmig", "juicefs"]
+    seconds = [tuple(map(float, row.split()[-2:])) for row in rows]
+    assert seconds == [
+        *((1.5, 1.0), (0.25, 0.0), (1.75, 1.0)),
+        *((1.0, 2.0), (0.75, 0.0), (0.5, 2.0), (2.0, 2.5)),
+    ]
