@@ -240,7 +240,11 @@ class Bench:
             path.mkdir()
             return self._through_sftp(path)
         server = self.server(workload.dst)
-        return _in(server, f"{server.make_bucket(f'bench-dst-{self._count}')}/dst")
+        bucket = server.make_bucket(f"bench-dst-{self._count}")
+        # SeaweedFS makes a bucket's volumes when it is first written to, and has those who come
+        # meanwhile wait for up to a second: luck, and no matter of the tools.
+        server.client().put_object(Bucket=bucket, Key="before", Body=b"anything")
+        return _in(server, f"{bucket}/dst")
 
     def _slowed(self, at: Place, stack: contextlib.ExitStack) -> Place:
         """The same, at a distance; a directory here stays where it is."""
