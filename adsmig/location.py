@@ -26,8 +26,8 @@ class Credentials:
     token: str | None = None
     password: str | None = None
     """Of a user of SFTP."""
-    typed: bool = field(default=False, compare=False)
-    """They stand in the address."""
+    origin: str = field(default="", compare=False)
+    """Where they come from, to be said after ``the keys``; '' of those that a form gave."""
 
     def of_scheme(self, scheme: str) -> Credentials | None:
         """What of it is good for such addresses; None if nothing is."""
@@ -37,6 +37,10 @@ class Credentials:
 
     def __repr__(self) -> str:
         return "***"
+
+
+ADDRESS = "in the address"
+"""An origin of credentials."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -95,7 +99,7 @@ class Location:
     @property
     def _hides(self) -> bool:
         """Whether its address is shown without what stands in it: not where keys come from else."""
-        return self.credentials is not None and self.credentials.typed
+        return self.credentials is not None and self.credentials.origin == ADDRESS
 
     @property
     def profile(self) -> Profile:

@@ -19,7 +19,7 @@ import urllib.parse
 from collections.abc import Iterable
 
 from adsmig.errors import UsageError
-from adsmig.location import HOST, Credentials, Location, one_line
+from adsmig.location import ADDRESS, HOST, Credentials, Location, one_line
 from adsmig.providers import PATH, PROVIDERS, endpoint_of
 
 _SUPPORTED = ", ".join(
@@ -205,7 +205,7 @@ def _sftp_of(match: re.Match[str], bare: bool) -> Location:
     credentials = None
     if match["colon"]:
         password = _decode_secret(where, match["password"])
-        credentials = Credentials("", "", None, password, typed=True)
+        credentials = Credentials("", "", None, password, ADDRESS)
     data = os.fsencode(path or "")
     if b"\0" in data:
         raise UsageError("a path cannot hold a NUL byte; check the address")
@@ -313,7 +313,7 @@ def _parse_credentials(where: str, userinfo: str) -> Credentials:
             f" in keys and secrets write {_ESCAPES}"
         )
     access_key, secret_key, token = [*(_decode_secret(where, part) for part in parts), ""][:3]
-    return Credentials(access_key, secret_key, token or None, typed=True)
+    return Credentials(access_key, secret_key, token or None, None, ADDRESS)
 
 
 def _decode_secret(where: str, part: str) -> str:

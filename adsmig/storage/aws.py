@@ -47,16 +47,18 @@ def credentials_for(location: Location, side: str) -> Callable[[], Credentials |
                 f" name an account with --{side.lower()}-profile, or set ADSMIG_{side}_ACCESS_KEY"
                 f" and ADSMIG_{side}_SECRET_KEY, or {key} and {secret}"
             )
-        return _taken(str(location), frozen.access_key, frozen.secret_key, frozen.token)
+        method = getattr(found, "method", None) or "boto3's chain"  # as shared-credentials-file
+        origin = f"of {method}" + (f", profile {location.account}" if location.account else "")
+        return _taken(str(location), origin, frozen.access_key, frozen.secret_key, frozen.token)
 
     return chain
 
 
 @lru_cache(maxsize=4)
-def _taken(where: str, *values: str | None) -> Credentials:
+def _taken(where: str, origin: str, *values: str | None) -> Credentials:
     """Without the end of the line that a variable may have been read from."""
     access_key, secret_key, token = (value and value.rstrip("\r\n") for value in values)
-    given = Credentials(access_key or "", secret_key or "", token)
+    given = Credentials(access_key or "", secret_key or "", token, None, origin)
     check(given, where)
     return given
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
 from urllib.parse import unquote
 
 from adsmig.errors import (
@@ -17,7 +16,7 @@ from adsmig.errors import (
     Throttled,
     TransientError,
 )
-from adsmig.location import one_line
+from adsmig.location import Credentials, one_line
 from adsmig.storage.response import Response
 
 _THROTTLED = {"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling",
@@ -44,16 +43,20 @@ _BEFORE = re.compile(rb"\A\s*(?:<\?xml[^>]*>\s*)?")
 """
 
 
-def error_of(method: str, place: str, answer: Response, secrets: Iterable[str] = ()) -> AdsmigError:
+def error_of(
+    method: str, place: str, answer: Response, used: Credentials | None = None
+) -> AdsmigError:
     """The error that an answer stands for, by its S3 code where it has one, else its status.
 
-    ``place``: the host and the bucket that was asked.
+    ``place``: the host and the bucket that was asked; ``used``: what it was asked with.
 
     docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html.  The server's message is left out
-    if the answer quotes one of the ``secrets``, escaped or not.
+    if the answer quotes one of those, escaped or not.
     """
     code, message = error_code(answer.body)
     text = answer.body.decode("utf-8", "replace")
+    secrets = (used.access_key, used.secret_key, used.token) if used else ()
+    keys = f"the keys {used.origin}".rstrip() if used else "the keys, of which none were given,"
     quotes = (text, html.unescape(text), unquote(text))
     if any(secret and secret in quote for secret in secrets for quote in quotes):
         message = ""
@@ -68,10 +71,10 @@ def error_of(method: str, place: str, answer: Response, secrets: Iterable[str] =
     if code == "AuthorizationHeaderMalformed":
         return AdsmigError(
             f"{where}: it is of another region; name that with --src-region or --dst-region, and"
-            " check the keys"
+            f" check {keys}"
         )
     if code in _JOB:
-        return AdsmigError(f"{where}; check the address, the keys and the clock")
+        return AdsmigError(f"{where}; check the address, {keys} and the clock")
     if code in _STYLE:
         return AdsmigError(f"{where}: it takes BUCKET.HOST only; leave out --path-style")
     if code in _EXPIRED:
@@ -95,7 +98,7 @@ def error_of(method: str, place: str, answer: Response, secrets: Iterable[str] =
             " with --src-region, --dst-region"
         )
     if answer.status in (401, 403):
-        return ObjectError("denied", f"{where}; check the keys and what they may do")
+        return ObjectError("denied", f"{where}; check {keys} and what they may do")
     return ObjectError(code or str(answer.status), where)
 
 

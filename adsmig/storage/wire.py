@@ -140,8 +140,7 @@ class Wire:
     def error(self, method: str, answer: Response) -> AdsmigError:
         """The error that an answer stands for; see :func:`error_of`."""
         used = self._credentials()
-        secrets = (used.access_key, used.secret_key, used.token or "") if used else ()
-        return error_of(method, self._place, answer, secrets)
+        return error_of(method, self._place, answer, used)
 
     def close(self) -> None:
         """Drops the connections that nobody uses; another may be made after that."""

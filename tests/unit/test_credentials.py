@@ -14,6 +14,8 @@ from adsmig.errors import AdsmigError, Expired, UsageError
 from adsmig.location import Credentials
 from adsmig.storage import aws, open_storage
 from adsmig.storage.aws import credentials_for, default_region
+from adsmig.storage.response import Response
+from adsmig.storage.s3errors import error_of
 from adsmig.uri import parse
 from tests.storage.support import Options
 
@@ -68,6 +70,32 @@ def test_each_provider_has_its_own_variables(
     assert of(text) == Credentials("side", SECRET)
     assert of(text, side="DST") != of(text)
     assert of(text.replace("://", "://ak:sk@")) == Credentials("ak", "sk")
+
+
+def test_a_store_that_refuses_keys_is_told_of_with_where_they_come_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def told(text: str, account: str = "") -> str:
+        at = with_credentials(replace(parse(text), account=account), "SRC")
+        used = credentials_for(at, "SRC")()
+        answer = Response(403, {}, b"<Error><Code>SignatureDoesNotMatch</Code></Error>")
+        return str(error_of("GET", "h/bucket", answer, used)).partition("; ")[2]
+
+    path = accounts(f"[old]\naccess_key = ak\nsecret_key = {SECRET}\n")
+    aws_path = tmp_path / ".aws" / "credentials"
+    aws_path.parent.mkdir()
+    aws_path.write_text("[shared]\naws_access_key_id = ak\naws_secret_access_key = sk\n")
+    assert told("s3://ak:sk@bucket/") == "check the address, the keys in the address and the clock"
+    assert f"the keys of [old] in {path} and" in told("s3://bucket/", "old")
+    assert "the keys of shared-credentials-file, profile shared and" in told(
+        "s3://bucket/", "shared"
+    )
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ak")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sk")
+    assert "the keys of AWS_ACCESS_KEY_ID and" in told("s3://bucket/")
+    monkeypatch.setenv("ADSMIG_SRC_ACCESS_KEY", "ak")
+    monkeypatch.setenv("ADSMIG_SRC_SECRET_KEY", "sk")
+    assert "the keys of ADSMIG_SRC_ACCESS_KEY and" in told("s3://bucket/")
 
 
 def test_credentials_that_expire_are_left_to_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
