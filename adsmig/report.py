@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from adsmig.job import Job
 from adsmig.ledger import Ledger, Run, default_path
@@ -22,9 +22,15 @@ _NOTHING = Counts()
 _WOULD = {"copied": "would copy", "deleted": "would delete"}
 
 
-def summary(job: Job, run: Run, seconds: float, before: Counts = _NOTHING) -> str:
+def summary(
+    job: Job,
+    run: Run,
+    seconds: float,
+    before: Counts = _NOTHING,
+    kinds: Iterable[tuple[str, int, str]] = (),
+) -> str:
     """A run's result in one line; ``before``: what of that was done before the run was resumed,
-    which was ``seconds`` ago.
+    which was ``seconds`` ago; ``kinds``: as Ledger.failure_kinds, of a job that compares.
     """
     counts = run.counts
     if not counts.found and not counts.deleted:
@@ -52,7 +58,10 @@ def summary(job: Job, run: Run, seconds: float, before: Counts = _NOTHING) -> st
         what = "only at the destination" if job.command == "inventory" else verb("deleted")
         parts.append(f"{what} {counts.deleted:,} ({size(counts.deleted_bytes)})")
     if job.command != "inventory" or counts.failed:
-        word = "different" if job.command == "verify" else "failed"
+        word = "failed"
+        if job.command == "verify":
+            each = ", ".join(f"{count:,} {one_line(kind)}" for kind, count, _ in kinds)
+            word = f"different ({each})" if each else "different"
         parts.append(f"{counts.failed:,} {word}")
     found = f"{counts.found:,} found ({size(counts.found_bytes)})"
     parts.append(f"of {found}" if parts else found)

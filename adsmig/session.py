@@ -337,7 +337,8 @@ def _perform(
             run = manifest.runs()[-1]
             unwritten = record_links(job, manifest) if run.kind != "retry" else ""
             seconds = time.monotonic() - began
-            told = report.summary(job, run, seconds, before)
+            kinds = manifest.failure_kinds() if job.command == "verify" else ()
+            told = report.summary(job, run, seconds, before, kinds)
             log.info("run %d is %s: %s", run.id, run.state, told)
             partial = partial_of(coordinator.job, manifest, run)
             tell_result(ready, run, seconds, told, coordinator.inventory, output, name, partial)

@@ -81,7 +81,7 @@ def test_an_object_that_was_replaced_behind_our_back_is_found(
     replace_with_as_many_bytes(server, name, "p/d3/e3/f000003.bin")
     replace_with_as_many_bytes(server, name, "p/large.bin")
     said = adsmig(*words, code=1, **keys)
-    assert "2 different" in said.stdout
+    assert "2 different (2 differs)" in said.stdout
     assert "d3/e3/f000003.bin  the content is not what was copied" in said.stderr
     assert "large.bin  the content is not what was copied" in said.stderr
 

@@ -109,9 +109,10 @@ def test_an_option_that_deletes_is_told_of_even_if_nothing_was_deleted(job: Job)
 
 def test_each_command_tells_what_it_is_about(job: Job) -> None:
     counts = Counts(10, 100, 7, 70, failed=3, deleted=2, deleted_bytes=9)
-    verified = report.summary(replace(job, command="verify"), run_of(counts), 1.0)
+    verify, kinds = replace(job, command="verify"), [("missing", 2, ""), ("differs", 1, "")]
+    verified = report.summary(verify, run_of(counts), 1.0, kinds=kinds)
     assert verified.startswith("7 equal, ")
-    assert "3 different" in verified
+    assert "3 different (2 missing, 1 differs), of 10 found" in verified
     assert "copied" not in verified
     removed = report.summary(replace(job, command="rm", dst=None), run_of(counts), 1.0)
     assert removed.startswith("deleted 2 (9 B), 3 failed, of 10 found (100 B)")
