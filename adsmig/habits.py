@@ -17,6 +17,9 @@ _LISTS = "adsmig inventory --info counts what is there; no command lists keys"
 _MOVES = "adsmig sync --delete-src removes at SRC what was copied and verified"
 _REMOVES = "adsmig rm deletes, and asks first"
 
+_MANY = "of many files, name the directory and choose with --include RE or --files-from FILE"
+_EXTRA = "Got unexpected extra argument"  # click's own words
+
 _ANOTHER = re.compile(r"--[a-z][a-z-]+")
 
 OPTIONS = {
@@ -54,8 +57,8 @@ COMMANDS = {
 
 @contextlib.contextmanager
 def hinted(ctx: click.Context) -> Iterator[None]:
-    """Says of an option that there is not what it is called here, if another tool has it; and of
-    any error, whose it is.
+    """Says of an option that there is not what it is called here, if another tool has it; of more
+    places than there can be, as a shell makes of ``*``, how to choose; of any error, whose it is.
 
     click guesses by the letters, which is dangerous: ``--delete`` is not ``--delete-src``.  So no
     guess is told.
@@ -69,6 +72,8 @@ def hinted(ctx: click.Context) -> Iterator[None]:
         raise click.NoSuchOption(name, told, ctx=ctx) from exc
     except click.UsageError as exc:
         exc.ctx = exc.ctx or ctx
+        if exc.message.startswith(_EXTRA) and _has(ctx.command, _MANY):
+            raise click.UsageError(f"{exc.message.rstrip('.')}: {_MANY}", exc.ctx) from exc
         raise
 
 

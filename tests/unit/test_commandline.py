@@ -170,6 +170,13 @@ def test_what_other_tools_call_so_has_a_hint(
     assert said.count("\n") == 1
 
 
+def test_of_many_places_it_is_told_how_to_choose_files(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["cp", "a.bin", "b.bin", "/dst/"]) == 2
+    assert "name the directory and choose with --include RE" in capfd.readouterr().err
+    assert run(["status", "one", "two"]) == 2
+    assert "--include" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("line", ["verify -n /a/ /b/", "rm --delete /a/", "cp --frob /a/ /b/"])
 def test_nobody_is_told_of_an_option_that_the_command_has_not(
     capfd: pytest.CaptureFixture[str], line: str
