@@ -80,7 +80,7 @@ def _of_side(side: str) -> Credentials | None:
     if bool(access_key) != bool(secret_key):
         raise UsageError(f"set both {names[0]} and {names[1]}")
     if access_key and secret_key:
-        return Credentials(access_key, secret_key, token or None, password, f"of {names[0]}")
+        return Credentials(access_key, secret_key, token or None, password, origin=f"of {names[0]}")
     return None if password is None else Credentials("", "", None, password)
 
 
@@ -90,7 +90,7 @@ def _of_provider(scheme: str) -> Credentials | None:
         if names == AWS and os.environ.get("AWS_CREDENTIAL_EXPIRATION"):
             return None  # boto3 knows how to refresh them
         if access_key and secret_key:
-            return Credentials(access_key, secret_key, token or None, None, f"of {names[0]}")
+            return Credentials(access_key, secret_key, token or None, origin=f"of {names[0]}")
     return None
 
 
@@ -200,7 +200,7 @@ def _of_account(at: Location) -> Credentials | None:
     if bool(access_key) != bool(secret_key):
         raise UsageError(f"[{at.account}] in {path} has one of access_key and secret_key: add both")
     origin = f"of [{at.account}] in {path}"
-    given = Credentials(access_key, secret_key, found["token"], found["password"], origin)
+    given = Credentials(access_key, secret_key, found["token"], found["password"], origin=origin)
     if not (kept := given.of_scheme(at.scheme)):
         needed = "password" if at.scheme == "sftp" else "access_key and secret_key"
         raise UsageError(f"[{at.account}] in {path} has no {needed}, for {at}")

@@ -205,7 +205,7 @@ def _sftp_of(match: re.Match[str], bare: bool) -> Location:
     credentials = None
     if match["colon"]:
         password = _decode_secret(where, match["password"])
-        credentials = Credentials("", "", None, password, ADDRESS)
+        credentials = Credentials("", "", None, password, origin=ADDRESS)
     data = os.fsencode(path or "")
     if b"\0" in data:
         raise UsageError("a path cannot hold a NUL byte; check the address")
@@ -313,7 +313,7 @@ def _parse_credentials(where: str, userinfo: str) -> Credentials:
             f" in keys and secrets write {_ESCAPES}"
         )
     access_key, secret_key, token = [*(_decode_secret(where, part) for part in parts), ""][:3]
-    return Credentials(access_key, secret_key, token or None, None, ADDRESS)
+    return Credentials(access_key, secret_key, token or None, origin=ADDRESS)
 
 
 def _decode_secret(where: str, part: str) -> str:

@@ -241,8 +241,8 @@ class Bench:
             return self._through_sftp(path)
         server = self.server(workload.dst)
         bucket = server.make_bucket(f"bench-dst-{self._count}")
-        # SeaweedFS makes a bucket's volumes when it is first written to, and has those who come
-        # meanwhile wait for up to a second: luck, and no matter of the tools.
+        # SeaweedFS makes a bucket's volumes when it is first written to, and has those who came
+        # meanwhile wait, 0.3 to 0.75 s as was seen: luck, and no matter of the tools.
         server.client().put_object(Bucket=bucket, Key="before", Body=b"anything")
         return _in(server, f"{bucket}/dst")
 

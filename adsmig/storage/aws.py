@@ -47,19 +47,21 @@ def credentials_for(location: Location, side: str) -> Callable[[], Credentials |
                 f" name an account with --{side.lower()}-profile, or set ADSMIG_{side}_ACCESS_KEY"
                 f" and ADSMIG_{side}_SECRET_KEY, or {key} and {secret}"
             )
-        method = getattr(found, "method", None) or "boto3's chain"  # as shared-credentials-file
-        origin = f"of {method}" + (f", profile {location.account}" if location.account else "")
-        return _taken(str(location), origin, frozen.access_key, frozen.secret_key, frozen.token)
+        keys = frozen.access_key, frozen.secret_key, frozen.token
+        return _taken(location, found.method, *keys)
 
     return chain
 
 
 @lru_cache(maxsize=4)
-def _taken(where: str, origin: str, *values: str | None) -> Credentials:
-    """Without the end of the line that a variable may have been read from."""
+def _taken(location: Location, method: str, *values: str | None) -> Credentials:
+    """Without the end of the line that a variable may have been read from; ``method``: botocore's
+    name of where they come from, as shared-credentials-file.
+    """
     access_key, secret_key, token = (value and value.rstrip("\r\n") for value in values)
-    given = Credentials(access_key or "", secret_key or "", token, None, origin)
-    check(given, where)
+    origin = f"of {method}" + (f", profile {location.account}" if location.account else "")
+    given = Credentials(access_key or "", secret_key or "", token, origin=origin)
+    check(given, str(location))
     return given
 
 
